@@ -1,0 +1,271 @@
+/**
+ * Every message between the edge and an origin, parsed by zod at both ends. Additions are optional members; anything else raises
+ * {@link ORIGIN_PROTOCOL_VERSION}. All requests are signed (schema/request-signature.ts) but `register` with a join token.
+ *
+ * Edge to origin:
+ *   PUT  /v1/attempts/{prediction_id}/{attempt}          AttemptStart   -> 202 AttemptState  (starts once, however often it is sent)
+ *   GET  /v1/attempts/{prediction_id}/{attempt}                         -> 200 AttemptState, 404 code attempt.unknown (this origin lost it or never had it)
+ *   POST /v1/attempts/{prediction_id}/{attempt}/cancel   AttemptCancel  -> 202 AttemptState
+ *   POST /v1/instances                                   InstanceBoot   -> 202 InstanceStatus (idempotent by instance_id)
+ *   POST /v1/instances/{instance_id}/drain               InstanceDrain  -> 202 InstanceStatus
+ *   GET  /v1/instances                                                  -> 200 { instances: InstanceStatus[] }
+ *   GET  /healthz                                        (unsigned)     -> 200 { status: "ok", incarnation }
+ * Origin to edge:
+ *   POST /origin/v1/register                             Register       -> 200 RegisterResult
+ *   POST /origin/v1/heartbeat                            Heartbeat      -> 200 HeartbeatResult
+ *   POST /origin/v1/events                               EventBatch     -> 200 EventBatchResult (an acknowledgement means stored)
+ *   PUT  /origin/v1/outputs/{prediction_id}/{attempt}/{n}/{name}  bytes -> 201 FileRef (idempotent; Content-Type and cogway-body-sha256 describe the bytes)
+ *   GET  /origin/v1/inputs/{prediction_id}                              -> 200 the input object, where AttemptStart carries input_ref
+ *   PUT  /origin/v1/models/{name}                        ModelAnnounce  -> 200 (operator's origins only)
+ * A refusal is an RFC 9457 problem with `code`.
+ */
+import { z } from "zod";
+
+export const ORIGIN_PROTOCOL_VERSION = 1;
+/** An origin reports this often; one that is silent for ORIGIN_DEAD_AFTER_MS is lost. Detection within 25 s at p99 (design section 6). */
+export const HEARTBEAT_INTERVAL_MS = 5_000;
+export const ORIGIN_DEAD_AFTER_MS = 20_000;
+/** With no event for this long the edge asks the origin about the attempt. */
+export const LEASE_TTL_MS = 20_000;
+/** A batch is at most this many bytes of JSON and this many events; the rest waits one round trip. */
+export const EVENT_BATCH_BYTES_MAX = 1_048_576;
+export const EVENT_BATCH_EVENTS_MAX = 5_000;
+/** A single event value above this is cut (logs) or refused (outputs must be files then). Equals the R2-reference bound of stored values. */
+export const EVENT_VALUE_BYTES_MAX = 4_194_304;
+
+/**
+ * A file that a model made, inside an output value, at any depth. `n` counts the files of one attempt's prediction from 0 in the model's order.
+ * The bytes lie in R2 at `outputs/{prediction_id}/{n}/{name}` before any event names them.
+ */
+export const FileRefSchema = z.object({
+  $cogway_file: z.object({
+    n: z.number().int().min(0),
+    name: z.string().min(1).max(255),
+    content_type: z.string().max(255),
+    size_bytes: z.number().int().min(0),
+    sha256: z.string().length(64),
+  }),
+});
+export type FileRef = z.infer<typeof FileRefSchema>;
+
+export const HardwareSchema = z.object({
+  /** the hardware SKU, such as `cpu` */
+  sku: z.string(),
+  name: z.string(),
+  cpus: z.number().min(0),
+  memory_bytes: z.number().int().min(0),
+  gpus: z.number().int().min(0),
+});
+
+// ---- attempts -------------------------------------------------------------------------------------------------------------
+
+export const AttemptStartSchema = z.object({
+  protocol: z.literal(ORIGIN_PROTOCOL_VERSION),
+  prediction_id: z.string().regex(/^[a-z2-7]{26}$/),
+  attempt: z.number().int().min(1),
+  instance_id: z.string(),
+  version_id: z.string(),
+  account_id: z.string(),
+  /** already validated and completed by the edge; nulls of optional members removed. Absent when `input_ref` is given. */
+  input: z.record(z.string(), z.unknown()).optional(),
+  /** path on the edge to fetch the input from (inputs above 256 KiB) */
+  input_ref: z.string().optional(),
+  /** time left until the caller's deadline, milliseconds */
+  deadline_ms: z.number().int().positive().optional(),
+});
+export type AttemptStart = z.infer<typeof AttemptStartSchema>;
+
+export const AttemptStateSchema = z.object({
+  prediction_id: z.string(),
+  attempt: z.number().int(),
+  /** `waiting`: accepted, the slot is not free yet (the 409 race). `running`: given to the model. `finished`: the terminal event is in the journal. */
+  state: z.enum(["waiting", "running", "finished", "lost"]),
+  /** whether the model may have seen the input */
+  started: z.boolean(),
+  /** index of the newest event in the journal, -1 when none */
+  last_event_i: z.number().int().min(-1),
+});
+export type AttemptState = z.infer<typeof AttemptStateSchema>;
+
+export const AttemptCancelSchema = z.object({
+  reason: z.enum(["user", "deadline", "fenced", "shutdown"]),
+  /** after this long without an end, by force */
+  force_after_ms: z.number().int().min(0),
+});
+export type AttemptCancel = z.infer<typeof AttemptCancelSchema>;
+
+const eventBase = {
+  /** rises by one within the attempt, from 0 */
+  i: z.number().int().min(0),
+  /** milliseconds since the attempt was accepted, on the origin's monotonic clock */
+  t_ms: z.number().min(0),
+};
+
+export const AttemptEventSchema = z.discriminatedUnion("type", [
+  z.object({ ...eventBase, type: z.literal("started") }),
+  z.object({
+    ...eventBase,
+    type: z.literal("output"),
+    /** `append`: one element of an iterator's output. `set`: the whole output (everything that is not an iterator). */
+    mode: z.enum(["append", "set"]),
+    value: z.unknown(),
+    /** not shown on streams, since its tokens were streamed already (final value of a model with a live token metric) */
+    silent: z.boolean().optional(),
+  }),
+  z.object({ ...eventBase, type: z.literal("log"), source: z.enum(["stdout", "stderr"]), data: z.string() }),
+  z.object({
+    ...eventBase,
+    type: z.literal("metric"),
+    name: z.string(),
+    value: z.unknown(),
+    mode: z.enum(["replace", "increment", "append"]),
+  }),
+  z.object({
+    ...eventBase,
+    type: z.literal("finished"),
+    status: z.enum(["succeeded", "failed", "canceled"]),
+    /** the model's own words, for `failed` */
+    error: z.string().optional(),
+    /** for failures that are not the model's own: `model.crashed`, `input.download_failed`, `output.upload_failed`, `model.setup_failed`, `origin.shutdown` … */
+    code: z.string().optional(),
+    metrics: z.record(z.string(), z.unknown()),
+    predict_time_s: z.number().min(0),
+  }),
+  /** This origin no longer has the attempt (it was killed). `started`: the model may have seen the input. Terminal for the attempt. */
+  z.object({ ...eventBase, type: z.literal("lost"), started: z.boolean(), reason: z.string() }),
+]);
+export type AttemptEvent = z.infer<typeof AttemptEventSchema>;
+
+// ---- instances ------------------------------------------------------------------------------------------------------------
+
+export const InstanceBootSchema = z.object({
+  protocol: z.literal(ORIGIN_PROTOCOL_VERSION),
+  instance_id: z.string().regex(/^[a-z2-7]{10,26}$/),
+  /** which DeploymentObject owns it; echoed in every status */
+  deployment_key: z.string(),
+  version_id: z.string(),
+  slots: z.number().int().min(1),
+  memory_bytes: z.number().int().min(0),
+  setup_timeout_ms: z.number().int().positive(),
+});
+export type InstanceBoot = z.infer<typeof InstanceBootSchema>;
+
+export const InstanceDrainSchema = z.object({
+  reason: z.enum(["idle", "evicted", "released", "shutdown"]),
+  /** running predictions get this long */
+  grace_ms: z.number().int().min(0),
+});
+
+export const InstanceStatusSchema = z.object({
+  instance_id: z.string(),
+  deployment_key: z.string(),
+  version_id: z.string(),
+  /** boot: process starting or worker restarting; setup: model loading; then ready, draining, stopped (with a reason), failed (setup failed) */
+  state: z.enum(["boot", "setup", "ready", "draining", "stopped", "failed"]),
+  slots: z.number().int().min(1),
+  slots_busy: z.number().int().min(0),
+  memory_bytes: z.number().int().min(0),
+  /** milliseconds that each finished stage took */
+  boot_ms: z.number().optional(),
+  setup_ms: z.number().optional(),
+  /** one line; class and message for `failed` */
+  reason: z.string().optional(),
+  /** last 16 KiB of setup and process logs, for the model's owner and the operator only */
+  logs: z.string().optional(),
+});
+export type InstanceStatus = z.infer<typeof InstanceStatusSchema>;
+
+// ---- origin to edge -------------------------------------------------------------------------------------------------------
+
+export const RegisterSchema = z.object({
+  protocol: z.literal(ORIGIN_PROTOCOL_VERSION),
+  /** the first time: a one-time token. Later calls are signed instead. */
+  join_token: z.string().optional(),
+  origin_id: z.string().optional(),
+  /** where the edge reaches it: https in production, loopback only locally */
+  url: z.url(),
+  /** new at every start of the process: tells a restart from a reconnection */
+  incarnation: z.string(),
+  region: z.string().default("local"),
+  driver: z.string(),
+  hardware: z.array(HardwareSchema).min(1),
+  capacity: z.object({ instances: z.number().int().min(1), memory_bytes: z.number().int().min(0) }),
+  instances: z.array(InstanceStatusSchema),
+});
+export type Register = z.infer<typeof RegisterSchema>;
+
+export const RegisterResultSchema = z.object({
+  origin_id: z.string(),
+  /** only in answer to a join token: the key to sign with, shown this once */
+  key: z.object({ key_id: z.string(), secret: z.string() }).optional(),
+});
+export type RegisterResult = z.infer<typeof RegisterResultSchema>;
+
+export const HeartbeatSchema = z.object({
+  incarnation: z.string(),
+  instances: z.array(InstanceStatusSchema),
+  load: z.object({ memory_used_bytes: z.number(), load_average: z.number() }).optional(),
+});
+export type Heartbeat = z.infer<typeof HeartbeatSchema>;
+
+export const HeartbeatResultSchema = z.object({
+  /** false: the edge does not know this incarnation; register again */
+  known: z.boolean(),
+  /** instances that no deployment owns: drain them */
+  unowned: z.array(z.string()),
+});
+
+export const AttemptBatchSchema = z.object({
+  prediction_id: z.string(),
+  attempt: z.number().int(),
+  events: z.array(AttemptEventSchema),
+});
+export type AttemptBatch = z.infer<typeof AttemptBatchSchema>;
+
+export const EventBatchSchema = z.object({
+  protocol: z.literal(ORIGIN_PROTOCOL_VERSION),
+  attempts: z.array(AttemptBatchSchema),
+  /** changes of instance states since the last acknowledged batch, newest state each */
+  instances: z.array(InstanceStatusSchema),
+});
+export type EventBatch = z.infer<typeof EventBatchSchema>;
+
+export const AttemptAckSchema = z.object({
+  prediction_id: z.string(),
+  attempt: z.number().int(),
+  /** events up to and including this index are stored: forget them */
+  through_i: z.number().int(),
+  /**
+   * `stored`; `fenced`: a newer attempt or a terminal state exists: stop the model and forget the attempt;
+   * `unknown`: no such prediction: forget; `retry`: not stored this time, send again.
+   */
+  outcome: z.enum(["stored", "fenced", "unknown", "retry"]),
+});
+export type AttemptAck = z.infer<typeof AttemptAckSchema>;
+export const EventBatchResultSchema = z.object({ acks: z.array(AttemptAckSchema) });
+
+export const ModelAnnounceSchema = z.object({
+  /** `preparing`: environment or schema being made; `ready`: `version` given; `failed`: `reason` given */
+  state: z.enum(["preparing", "ready", "failed"]),
+  title: z.string().optional(),
+  description: z.string().optional(),
+  tags: z.array(z.string()).optional(),
+  readme: z.string().optional(),
+  weights_license: z.string().optional(),
+  visibility: z.enum(["public", "private"]).default("public"),
+  reason: z.string().optional(),
+  example_input: z.record(z.string(), z.unknown()).optional(),
+  version: z
+    .object({
+      /** SHA-256 of the folder's content as packed */
+      id: z.string().regex(/^[0-9a-f]{64}$/),
+      cog_version: z.string(),
+      openapi_schema: z.record(z.string(), z.unknown()),
+      slots: z.number().int().min(1),
+      memory_bytes: z.number().int().min(0),
+      hardware: z.string(),
+      idempotent: z.boolean(),
+    })
+    .optional(),
+});
+export type ModelAnnounce = z.infer<typeof ModelAnnounceSchema>;

@@ -1,0 +1,99 @@
+/**
+ * The catalogue of problems: one row per code, RFC 9457 on the wire. Below the HTTP edge there are codes, no statuses.
+ * Replicate's clients read `detail` (a string) and `title`, so both stand on their own. Adding a code means adding its page in docs/problems.md.
+ */
+export const PROBLEMS = {
+  "request.malformed": { status: 400, title: "Malformed request", retry: false },
+  "request.unsupported_media_type": { status: 415, title: "Unsupported media type", retry: false },
+  "request.too_large": { status: 413, title: "Request body too large", retry: false },
+  "request.method_not_allowed": { status: 405, title: "Method not allowed", retry: false },
+  "request.header_invalid": { status: 400, title: "Invalid request header", retry: false },
+  "auth.unauthenticated": { status: 401, title: "Unauthenticated", retry: false },
+  "auth.forbidden": { status: 403, title: "Not permitted", retry: false },
+  "route.not_found": { status: 404, title: "Not found", retry: false },
+  "prediction.not_found": { status: 404, title: "Prediction not found", retry: false },
+  "model.not_found": { status: 404, title: "Model not found", retry: false },
+  "version.not_found": { status: 404, title: "Version not found", retry: false },
+  "output.not_found": { status: 404, title: "Output not found", retry: false },
+  "stream.not_found": { status: 404, title: "Stream not found", retry: false },
+  "stream.expired": { status: 410, title: "Stream expired", retry: false },
+  "account.name_taken": { status: 409, title: "Name is taken", retry: false },
+  "idempotency.in_flight": { status: 409, title: "Request with this key is in flight", retry: true },
+  "idempotency.key_reused": { status: 422, title: "Idempotency key reused with another body", retry: false },
+  "input.invalid": { status: 422, title: "Input validation failed", retry: false },
+  "version.invalid": { status: 422, title: "Invalid version or not permitted", retry: false },
+  "range.not_satisfiable": { status: 416, title: "Range not satisfiable", retry: false },
+  "rate.limited": { status: 429, title: "Too many requests", retry: true },
+  "reader.too_many": { status: 429, title: "Too many readers of this stream", retry: true },
+  "model.preparing": { status: 503, title: "Model is being prepared", retry: true },
+  "deployment.queue_full": { status: 503, title: "Queue is full", retry: true },
+  "origin.unavailable": { status: 503, title: "No origin is available", retry: true },
+  "origin.unauthenticated": { status: 401, title: "Origin signature refused", retry: false },
+  "edge.busy": { status: 503, title: "Too many large requests at once", retry: true },
+  "internal.error": { status: 500, title: "Internal error", retry: true },
+} as const satisfies Record<string, { status: number; title: string; retry: boolean }>;
+
+export type ProblemCode = keyof typeof PROBLEMS;
+
+/** One fault of a request, in the shape of Replicate's `invalid_fields`. */
+export interface InvalidField {
+  /** gojsonschema family: `required`, `enum`, `number_lte`, `number_gte`, `invalid_type`, `additional_property_not_allowed` … */
+  type: string;
+  /** path such as `input.prompt`; the parent's path for `required`, empty for the body itself */
+  field: string;
+  description: string;
+}
+
+/** The wire form. `type` ends in the code; `instance` is the request id. */
+export interface ProblemDocument {
+  type: string;
+  title: string;
+  status: number;
+  detail: string;
+  code: ProblemCode;
+  instance?: string;
+  invalid_fields?: InvalidField[];
+  /** whole seconds, equal to the Retry-After header */
+  retry_after?: number;
+}
+
+/** Thrown only to leave a request early at the edge; never crosses RPC. `detail` is safe for users; `cause` is logged. */
+export class AppError extends Error {
+  readonly code: ProblemCode;
+  readonly detail: string;
+  readonly extra: { invalid_fields?: InvalidField[]; retry_after?: number; headers?: Record<string, string> };
+  constructor(
+    code: ProblemCode,
+    detail: string,
+    extra: {
+      invalid_fields?: InvalidField[];
+      retry_after?: number;
+      headers?: Record<string, string>;
+      cause?: unknown;
+    } = {},
+  ) {
+    super(`${code}: ${detail}`, { cause: extra.cause });
+    this.code = code;
+    this.detail = detail;
+    this.extra = extra;
+  }
+}
+
+/** Renders a problem document. `publicUrl` makes `type` a page that exists (docs/problems.md is served at /docs/problems). */
+export function problemDocument(
+  code: ProblemCode,
+  detail: string,
+  options: { publicUrl: string; requestId?: string; invalid_fields?: InvalidField[]; retry_after?: number },
+): ProblemDocument {
+  const row = PROBLEMS[code];
+  return {
+    type: `${options.publicUrl}/docs/problems#${code}`,
+    title: row.title,
+    status: row.status,
+    detail,
+    code,
+    ...(options.requestId === undefined ? {} : { instance: options.requestId }),
+    ...(options.invalid_fields === undefined ? {} : { invalid_fields: options.invalid_fields }),
+    ...(options.retry_after === undefined ? {} : { retry_after: options.retry_after }),
+  };
+}

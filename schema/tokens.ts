@@ -1,0 +1,58 @@
+/**
+ * API tokens: `cw_` + 30 random base62 characters + the CRC32 of those in base62, left-padded to 6.
+ * The checksum lets a scanner find leaked tokens and lets us refuse a mistyped one without a look-up.
+ */
+import { randomInt } from "node:crypto";
+import { sha256Hex } from "./ids.ts";
+
+const BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const TOKEN_PATTERN = /^cw_([0-9A-Za-z]{30})([0-9A-Za-z]{6})$/;
+
+/** CRC-32 (ISO 3309, the polynomial of zip and PNG) of ASCII text. */
+function crc32(text: string): number {
+  let crc = 0xffffffff;
+  for (let i = 0; i < text.length; i++) {
+    crc ^= text.charCodeAt(i);
+    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
+  }
+  return (crc ^ 0xffffffff) >>> 0;
+}
+
+function checksum(random: string): string {
+  let value = crc32(random);
+  let out = "";
+  while (value > 0) {
+    out = (BASE62[value % 62] ?? "0") + out;
+    value = Math.floor(value / 62);
+  }
+  return out.padStart(6, "0");
+}
+
+/** A new token. It is shown once; only {@link hashToken} of it is stored. */
+export function newToken(): string {
+  let random = "";
+  for (let i = 0; i < 30; i++) random += BASE62[randomInt(62)];
+  return `cw_${random}${checksum(random)}`;
+}
+
+/** True when the shape and the checksum are right: nothing is looked up for any other text. */
+export function isTokenWellFormed(token: string): boolean {
+  const match = TOKEN_PATTERN.exec(token);
+  return match !== null && checksum(match[1] ?? "") === match[2];
+}
+
+/** What is stored of a token. One SHA-256 is enough for 178 random bits; slow hashes are for passwords. */
+export function hashToken(token: string): string {
+  return sha256Hex(token);
+}
+
+/** Everything a token may be allowed to do. `admin` implies the operator's routes only, nothing else. */
+export const SCOPES = [
+  "predictions:read",
+  "predictions:write",
+  "models:read",
+  "models:write",
+  "account:read",
+  "admin",
+] as const;
+export type Scope = (typeof SCOPES)[number];

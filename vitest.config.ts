@@ -1,0 +1,70 @@
+/**
+ * Four projects. `edge`: workers, durable-objects and schema inside workerd with real D1, R2 and SQLite objects. `platform-limits`: what local workerd
+ * hides, also inside workerd. `origin`: gpu-origin and schema in Node over real coglet. `e2e`: the started system, one scenario a file, one at a time.
+ */
+import { cloudflareTest, readD1Migrations } from "@cloudflare/vitest-pool-workers";
+import { defineConfig } from "vitest/config";
+
+if (Number(process.versions.node.split(".")[0]) < 22) {
+  throw new Error("The tests need Node 24, which the npm package `node` brings: run them with `npm test`.");
+}
+
+const migrations = await readD1Migrations("./schema/migrations");
+
+const workerd = () =>
+  cloudflareTest({
+    wrangler: { configPath: "./wrangler.toml" },
+    miniflare: {
+      bindings: {
+        TEST_MIGRATIONS: migrations,
+        SIGNING_SECRET: "dGVzdC1zaWduaW5nLXNlY3JldC0zMi1ieXRlcy1sb25n",
+        // SHA-256 of the text "join-token-of-tests"
+        JOIN_TOKEN_SHA256: "95d6f598170181cee344340601849f66229590b899c5e0b07e0a8d50219ade71",
+      },
+    },
+  });
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        plugins: [workerd()],
+        test: {
+          name: "edge",
+          include: ["workers/**/*.test.ts", "durable-objects/**/*.test.ts", "schema/**/*.test.ts"],
+          exclude: ["workers/web/**", "**/*.limits.test.ts", "**/node_modules/**"],
+          setupFiles: ["./workers/testing/apply-migrations.ts"],
+        },
+      },
+      {
+        plugins: [workerd()],
+        test: {
+          name: "platform-limits",
+          include: ["workers/**/*.limits.test.ts", "durable-objects/**/*.limits.test.ts"],
+          setupFiles: ["./workers/testing/apply-migrations.ts"],
+          testTimeout: 60_000,
+        },
+      },
+      {
+        test: {
+          name: "origin",
+          environment: "node",
+          include: ["gpu-origin/**/*.test.ts", "schema/**/*.test.ts", "workers/web/**/*.test.ts"],
+          exclude: ["**/*.live.test.ts", "**/node_modules/**"],
+          testTimeout: 30_000,
+        },
+      },
+      {
+        test: {
+          name: "e2e",
+          environment: "node",
+          include: ["e2e/**/*.e2e.ts"],
+          globalSetup: ["./e2e/global-setup.ts"],
+          fileParallelism: false,
+          testTimeout: 120_000,
+          hookTimeout: 300_000,
+        },
+      },
+    ],
+  },
+});
