@@ -1,0 +1,2 @@
+export { accounts, tokens } from "./accounts.ts";
+export { hardware, models, versions } from "./models.ts";
