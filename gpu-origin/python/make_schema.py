@@ -94,15 +94,6 @@ def json_safe(value):
         return False
 
 
-def explicit_none_inputs(function):
-    """Names of inputs declared with `= Input(default=None)` or `= None`: the inspector drops the difference to no default at all."""
-    names = set()
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.default is None or getattr(parameter.default, "default", is_missing) is None:
-            names.add(name)
-    return names
-
-
 def input_components(inputs, name, explicit_none):
     """The object schema `name` of `inputs`, and the enum components that its choices need."""
     properties = {}
@@ -212,9 +203,9 @@ def id_parameter(name):
 
 
 def build_document(predict, train, streaming):
-    """The whole OpenAPI 3.0.2 document in Cog's shape. `predict` and `train` (which may be None) are pairs (PredictorInfo, function)."""
-    predict, function = predict
-    input_schema, enums = input_components(predict.inputs, "Input", explicit_none_inputs(function))
+    """The whole OpenAPI 3.0.2 document in Cog's shape. `predict` and `train` (which may be None) are pairs (PredictorInfo, names with an explicit None)."""
+    predict, explicit_none = predict
+    input_schema, enums = input_components(predict.inputs, "Input", explicit_none)
     schemas = {
         "Input": input_schema,
         "Output": predict.output.json_type(),
@@ -247,8 +238,8 @@ def build_document(predict, train, streaming):
         },
     }
     if train is not None:
-        train, train_function = train
-        training_input, training_enums = input_components(train.inputs, "TrainingInput", explicit_none_inputs(train_function))
+        train, training_explicit_none = train
+        training_input, training_enums = input_components(train.inputs, "TrainingInput", training_explicit_none)
         schemas.update({key: value for key, value in training_enums.items() if key not in schemas})
         schemas["TrainingInput"] = training_input
         schemas["TrainingOutput"] = {**train.output.json_type(), "title": "TrainingOutput"}
@@ -279,8 +270,22 @@ def split_reference(reference):
     return file, name
 
 
-def decorator_facts(file, name):
-    """What leaves no mark at run time, read from the source: (streaming, concurrency literal or None, is async)."""
+def explicit_none_inputs(functions):
+    """Names of arguments declared `= None` or `= Input(default=None)`: at run time they look like arguments without a default."""
+    names = set()
+    for function in functions:
+        arguments = function.args.args
+        for argument, default in zip(arguments[len(arguments) - len(function.args.defaults) :], function.args.defaults):
+            if isinstance(default, ast.Call):
+                values = [keyword.value for keyword in default.keywords if keyword.arg == "default"] + default.args[:1]
+                default = values[0] if values else default
+            if isinstance(default, ast.Constant) and default.value is None:
+                names.add(argument.arg)
+    return names
+
+
+def source_facts(file, name):
+    """What leaves no mark at run time, read from the source: (streaming, concurrency literal or None, is async, names with an explicit None)."""
     with open(file, encoding="utf-8") as source:
         try:
             tree = ast.parse(source.read(), file)
@@ -304,22 +309,23 @@ def decorator_facts(file, name):
                 for keyword in call.keywords:
                     if keyword.arg == "max" and isinstance(keyword.value, ast.Constant):
                         concurrency = keyword.value.value
-    return streaming, concurrency, any(isinstance(f, ast.AsyncFunctionDef) for f in functions)
+    is_async = any(isinstance(f, ast.AsyncFunctionDef) for f in functions)
+    return streaming, concurrency, is_async, explicit_none_inputs(functions)
 
 
 def inspect_reference(reference):
-    """(PredictorInfo, facts of the decorators, the run function) of `file.py:Name`."""
+    """(PredictorInfo, facts of the source, the run function) of `file.py:Name`."""
     from cog import _inspector
 
     file, name = split_reference(reference)
-    facts = decorator_facts(file, name)
+    facts = source_facts(file, name)
     module_name = os.path.splitext(file)[0].replace("/", ".")
     # What the module prints at import must not get into our one line of stdout.
     with contextlib.redirect_stdout(sys.stderr):
         info = _inspector.create_predictor(module_name, name)
         target = getattr(importlib.import_module(module_name), name)
     function = getattr(target, "run", None) or getattr(target, "predict", None) if inspect.isclass(target) else target
-    return info, facts, _inspector._unwrap(function)
+    return info, facts, function
 
 
 def main():
@@ -342,14 +348,14 @@ def main():
     sys.path.insert(0, os.getcwd())
 
     try:
-        info, (streaming, concurrency, is_async), function = inspect_reference(options.ref)
+        info, (streaming, concurrency, is_async, explicit_none), function = inspect_reference(options.ref)
         train = None
         if options.train_ref:
-            train_info, _, train_function = inspect_reference(options.train_ref)
-            train = (train_info, train_function)
+            train_info, train_facts, _ = inspect_reference(options.train_ref)
+            train = (train_info, train_facts[3])
         if concurrency is None:
             concurrency = getattr(function, "__cog_concurrent_max__", None)
-        document = build_document((info, function), train, streaming)
+        document = build_document((info, explicit_none), train, streaming)
     except BrokenModel as problem:
         print(f"{problem}", file=sys.stderr)
         return 1
