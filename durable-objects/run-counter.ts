@@ -1,0 +1,31 @@
+/**
+ * Runs of one model, counted off the path of predictions: DeploymentObjects report what they ran every few seconds, and may report it twice.
+ * An itty-durable actor: its fields are its whole state, one small value.
+ */
+import { createDurable, type RunReport } from "./itty.ts";
+
+/** Deployments that one counter remembers; a model has one for each version and named deployment. The longest silent goes first. */
+const DEPLOYMENTS_MAX = 1_000;
+
+export class RunCounter extends createDurable({ autoPersist: false, autoReturn: false }) {
+  runs = 0;
+  /** highest `seq` that was counted, by deployment, in the order of their last report */
+  counted: Record<string, number> = {};
+
+  /** Adds a report unless it, or a later one of the same deployment, was added before. */
+  async add(report: RunReport): Promise<{ total: number }> {
+    if (report.seq > (this.counted[report.deployment_key] ?? 0)) {
+      const { [report.deployment_key]: _, ...others } = this.counted;
+      this.counted = Object.fromEntries(
+        [...Object.entries(others), [report.deployment_key, report.seq] as const].slice(-DEPLOYMENTS_MAX),
+      );
+      this.runs += report.runs;
+      await this.persist();
+    }
+    return { total: this.runs };
+  }
+
+  total(): { total: number } {
+    return { total: this.runs };
+  }
+}

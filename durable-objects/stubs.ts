@@ -1,0 +1,33 @@
+/**
+ * Typed getters of all objects: the only place that turns a name into an object. The generated RPC types cannot carry `unknown` members
+ * (they map them to `never`), so each stub is seen through its interface in contracts.ts, which its class implements.
+ */
+import { predictionObjectName } from "../schema/ids.ts";
+import type { AccountApi, DeploymentApi, FleetApi, PredictionApi } from "./contracts.ts";
+import { type RunCounterApi, runCounterProxy } from "./itty.ts";
+
+/** The one shard of the fleet today; `region:shard` once there are more than 500 origins or a second region. */
+const FLEET_SHARD = "local:0";
+
+/** The object that holds the prediction `id`. Ids with an equal {@link predictionObjectName} share it. */
+export function predictionStub(env: Env, id: string): PredictionApi {
+  return env.PREDICTIONS.getByName(predictionObjectName(id)) as unknown as PredictionApi;
+}
+
+export function accountStub(env: Env, accountId: string): AccountApi {
+  return env.ACCOUNTS.getByName(accountId) as unknown as AccountApi;
+}
+
+/** `deploymentKey` as in RunSpec: `version:<id>` or `deployment:<owner>/<name>`. */
+export function deploymentStub(env: Env, deploymentKey: string): DeploymentApi {
+  return env.DEPLOYMENTS.getByName(deploymentKey) as unknown as DeploymentApi;
+}
+
+export function fleetStub(env: Env): FleetApi {
+  return env.FLEETS.getByName(FLEET_SHARD) as unknown as FleetApi;
+}
+
+/** The counter of runs of `model` (owner/name). */
+export function runCounter(env: Env, model: string): RunCounterApi {
+  return runCounterProxy(env.RUN_COUNTERS, model);
+}
