@@ -58,6 +58,13 @@ export class Alarms<Name extends string> {
     return this.#load().get(name) ?? null;
   }
 
+  /** Reads everything anew: for a caller whose transaction was undone. */
+  forget(): void {
+    this.#deadlines = null;
+    this.#tableExists = false;
+    this.#armedFor = null;
+  }
+
   /** The body of `alarm()`: calls `handle` for each deadline that is due. A handler may set its own deadline again. */
   async run(handle: (name: Name) => Promise<void> | void): Promise<void> {
     // The alarm that rang is spent, whatever time it stood for.

@@ -202,7 +202,16 @@ export type AdmitResult =
   | { kind: "admitted"; remaining: number; reset_s: number }
   | { kind: "limited"; retry_after_ms: number; limit: number }
   /** same key, same body, answered before: `response` is to be replayed byte for byte */
-  | { kind: "replay"; prediction_id: string; response: { status: number; headers: [string, string][]; body: string } }
+  | {
+      kind: "replay";
+      prediction_id: string;
+      response: { status: number; headers: [string, string][]; body: string };
+      /**
+       * Present when the body is not kept: its data was removed (`document` is the data_removed one), it was above 256 KiB, or the first request
+       * ended without an answer. The caller renders `document` (null: what the PredictionObject has now) with the status and headers.
+       */
+      render?: { document: PredictionDocument | null };
+    }
   /** same key, same body, the first request is still unanswered */
   | { kind: "in_flight"; prediction_id: string; retry_after_ms: number }
   | { kind: "key_reused" };

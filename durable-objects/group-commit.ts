@@ -6,10 +6,13 @@
  */
 export class GroupCommit {
   readonly #storage: DurableObjectStorage;
+  readonly #forget: () => void;
   #waiting: (() => void)[] = [];
 
-  constructor(storage: DurableObjectStorage) {
+  /** `forget` drops what the object remembers of its storage: called when a write was undone. */
+  constructor(storage: DurableObjectStorage, forget: () => void) {
     this.#storage = storage;
+    this.#forget = forget;
   }
 
   /** Runs `write` with the next group. It must not await: what it reads is still true when it writes. */
@@ -19,6 +22,7 @@ export class GroupCommit {
         try {
           resolve(this.#storage.transactionSync(write));
         } catch (error) {
+          this.#forget();
           reject(error);
         }
       });

@@ -1,0 +1,264 @@
+/**
+ * The SQLite of one account: its create limit, idempotency keys, the list of its predictions, and a meter for each that ended. Only loads and
+ * saves; every write is called inside a group commit. Tables are made by the first write, so asking a guessed account stores nothing.
+ */
+import type { Meter, PredictionDocument } from "../schema/prediction-document.ts";
+import type { AccountApi, ListRow } from "./contracts.ts";
+
+/** A larger document stays with its PredictionObject, which pages then ask. */
+export const LIST_DOCUMENT_BYTES_MAX = 16_384;
+/** The bound of any stored value; a longer answer is rendered again instead of replayed. */
+const RESPONSE_BYTES_MAX = 262_144;
+/** Expired keys that one create clears away: more than it adds, so they never pile up. */
+const EXPIRED_KEYS_PER_CREATE = 10;
+
+const TABLES = `
+CREATE TABLE IF NOT EXISTS account (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  account_id TEXT NOT NULL,
+  full_at REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS predictions (
+  prediction_id TEXT PRIMARY KEY,
+  created_at INTEGER NOT NULL,
+  source TEXT NOT NULL,
+  admitted_at INTEGER NOT NULL,
+  confirmed INTEGER NOT NULL,
+  document TEXT
+);
+CREATE INDEX IF NOT EXISTS predictions_by_time ON predictions (created_at, prediction_id);
+CREATE INDEX IF NOT EXISTS predictions_unconfirmed ON predictions (admitted_at) WHERE confirmed = 0;
+CREATE TABLE IF NOT EXISTS idempotency (
+  key TEXT PRIMARY KEY,
+  body_sha256 TEXT NOT NULL,
+  prediction_id TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  status INTEGER,
+  headers TEXT,
+  body TEXT
+);
+CREATE INDEX IF NOT EXISTS idempotency_by_time ON idempotency (created_at);
+CREATE INDEX IF NOT EXISTS idempotency_by_prediction ON idempotency (prediction_id);
+CREATE TABLE IF NOT EXISTS meters (
+  prediction_id TEXT PRIMARY KEY,
+  meter TEXT NOT NULL
+);
+`;
+
+export interface IdempotencyRow {
+  body_sha256: string;
+  prediction_id: string;
+  created_at: number;
+  /** null while the first request is unanswered */
+  answer: { status: number; headers: [string, string][]; body: string | null } | null;
+}
+
+export class AccountStore {
+  readonly #sql: SqlStorage;
+  #ready = false;
+
+  constructor(sql: SqlStorage) {
+    this.#sql = sql;
+  }
+
+  /** For a transaction that was undone: the tables may be gone with it. */
+  forget(): void {
+    this.#ready = false;
+  }
+
+  createTables(): void {
+    if (this.#ready) return;
+    this.#sql.exec(TABLES);
+    this.#ready = true;
+  }
+
+  /** False while nothing was ever admitted: then there is nothing to read. */
+  #exists(): boolean {
+    this.#ready ||= this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'meters'").toArray().length > 0;
+    return this.#ready;
+  }
+
+  fullAt(): number {
+    return this.#sql.exec<{ full_at: number }>("SELECT full_at FROM account").toArray()[0]?.full_at ?? 0;
+  }
+
+  setFullAt(accountId: string, fullAt: number): void {
+    this.#sql.exec("INSERT OR REPLACE INTO account VALUES (1, ?, ?)", accountId, fullAt);
+  }
+
+  accountId(): string | null {
+    if (!this.#exists()) return null;
+    return this.#sql.exec<{ account_id: string }>("SELECT account_id FROM account").toArray()[0]?.account_id ?? null;
+  }
+
+  key(key: string): IdempotencyRow | null {
+    const row = this.#sql
+      .exec<{
+        body_sha256: string;
+        prediction_id: string;
+        created_at: number;
+        status: number | null;
+        headers: string | null;
+        body: string | null;
+      }>("SELECT * FROM idempotency WHERE key = ?", key)
+      .toArray()[0];
+    if (row === undefined) return null;
+    const { body_sha256, prediction_id, created_at, status, headers, body } = row;
+    const answer = status === null ? null : { status, headers: JSON.parse(headers ?? "[]"), body };
+    return { body_sha256, prediction_id, created_at, answer };
+  }
+
+  /** Claims a key for a prediction, over an expired claim of the same key, and clears some other expired ones. */
+  claimKey(key: string, bodySha256: string, predictionId: string, now: number, expiredBefore: number): void {
+    this.#sql.exec(
+      "DELETE FROM idempotency WHERE key IN (SELECT key FROM idempotency WHERE created_at <= ? ORDER BY created_at LIMIT ?)",
+      expiredBefore,
+      EXPIRED_KEYS_PER_CREATE,
+    );
+    this.#sql.exec(
+      "INSERT OR REPLACE INTO idempotency (key, body_sha256, prediction_id, created_at) VALUES (?, ?, ?, ?)",
+      key,
+      bodySha256,
+      predictionId,
+      now,
+    );
+  }
+
+  /** Keeps the first answer of a key. One that is too long is kept without its body. */
+  saveAnswer(key: string, response: { status: number; headers: [string, string][]; body: string }): void {
+    if (!this.#exists()) return;
+    const claim = this.key(key);
+    if (claim === null) return;
+    // With a short retention the data may be gone before the answer is kept.
+    const isRemoved = this.document(claim.prediction_id)?.data_removed === true;
+    this.#sql.exec(
+      "UPDATE idempotency SET status = ?, headers = ?, body = ? WHERE key = ? AND status IS NULL",
+      response.status,
+      JSON.stringify(response.headers),
+      isRemoved || response.body.length > RESPONSE_BYTES_MAX ? null : response.body,
+      key,
+    );
+    this.confirm(claim.prediction_id);
+  }
+
+  /** Idempotent. */
+  insert(predictionId: string, createdAt: number, source: string, now: number): void {
+    this.#sql.exec(
+      "INSERT OR IGNORE INTO predictions VALUES (?, ?, ?, ?, 0, NULL)",
+      predictionId,
+      createdAt,
+      source,
+      now,
+    );
+  }
+
+  /** Unlists a prediction and frees its key. `onlyUnconfirmed`: not when it was confirmed meanwhile. */
+  remove(predictionId: string, onlyUnconfirmed: boolean): void {
+    if (!this.#exists()) return;
+    const removed = this.#sql.exec(
+      `DELETE FROM predictions WHERE prediction_id = ?${onlyUnconfirmed ? " AND confirmed = 0" : ""}`,
+      predictionId,
+    );
+    if (removed.rowsWritten > 0) this.#sql.exec("DELETE FROM idempotency WHERE prediction_id = ?", predictionId);
+  }
+
+  confirm(predictionId: string): void {
+    this.#sql.exec("UPDATE predictions SET confirmed = 1 WHERE prediction_id = ? AND confirmed = 0", predictionId);
+  }
+
+  /** Admissions that nothing confirmed, oldest first. */
+  unconfirmed(limit: number): { prediction_id: string; admitted_at: number }[] {
+    if (!this.#exists()) return [];
+    return this.#sql
+      .exec<{ prediction_id: string; admitted_at: number }>(
+        "SELECT prediction_id, admitted_at FROM predictions WHERE confirmed = 0 ORDER BY admitted_at LIMIT ?",
+        limit,
+      )
+      .toArray();
+  }
+
+  /** Records an end once. The list row comes back when it was unlisted by mistake; a copy whose data was removed is never overwritten. */
+  settle(predictionId: string, document: PredictionDocument | null, meter: Meter, now: number): void {
+    const added = this.#sql.exec("INSERT OR IGNORE INTO meters VALUES (?, ?)", predictionId, JSON.stringify(meter));
+    if (added.rowsWritten === 0) return;
+    if (document !== null) this.insert(predictionId, document.created_at, document.source, now);
+    this.#sql.exec(
+      "UPDATE predictions SET confirmed = 1, document = coalesce(document, ?) WHERE prediction_id = ?",
+      document === null ? null : documentText(document),
+      predictionId,
+    );
+  }
+
+  /** Replaces the list's copy and forgets the bodies of answers to its key. */
+  replaceDocument(document: PredictionDocument): void {
+    this.#sql.exec(
+      "UPDATE predictions SET confirmed = 1, document = ? WHERE prediction_id = ?",
+      documentText(document),
+      document.id,
+    );
+    this.#sql.exec("UPDATE idempotency SET body = NULL WHERE prediction_id = ?", document.id);
+  }
+
+  document(predictionId: string): PredictionDocument | null {
+    const row = this.#sql
+      .exec<{ document: string | null }>("SELECT document FROM predictions WHERE prediction_id = ?", predictionId)
+      .toArray()[0];
+    return parseDocument(row?.document ?? null);
+  }
+
+  /** Newest first. One row more than `limit` tells whether there are more. */
+  list(query: Parameters<AccountApi["list"]>[0]): { rows: ListRow[]; more: boolean } {
+    if (!this.#exists()) return { rows: [], more: false };
+    const conditions: string[] = [];
+    const values: (string | number)[] = [];
+    if (query.before) {
+      conditions.push("(created_at, prediction_id) < (?, ?)");
+      values.push(query.before.created_at, query.before.prediction_id);
+    }
+    if (query.created_after != null) {
+      conditions.push("created_at >= ?");
+      values.push(query.created_after);
+    }
+    if (query.created_before != null) {
+      conditions.push("created_at < ?");
+      values.push(query.created_before);
+    }
+    if (query.source != null) {
+      conditions.push("source = ?");
+      values.push(query.source);
+    }
+    const where = conditions.length === 0 ? "" : `WHERE ${conditions.join(" AND ")}`;
+    const found = this.#sql
+      .exec<{ prediction_id: string; created_at: number; document: string | null }>(
+        `SELECT prediction_id, created_at, document FROM predictions ${where} ORDER BY created_at DESC, prediction_id DESC LIMIT ?`,
+        ...values,
+        query.limit + 1,
+      )
+      .toArray();
+    const rows = found
+      .slice(0, query.limit)
+      .map((row) => ({ ...row, document: parseDocument(row.document) }) satisfies ListRow);
+    return { rows, more: found.length > query.limit };
+  }
+
+  /** Newest first. */
+  meters(limit: number): { prediction_id: string; meter: Meter }[] {
+    if (!this.#exists()) return [];
+    return this.#sql
+      .exec<{ prediction_id: string; meter: string }>(
+        "SELECT prediction_id, meter FROM meters ORDER BY rowid DESC LIMIT ?",
+        limit,
+      )
+      .toArray()
+      .map((row) => ({ prediction_id: row.prediction_id, meter: JSON.parse(row.meter) as Meter }));
+  }
+}
+
+function documentText(document: PredictionDocument): string | null {
+  const text = JSON.stringify(document);
+  return text.length > LIST_DOCUMENT_BYTES_MAX ? null : text;
+}
+
+function parseDocument(text: string | null): PredictionDocument | null {
+  return text === null ? null : (JSON.parse(text) as PredictionDocument);
+}

@@ -1,0 +1,161 @@
+/**
+ * Owns one account: whether it may create another prediction, its idempotency keys, the list of its predictions, and their meters.
+ *
+ * Admission comes first and the prediction second, so a create that dies in between leaves a row without a prediction:
+ *
+ * | what happened                           | what clears it                                                    |
+ * | --------------------------------------- | ----------------------------------------------------------------- |
+ * | the create was refused after admission  | the Worker calls `unadmit`                                         |
+ * | the Worker died in between              | after 30 s the PredictionObject is asked, and knows nothing of it  |
+ * | it was only slow, and created later     | `settle` lists it again                                            |
+ */
+import { DurableObject } from "cloudflare:workers";
+import { takeCreate } from "../schema/create-limit.ts";
+import { predictionObjectName } from "../schema/ids.ts";
+import type { Meter, PredictionDocument } from "../schema/prediction-document.ts";
+import { AccountStore, type IdempotencyRow } from "./account-store.ts";
+import { Alarms } from "./alarms.ts";
+import type { AccountApi, AdmitRequest, AdmitResult, ListRow, Settlement } from "./contracts.ts";
+import { GroupCommit } from "./group-commit.ts";
+import { predictionStub } from "./stubs.ts";
+
+/** Keys are promised for this long. */
+const IDEMPOTENCY_TTL_MS = 86_400_000;
+/** A create answers within its sync wait of 60 s; a first request that is older has died and will never answer. */
+const FIRST_REQUEST_MAX_MS = 90_000;
+/** What a caller is told while the first request with its key is unanswered. */
+const IN_FLIGHT_RETRY_MS = 1_000;
+/** A create that takes longer than this between admission and prediction has died. */
+const CONFIRM_AFTER_MS = 30_000;
+/** Admissions checked by one alarm; the rest follow in the next. */
+const CONFIRM_BATCH_MAX = 500;
+/** How far back the list goes when only predictions made on the web page are asked for. */
+const WEB_LIST_MS = 14 * 86_400_000;
+
+export class AccountObject extends DurableObject<Env> implements AccountApi {
+  #name: string | null = null;
+  readonly #store = new AccountStore(this.ctx.storage.sql);
+  readonly #alarms = new Alarms<"confirm">(this.ctx.storage);
+  readonly #writes = new GroupCommit(this.ctx.storage, () => {
+    this.#store.forget();
+    this.#alarms.forget();
+  });
+
+  admit(request: AdmitRequest): Promise<AdmitResult> {
+    return this.#writes.run(() => this.#admit(request, Date.now()));
+  }
+
+  #admit(request: AdmitRequest, now: number): AdmitResult {
+    this.#store.createTables();
+    if (request.idempotency !== null) {
+      const claim = this.#store.key(request.idempotency.key);
+      if (claim !== null && claim.created_at > now - IDEMPOTENCY_TTL_MS) {
+        return this.#repeated(claim, request.idempotency.body_sha256, now);
+      }
+    }
+    const limit = request.limits.creates_per_minute;
+    const fullAt = this.#store.fullAt();
+    const taken = request.exempt
+      ? ({ kind: "admitted", fullAt, remaining: limit, reset_s: 0 } as const)
+      : takeCreate(fullAt, limit, now);
+    if (taken.kind === "limited") return { kind: "limited", retry_after_ms: taken.retry_after_ms, limit };
+
+    this.#store.setFullAt(this.#accountId(), taken.fullAt);
+    if (request.idempotency !== null) {
+      const { key, body_sha256 } = request.idempotency;
+      this.#store.claimKey(key, body_sha256, request.prediction_id, now, now - IDEMPOTENCY_TTL_MS);
+    }
+    this.#store.insert(request.prediction_id, request.created_at, request.source, now);
+    if (this.#alarms.get("confirm") === null) this.#alarms.set("confirm", now + CONFIRM_AFTER_MS);
+    return { kind: "admitted", remaining: taken.remaining, reset_s: taken.reset_s };
+  }
+
+  /** The answer to a create whose key is taken. */
+  #repeated(claim: IdempotencyRow, bodySha256: string, now: number): AdmitResult {
+    const { prediction_id, answer } = claim;
+    if (claim.body_sha256 !== bodySha256) return { kind: "key_reused" };
+    if (answer === null) {
+      if (now - claim.created_at < FIRST_REQUEST_MAX_MS) {
+        return { kind: "in_flight", prediction_id, retry_after_ms: IN_FLIGHT_RETRY_MS };
+      }
+      const response = { status: 201, headers: [], body: "" };
+      return { kind: "replay", prediction_id, response, render: { document: this.#store.document(prediction_id) } };
+    }
+    const response = { status: answer.status, headers: answer.headers, body: answer.body ?? "" };
+    if (answer.body !== null) return { kind: "replay", prediction_id, response };
+    return { kind: "replay", prediction_id, response, render: { document: this.#store.document(prediction_id) } };
+  }
+
+  answered(
+    idempotencyKey: string,
+    response: { status: number; headers: [string, string][]; body: string },
+  ): Promise<void> {
+    return this.#writes.run(() => this.#store.saveAnswer(idempotencyKey, response));
+  }
+
+  unadmit(predictionId: string): Promise<void> {
+    return this.#writes.run(() => this.#store.remove(predictionId, false));
+  }
+
+  settle(settlements: Settlement[]): Promise<void> {
+    return this.#writes.run(() => {
+      this.#store.createTables();
+      const now = Date.now();
+      for (const { prediction_id, document, meter } of settlements) {
+        this.#store.settle(prediction_id, document, meter, now);
+      }
+    });
+  }
+
+  removeData(documents: PredictionDocument[]): Promise<void> {
+    return this.#writes.run(() => {
+      this.#store.createTables();
+      for (const document of documents) this.#store.replaceDocument(document);
+    });
+  }
+
+  async list(query: Parameters<AccountApi["list"]>[0]): Promise<{ rows: ListRow[]; more: boolean }> {
+    if (query.source !== "web") return this.#store.list(query);
+    const oldest = Date.now() - WEB_LIST_MS;
+    return this.#store.list({ ...query, created_after: Math.max(query.created_after ?? 0, oldest) });
+  }
+
+  async meters(limit: number): Promise<{ prediction_id: string; meter: Meter }[]> {
+    return this.#store.meters(limit);
+  }
+
+  override async alarm(): Promise<void> {
+    await this.#alarms.run(() => this.#confirmAdmissions());
+  }
+
+  /** Asks the PredictionObjects about admissions that nothing confirmed in time. Any that is not there is unlisted. */
+  async #confirmAdmissions(): Promise<void> {
+    const due = this.#store
+      .unconfirmed(CONFIRM_BATCH_MAX)
+      .filter((row) => row.admitted_at <= Date.now() - CONFIRM_AFTER_MS)
+      .map((row) => row.prediction_id);
+    const accountId = this.#accountId();
+    const byObject = Map.groupBy(due, predictionObjectName);
+    const answers = await Promise.all(
+      [...byObject.values()].map(async (ids) => {
+        const documents = await predictionStub(this.env, ids[0] ?? "").getMany(ids, accountId);
+        return ids.map((id, i) => ({ id, exists: documents[i] != null }));
+      }),
+    );
+    await this.#writes.run(() => {
+      for (const { id, exists } of answers.flat()) {
+        if (exists) this.#store.confirm(id);
+        else this.#store.remove(id, true);
+      }
+      const next = this.#store.unconfirmed(1)[0];
+      if (next !== undefined) this.#alarms.set("confirm", next.admitted_at + CONFIRM_AFTER_MS);
+    });
+  }
+
+  /** An object that an alarm woke may not know its name: the first admission stored it. */
+  #accountId(): string {
+    this.#name ??= this.ctx.id.name ?? this.#store.accountId();
+    if (this.#name === null) throw new Error("this object was not reached by its name");
+    return this.#name;
+  }
+}
