@@ -118,8 +118,11 @@ export interface DeploymentApi {
   instancesChanged(originId: string, instances: InstanceStatus[]): Promise<void>;
   /** These instances do not exist any more (their origin restarted or is lost). */
   instancesGone(originId: string, instanceIds: string[]): Promise<void>;
-  /** The fleet needs the room: drains the instance if it has nothing to do and min_instances allows. True when it goes. */
-  evictIdle(instanceId: string): Promise<boolean>;
+  /**
+   * The fleet needs the room: drains the instance if it has nothing to do and min_instances allows. True when it goes.
+   * `evenBusy`: another deployment starves, so one that has served for a while finishes what it runs and goes.
+   */
+  evictIdle(instanceId: string, evenBusy?: boolean): Promise<boolean>;
   /** For pages and tests: instances, queue length, leases. */
   describe(): Promise<DeploymentDescription>;
 }
@@ -146,6 +149,8 @@ export interface PlaceRequest {
   memory_bytes: number;
   hardware: string;
   setup_timeout_ms: number;
+  /** its queue has waited so long for room that a busy instance of another deployment may be asked to finish and go */
+  is_starving?: boolean;
 }
 
 export type PlaceResult =
