@@ -24,6 +24,8 @@ export class Alarms<Name extends string> {
   /** what the platform's alarm is set to, as far as this process knows */
   #armedFor: number | null = null;
   readonly #failures = new Map<Name, number>();
+  /** deadlines whose handlers run now: spent, unless they are set again meanwhile */
+  readonly #handling = new Map<Name, number>();
 
   constructor(storage: DurableObjectStorage) {
     this.#storage = storage;
@@ -32,13 +34,15 @@ export class Alarms<Name extends string> {
   /** Sets the deadline `name` to `dueAt` (epoch milliseconds), replacing an earlier or later one. Joins the current commit. */
   set(name: Name, dueAt: number): void {
     const deadlines = this.#load();
-    if (deadlines.get(name) === dueAt) return;
+    if (this.get(name) === dueAt) return;
     if (!this.#tableExists) {
       this.#storage.sql.exec("CREATE TABLE IF NOT EXISTS deadlines (name TEXT PRIMARY KEY, due_at INTEGER NOT NULL)");
       this.#tableExists = true;
     }
-    deadlines.set(name, dueAt);
-    this.#storage.sql.exec("INSERT OR REPLACE INTO deadlines VALUES (?, ?)", name, dueAt);
+    // A spent deadline that is set to the same time again must not look spent.
+    const due = this.#handling.get(name) === dueAt ? dueAt + 1 : dueAt;
+    deadlines.set(name, due);
+    this.#storage.sql.exec("INSERT OR REPLACE INTO deadlines VALUES (?, ?)", name, due);
     this.#arm();
   }
 
@@ -54,8 +58,10 @@ export class Alarms<Name extends string> {
     this.#arm();
   }
 
+  /** When it is due; null when it is not set, or being handled and not set again. */
   get(name: Name): number | null {
-    return this.#load().get(name) ?? null;
+    const dueAt = this.#load().get(name);
+    return dueAt === undefined || this.#handling.get(name) === dueAt ? null : dueAt;
   }
 
   /** Reads everything anew: for a caller whose transaction was undone. */
@@ -72,15 +78,18 @@ export class Alarms<Name extends string> {
     const now = Date.now();
     for (const [name, dueAt] of [...this.#load()]) {
       if (dueAt > now) continue;
+      this.#handling.set(name, dueAt);
       try {
         await handle(name);
         this.#failures.delete(name);
-        if (this.get(name) === dueAt) this.clear(name);
+        if (this.get(name) === null) this.clear(name);
       } catch (error) {
         const failures = (this.#failures.get(name) ?? 0) + 1;
         this.#failures.set(name, failures);
         console.error(JSON.stringify({ event: "alarm_failed", name, failures, error: String(error) }));
         this.set(name, Date.now() + Math.min(RETRY_FIRST_MS * 2 ** (failures - 1), RETRY_MAX_MS));
+      } finally {
+        this.#handling.delete(name);
       }
     }
     this.#arm();

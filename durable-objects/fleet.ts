@@ -86,7 +86,9 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
     const gone = this.#reconcile(originId, heartbeat.instances, false);
     const settled = this.#hear(originId, heartbeat.instances);
     const owned = new Set(this.#store.instances(originId).map((row) => row.instance_id));
-    const unowned = heartbeat.instances.filter((status) => isRunning(status) && !owned.has(status.instance_id));
+    const unowned = heartbeat.instances.filter(
+      (status) => isRunning(status) && status.state !== "draining" && !owned.has(status.instance_id),
+    );
     await this.#tellGone(originId, gone);
     await this.#tellChanged(originId, settled);
     return { known: true, unowned: unowned.map((status) => status.instance_id) };
@@ -257,7 +259,7 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
     const key: KeyRow = {
       key_id: newId(16),
       origin_id: originId,
-      secret: randomBytes(32).toString("base64"),
+      secret: Buffer.from(randomBytes(32)).toString("base64"),
       created_at: Date.now(),
     };
     this.#store.insertKey(key);

@@ -1,0 +1,93 @@
+/**
+ * Tells PredictionObjects what became of their queued predictions: leases granted, or refused for good. What was told is known in memory alone:
+ * after a start every lease may be untold and is told again, which its prediction takes as a repeat.
+ *
+ * | crash                                        | then                                                        |
+ * | -------------------------------------------- | ----------------------------------------------------------- |
+ * | between the commit of a grant and its telling | the deadline of the same commit rings: told again            |
+ * | the PredictionObject is away                 | stays untold, told again by the deadline                     |
+ * | the prediction ended meanwhile               | it declines, and the slot goes to the next                   |
+ */
+import { predictionObjectName } from "../schema/ids.ts";
+import type { Lease, LeaseKey } from "./contracts.ts";
+import { predictionStub } from "./stubs.ts";
+
+export class GrantDelivery {
+  readonly #env: Env;
+  readonly #allLeases: () => Lease[];
+  #untold: Map<string, Lease> | null = null;
+  readonly #onTheWay = new Set<string>();
+
+  /** `allLeases` is read once, before the first grant after a start. */
+  constructor(env: Env, allLeases: () => Lease[]) {
+    this.#env = env;
+    this.#allLeases = allLeases;
+  }
+
+  #load(): Map<string, Lease> {
+    this.#untold ??= new Map(this.#allLeases().map((lease) => [keyText(lease), lease]));
+    return this.#untold;
+  }
+
+  /** Call before the lease is stored. */
+  add(lease: Lease): void {
+    this.#load().set(keyText(lease), lease);
+  }
+
+  /** The lease ended. */
+  forget(key: LeaseKey): void {
+    this.#untold?.delete(keyText(key));
+  }
+
+  isUntold(key: LeaseKey): boolean {
+    return this.#load().has(keyText(key));
+  }
+
+  hasUntold(): boolean {
+    return this.#load().size > 0;
+  }
+
+  /** Tells all grants that are untold, one call for each PredictionObject. Answers those that are not wanted any more. */
+  async tell(): Promise<LeaseKey[]> {
+    const due = [...this.#load().values()].filter((lease) => !this.#onTheWay.has(keyText(lease)));
+    const byObject = Map.groupBy(due, (lease) => predictionObjectName(lease.prediction_id));
+    const declined = await Promise.all([...byObject.values()].map((leases) => this.#tellObject(leases)));
+    return declined.flat();
+  }
+
+  async #tellObject(leases: Lease[]): Promise<LeaseKey[]> {
+    for (const lease of leases) this.#onTheWay.add(keyText(lease));
+    try {
+      const { declined } = await predictionStub(this.#env, leases[0]?.prediction_id ?? "").leasesGranted(leases);
+      for (const lease of leases) this.#untold?.delete(keyText(lease));
+      return declined;
+    } catch (error) {
+      console.warn(JSON.stringify({ event: "grants_untold", leases: leases.length, error: String(error) }));
+      return [];
+    } finally {
+      for (const lease of leases) this.#onTheWay.delete(keyText(lease));
+    }
+  }
+
+  /** Tells predictions that they are refused. Answers those that were told. */
+  async refuse(keys: LeaseKey[], code: string, detail: string): Promise<LeaseKey[]> {
+    const byObject = Map.groupBy(keys, (key) => predictionObjectName(key.prediction_id));
+    const told = await Promise.all(
+      [...byObject.values()].map(async (group) => {
+        const refusals = group.map(({ prediction_id }) => ({ prediction_id, code, detail }));
+        try {
+          await predictionStub(this.#env, group[0]?.prediction_id ?? "").leasesRefused(refusals);
+          return group;
+        } catch (error) {
+          console.warn(JSON.stringify({ event: "refusals_untold", refusals: group.length, error: String(error) }));
+          return [];
+        }
+      }),
+    );
+    return told.flat();
+  }
+}
+
+function keyText(key: LeaseKey): string {
+  return `${key.prediction_id}/${key.attempt}`;
+}

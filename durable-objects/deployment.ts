@@ -1,0 +1,545 @@
+/**
+ * Owns one deployment: its queue, which prediction holds which slot, and how many instances it wants. A slot is leased in the same transaction in
+ * which a prediction comes or another one ends, so it is never leased twice and never idle beside a queue. Calls to others come after the
+ * commit, and each can be lost: a named deadline of the same commit does it again.
+ *
+ * It never waits for the FleetObject: instances are asked for beside the calls that made them wanted.
+ */
+import { DurableObject } from "cloudflare:workers";
+import { predictionObjectName } from "../schema/ids.ts";
+import type { InstanceStatus } from "../schema/origin-protocol.ts";
+import type { WaitingFor } from "../schema/prediction-document.ts";
+import { decideScaling, estimateWait, movingAverage, type ScalingDecision } from "../schema/scaling.ts";
+import { Alarms } from "./alarms.ts";
+import type {
+  DeploymentApi,
+  DeploymentDescription,
+  EnqueueRequest,
+  EnqueueResult,
+  Lease,
+  LeaseKey,
+  PlaceResult,
+} from "./contracts.ts";
+import { GrantDelivery } from "./deployment-grants.ts";
+import { type DeploymentFacts, DeploymentQueue, type InstanceRow } from "./deployment-queue.ts";
+import { GroupCommit } from "./group-commit.ts";
+import { fleetStub, predictionStub, runCounter } from "./stubs.ts";
+
+/** Predictions that may wait here. */
+export const QUEUE_MAX = 10_000;
+/** Grants and refusals that nobody took are told again after this. */
+const TELL_AGAIN_MS = 5_000;
+/** Refusals told by one deadline, so that one call carries a bounded body. */
+const REFUSALS_PER_TURN = 1_000;
+/** A lease this old is asked about at its prediction, and again each time it has become this much older. */
+const LEASE_CHECK_MS = 60_000;
+/** So often at most the model's run counter is told. */
+const RUN_REPORT_MS = 10_000;
+/** After so many failed setups in a row the queue is refused: the model is broken, not its host. */
+export const SETUP_FAILURES_MAX = 3;
+/** Pause after the first failed setup, and after the failure that refuses the queue; doubled by each further one. */
+const SETUP_RETRY_MS = 1_000;
+const SETUP_REFUSAL_MS = 30_000;
+const SETUP_REFUSAL_MAX_MS = 300_000;
+/** Pause after a placement that found no room, doubled up to the maximum: other deployments tell nobody when they leave. */
+const PLACE_RETRY_MS = 500;
+const PLACE_RETRY_MAX_MS = 5_000;
+/** A placement whose answer was lost is made again after this: longer than a boot call and its second try take. */
+const PLACE_LOST_MS = 30_000;
+/** A queue that waited so long for its first instance may push out a busy one of another deployment. */
+const STARVING_AFTER_MS = 10_000;
+/** Only one that served so long can be pushed out while busy; and its deployment leaves the room to the other for as long as that needs to ask. */
+const SERVICE_MIN_MS = 30_000;
+const YIELD_MS = 15_000;
+/** Before setup an instance may fetch an image or make an environment. */
+const BOOT_MAX_MS = 600_000;
+/** Ended instances are remembered so long, to know a late answer of their placement. */
+const ENDED_KEPT_MS = 60_000;
+/** A drain that did not end the instance is asked for again after this. */
+const DRAIN_AGAIN_MS = 30_000;
+
+type Deadline = "scale" | "tell" | "leases" | "runs";
+
+export class DeploymentObject extends DurableObject<Env> implements DeploymentApi {
+  readonly #queue = new DeploymentQueue(this.ctx.storage.sql);
+  readonly #alarms = new Alarms<Deadline>(this.ctx.storage);
+  readonly #writes = new GroupCommit(this.ctx.storage, () => {
+    this.#queue.forget();
+    this.#alarms.forget();
+  });
+  readonly #grants = new GrantDelivery(this.env, () => this.#queue.leases());
+  /** calls to others that follow from the commit in progress */
+  #followUps: (() => Promise<void>)[] = [];
+  #placing = 0;
+  #placement: { failures: number; hold_until: number; refusal: "no_origin" | "no_room" | null } = {
+    failures: 0,
+    hold_until: 0,
+    refusal: null,
+  };
+  #decision: ScalingDecision | null = null;
+
+  async #write<T>(change: (now: number) => T): Promise<T> {
+    try {
+      return await this.#writes.run(() => change(Date.now()));
+    } finally {
+      const followUps = this.#followUps;
+      this.#followUps = [];
+      for (const followUp of followUps) this.ctx.waitUntil(followUp().catch(logFailure));
+    }
+  }
+
+  // ---- queue and leases
+
+  enqueue(request: EnqueueRequest): Promise<EnqueueResult> {
+    return this.#write((now) => this.#enqueue(request, now));
+  }
+
+  #enqueue(request: EnqueueRequest, now: number): EnqueueResult {
+    const queue = this.#queue;
+    queue.saveSpec(request.spec);
+    const held = queue.lease(request);
+    if (held !== null) return { kind: "leased", lease: held };
+
+    const place = queue.place(request);
+    if (place !== null) return { kind: "queued", queue_position: place.position };
+
+    const facts = queue.facts();
+    if (facts.setup_failures >= SETUP_FAILURES_MAX && now < facts.hold_until) {
+      return { kind: "refused", code: "model.setup_failed", detail: setupFailure(facts) };
+    }
+    if (queue.isQueueEmpty()) {
+      const lease = this.#leaseTo(request, now);
+      if (lease !== null) {
+        queue.insertLease(lease);
+        return { kind: "leased", lease };
+      }
+    } else if (queue.queueLength() >= QUEUE_MAX) {
+      const detail = `${QUEUE_MAX} predictions wait for this model already.`;
+      return { kind: "refused", code: "deployment.queue_full", detail };
+    }
+    queue.dequeue(request);
+    queue.append(request);
+    this.#scale(now);
+    return { kind: "queued", queue_position: queue.place(request)?.position ?? 1 };
+  }
+
+  /** A lease on the least busy ready instance; null when every slot is taken. */
+  #leaseTo(key: LeaseKey, now: number): Lease | null {
+    const free = this.#queue.instances().filter((row) => row.state === "ready" && row.leased < row.slots);
+    const instance = free.reduce<InstanceRow | null>(
+      (best, row) => (best === null || row.leased < best.leased ? row : best),
+      null,
+    );
+    if (instance === null) return null;
+    if (this.#alarms.get("leases") === null) this.#alarms.set("leases", now + LEASE_CHECK_MS);
+    const { prediction_id, attempt } = key;
+    const { instance_id, origin_id } = instance;
+    return { prediction_id, attempt, instance_id, origin_id, leased_at: now };
+  }
+
+  /** Gives free slots to those who wait, in their order. */
+  #grant(now: number): void {
+    for (let next = this.#queue.next(); next !== null; next = this.#queue.next()) {
+      const lease = this.#leaseTo(next, now);
+      if (lease === null) return;
+      this.#grants.add(lease);
+      this.#queue.dequeue(next);
+      this.#queue.insertLease(lease);
+      this.#alarms.setNoLaterThan("tell", now + TELL_AGAIN_MS);
+      if (!this.#followUps.includes(this.#tell)) this.#followUps.push(this.#tell);
+    }
+  }
+
+  readonly #tell = async (): Promise<void> => {
+    const declined = await this.#grants.tell();
+    if (declined.length > 0) await this.#write((now) => this.#free(declined, now));
+  };
+
+  /** Ends leases whose predictions do not need them, and passes the slots on. */
+  #free(keys: LeaseKey[], now: number): void {
+    for (const key of keys) {
+      this.#queue.deleteLease(key);
+      this.#grants.forget(key);
+    }
+    this.#grant(now);
+  }
+
+  release(releases: (LeaseKey & { ran_ms: number; instance_gone?: boolean })[]): Promise<void> {
+    return this.#write((now) => {
+      if (!this.#queue.exists()) return;
+      let { run_ms, runs } = this.#queue.facts();
+      let freed = false;
+      for (const release of releases) {
+        const lease = this.#queue.lease(release);
+        this.#queue.dequeue(release);
+        if (lease === null) continue;
+        freed = true;
+        this.#queue.deleteLease(release);
+        this.#grants.forget(release);
+        this.#queue.touchInstance(lease.instance_id, now);
+        if (release.instance_gone === true) this.#end(lease.instance_id, now);
+        if (release.ran_ms > 0) run_ms = movingAverage(run_ms, release.ran_ms);
+        // A prediction that needs a second attempt is still one run.
+        if (release.attempt === 1) runs += 1;
+      }
+      if (!freed) return;
+      this.#queue.saveFacts({ run_ms, runs });
+      this.#alarms.setNoLaterThan("runs", now + RUN_REPORT_MS);
+      this.#alarms.setNoLaterThan("scale", now + this.#queue.spec().idle_ttl_ms);
+      this.#grant(now);
+      if (releases.some((release) => release.instance_gone)) this.#scale(now);
+    });
+  }
+
+  withdraw(key: LeaseKey): Promise<boolean> {
+    return this.#write(() => this.#queue.exists() && this.#queue.dequeue(key));
+  }
+
+  /** Frees leases whose predictions do not hold them any more: their release was lost. */
+  async #checkLeases(): Promise<void> {
+    const before = Date.now() - LEASE_CHECK_MS;
+    const old = this.#queue.leases().filter((lease) => lease.leased_at <= before && !this.#grants.isUntold(lease));
+    const byObject = Map.groupBy(old, (lease) => predictionObjectName(lease.prediction_id));
+    const gone = await Promise.all(
+      [...byObject.values()].map(async (leases) => {
+        const held = await predictionStub(this.env, leases[0]?.prediction_id ?? "")
+          .leasesHeld(leases)
+          .catch((): boolean[] => []);
+        return leases.filter((_, i) => held[i] === false);
+      }),
+    );
+    await this.#write((now) => {
+      this.#free(gone.flat(), now);
+      if (this.#queue.leases().length > 0) this.#alarms.set("leases", now + LEASE_CHECK_MS);
+    });
+  }
+
+  async waitingFor(key: LeaseKey): Promise<WaitingFor | null> {
+    if (!this.#queue.exists()) return null;
+    const place = this.#queue.place(key);
+    if (place === null) return null;
+    const now = Date.now();
+    const facts = this.#queue.facts();
+    const instances = this.#queue.instances();
+    const ready = instances.filter((row) => row.state === "ready");
+    const starting = instances.filter((row) => row.state === "boot" || row.state === "setup");
+    const startingSince = starting.length === 0 ? null : Math.min(...starting.map((row) => row.placed_at));
+    return {
+      reason: this.#waitReason(ready, starting),
+      queue_position: place.position,
+      elapsed_ms: Math.max(0, now - place.enqueued_at),
+      estimate_ms: estimateWait({
+        position: place.position,
+        slots_per_instance: this.#queue.spec().slots,
+        ready_slots: ready.reduce((sum, row) => sum + row.slots, 0),
+        starting_for_ms: startingSince === null ? null : now - startingSince,
+        run_ms: facts.run_ms,
+        start_ms: startMs(facts),
+      }),
+      ...(facts.setup_error === null ? {} : { last_error: facts.setup_error }),
+    };
+  }
+
+  #waitReason(ready: InstanceRow[], starting: InstanceRow[]): WaitingFor["reason"] {
+    if (ready.length > 0) return "slot";
+    if (starting.some((row) => row.state === "setup")) return "setup";
+    if (starting.length > 0) return "boot";
+    return this.#placing > 0 && this.#placement.refusal === null ? "boot" : "capacity";
+  }
+
+  // ---- instances
+
+  instancesChanged(originId: string, instances: InstanceStatus[]): Promise<void> {
+    return this.#write((now) => {
+      if (!this.#queue.exists()) return;
+      for (const status of instances) this.#applyStatus(originId, status, now);
+      this.#grant(now);
+      this.#scale(now);
+    });
+  }
+
+  #applyStatus(originId: string, status: InstanceStatus, now: number): void {
+    const known = this.#queue.instance(status.instance_id);
+    if (known !== null && isEnded(known.state)) return;
+    // A drain that we decided is not undone by a state from before it.
+    if (known?.state === "draining" && !isEnded(status.state)) return;
+    if (known === null) this.#insertInstance(status.instance_id, originId, status.state, status.slots, now);
+    else if (known.state !== status.state || known.slots !== status.slots) {
+      this.#queue.setInstanceState(status.instance_id, status.state, status.slots, now);
+    }
+    if (known?.state === status.state) return;
+    if (status.state === "ready") this.#becameReady(status);
+    if (status.state === "failed") this.#setupFailed(status, now);
+  }
+
+  #becameReady(status: InstanceStatus): void {
+    const facts = this.#queue.facts();
+    this.#queue.saveFacts({
+      setup_failures: 0,
+      setup_error: null,
+      hold_until: 0,
+      boot_ms: status.boot_ms === undefined ? facts.boot_ms : movingAverage(facts.boot_ms, status.boot_ms),
+      setup_ms: status.setup_ms === undefined ? facts.setup_ms : movingAverage(facts.setup_ms, status.setup_ms),
+    });
+  }
+
+  /** Tries again after a pause; the third failure in a row refuses all that wait, and each later try that fails does so again. */
+  #setupFailed(status: InstanceStatus, now: number): void {
+    const setup_failures = this.#queue.facts().setup_failures + 1;
+    const isBroken = setup_failures >= SETUP_FAILURES_MAX;
+    const pause = isBroken
+      ? Math.min(SETUP_REFUSAL_MS * 2 ** (setup_failures - SETUP_FAILURES_MAX), SETUP_REFUSAL_MAX_MS)
+      : SETUP_RETRY_MS * 2 ** (setup_failures - 1);
+    const setup_error = errorClass(status.reason);
+    this.#queue.saveFacts({ setup_failures, setup_error, hold_until: now + pause });
+    if (!isBroken) return;
+    this.#queue.refuseAll();
+    this.#alarms.setNoLaterThan("tell", now + TELL_AGAIN_MS);
+    this.#followUps.push(() => this.#tellRefusals());
+  }
+
+  async #tellRefusals(): Promise<void> {
+    const refused = this.#queue.refused(REFUSALS_PER_TURN);
+    if (refused.length === 0) return;
+    const told = await this.#grants.refuse(refused, "model.setup_failed", setupFailure(this.#queue.facts()));
+    await this.#write(() => {
+      for (const key of told) this.#queue.dequeue(key);
+    });
+  }
+
+  instancesGone(_originId: string, instanceIds: string[]): Promise<void> {
+    return this.#write((now) => {
+      if (!this.#queue.exists()) return;
+      for (const instanceId of instanceIds) this.#end(instanceId, now);
+      this.#scale(now);
+    });
+  }
+
+  #end(instanceId: string, now: number): void {
+    const known = this.#queue.instance(instanceId);
+    if (known !== null && !isEnded(known.state)) {
+      this.#queue.setInstanceState(instanceId, "stopped", known.slots, now);
+    }
+  }
+
+  evictIdle(instanceId: string, evenBusy = false): Promise<boolean> {
+    return this.#write((now) => {
+      const known = this.#queue.exists() ? this.#queue.instance(instanceId) : null;
+      // One that nobody here counts on may go.
+      if (known === null || isEnded(known.state) || known.state === "draining") return true;
+      const live = this.#queue.instances().filter((row) => isLive(row.state)).length;
+      if (live <= this.#queue.spec().min_instances) return false;
+      const isIdle = known.leased === 0 && this.#queue.isQueueEmpty();
+      const hasServed = known.state === "ready" && now - known.changed_at >= SERVICE_MIN_MS;
+      if (!isIdle && !(evenBusy && hasServed)) return false;
+      this.#queue.setInstanceState(instanceId, "draining", known.slots, now);
+      if (!isIdle) {
+        this.#placement.hold_until = now + YIELD_MS;
+        this.#alarms.setNoLaterThan("scale", now + YIELD_MS);
+      }
+      return true;
+    });
+  }
+
+  #insertInstance(id: string, originId: string, state: InstanceStatus["state"], slots: number, now: number): void {
+    this.#queue.insertInstance({
+      instance_id: id,
+      origin_id: originId,
+      state,
+      slots,
+      placed_at: now,
+      changed_at: now,
+      last_used_at: now,
+    });
+  }
+
+  // ---- scaling
+
+  /** Decides how many instances are wanted, and has the difference done after the commit. */
+  #scale(now: number): void {
+    const spec = this.#queue.spec();
+    const facts = this.#queue.facts();
+    this.#queue.deleteEnded(now - ENDED_KEPT_MS);
+    const rows = this.#endStuck(now);
+    const live = rows.filter((row) => isLive(row.state));
+    const decision = decideScaling(
+      {
+        queued: this.#queue.queueLength(),
+        leased: rows.reduce((sum, row) => sum + row.leased, 0),
+        instances: live.map((row) => ({ ...row, state: row.state === "ready" ? "ready" : "starting" })),
+        placing: this.#placing,
+        slots_per_instance: spec.slots,
+        min_instances: spec.min_instances,
+        max_instances: spec.max_instances,
+        idle_ttl_ms: spec.idle_ttl_ms,
+        hold_until: Math.max(facts.hold_until, this.#placement.hold_until),
+        run_ms: facts.run_ms,
+        start_ms: startMs(facts),
+      },
+      now,
+    );
+    this.#decision = decision;
+    for (const instanceId of decision.drain) {
+      const row = rows.find((candidate) => candidate.instance_id === instanceId);
+      if (row === undefined) continue;
+      this.#queue.setInstanceState(instanceId, "draining", row.slots, now);
+      this.#followUps.push(() => fleetStub(this.env).drain(row.origin_id, instanceId, "idle"));
+    }
+    for (let i = 0; i < decision.place; i++) {
+      this.#placing += 1;
+      this.#followUps.push(() => this.#place());
+    }
+    if (decision.place > 0) this.#alarms.setNoLaterThan("scale", now + PLACE_LOST_MS);
+    if (decision.drain.length > 0) this.#alarms.setNoLaterThan("scale", now + DRAIN_AGAIN_MS);
+    if (decision.decide_again_at !== null) this.#alarms.setNoLaterThan("scale", decision.decide_again_at);
+    const starting = live.filter((row) => row.state !== "ready");
+    if (starting.length > 0) {
+      this.#alarms.setNoLaterThan(
+        "scale",
+        Math.min(...starting.map((row) => row.placed_at)) + BOOT_MAX_MS + spec.setup_timeout_ms,
+      );
+    }
+  }
+
+  /** Ends instances that have been starting for longer than any start takes: no report of theirs will come. */
+  #endStuck(now: number): InstanceRow[] {
+    const limit = BOOT_MAX_MS + this.#queue.spec().setup_timeout_ms;
+    const rows = this.#queue.instances();
+    const stuck = rows.filter((row) => (row.state === "boot" || row.state === "setup") && now - row.placed_at >= limit);
+    if (stuck.length === 0) return rows;
+    for (const row of stuck) {
+      this.#end(row.instance_id, now);
+      this.#followUps.push(() => fleetStub(this.env).drain(row.origin_id, row.instance_id, "released"));
+    }
+    return this.#queue.instances();
+  }
+
+  /** Asks again for drains that did not end their instances: the origin could not be reached, or predictions still run there. */
+  #drainAgain(now: number): void {
+    const draining = this.#queue.instances().filter((row) => row.state === "draining");
+    for (const row of draining) {
+      if (now - row.changed_at < DRAIN_AGAIN_MS) continue;
+      this.#followUps.push(() => fleetStub(this.env).drain(row.origin_id, row.instance_id, "released"));
+    }
+    if (draining.length > 0) this.#alarms.setNoLaterThan("scale", now + DRAIN_AGAIN_MS);
+  }
+
+  async #place(): Promise<void> {
+    const { deployment_key, version_id, slots, memory_bytes, hardware, setup_timeout_ms } = this.#queue.spec();
+    const since = this.#queue.oldestEnqueuedAt();
+    const is_starving = since !== null && Date.now() - since >= STARVING_AFTER_MS;
+    const request = { deployment_key, version_id, slots, memory_bytes, hardware, setup_timeout_ms, is_starving };
+    let result: PlaceResult;
+    try {
+      result = await fleetStub(this.env).place(request);
+    } catch (error) {
+      result = { kind: "refused", reason: "no_room", detail: String(error) };
+    }
+    await this.#write((now) => {
+      this.#placing -= 1;
+      if (result.kind === "placed") {
+        this.#placement = { failures: 0, hold_until: 0, refusal: null };
+        this.#insertInstance(result.instance_id, result.origin_id, "boot", slots, now);
+      } else {
+        const failures = this.#placement.failures + 1;
+        const pause = Math.min(PLACE_RETRY_MS * 2 ** (failures - 1), PLACE_RETRY_MAX_MS);
+        const hold_until = Math.max(this.#placement.hold_until, now + pause);
+        this.#placement = { failures, hold_until, refusal: result.reason };
+      }
+      this.#scale(now);
+    });
+  }
+
+  // ---- deadlines
+
+  override async alarm(): Promise<void> {
+    await this.#alarms.run(async (name) => {
+      if (!this.#queue.exists()) return;
+      if (name === "scale") await this.#scaleByTime();
+      else if (name === "tell") await this.#tellAgain();
+      else if (name === "leases") await this.#checkLeases();
+      else await this.#reportRuns();
+    });
+  }
+
+  #scaleByTime(): Promise<void> {
+    return this.#write((now) => {
+      this.#grant(now);
+      this.#scale(now);
+      this.#drainAgain(now);
+    });
+  }
+
+  async #tellAgain(): Promise<void> {
+    await this.#tell();
+    await this.#tellRefusals();
+    if (this.#grants.hasUntold() || this.#queue.refused(1).length > 0) {
+      this.#alarms.setNoLaterThan("tell", Date.now() + TELL_AGAIN_MS);
+    }
+  }
+
+  /** Tells the model's counter what ran. A report keeps its number until it is acknowledged, so it counts once. */
+  async #reportRuns(): Promise<void> {
+    const { report, model, deployment_key } = await this.#write(() => {
+      const facts = this.#queue.facts();
+      const { model, deployment_key } = this.#queue.spec();
+      if (facts.report !== null || facts.runs === 0) return { report: facts.report, model, deployment_key };
+      const report = { seq: facts.last_report_seq + 1, runs: facts.runs };
+      this.#queue.saveFacts({ report, runs: 0, last_report_seq: report.seq });
+      return { report, model, deployment_key };
+    });
+    if (report === null) return;
+    await runCounter(this.env, model).add({ deployment_key, ...report });
+    await this.#write((now) => {
+      this.#queue.saveFacts({ report: null });
+      if (this.#queue.facts().runs > 0) this.#alarms.setNoLaterThan("runs", now + RUN_REPORT_MS);
+    });
+  }
+
+  async describe(): Promise<DeploymentDescription> {
+    if (!this.#queue.exists()) {
+      return { queue_length: 0, leases: 0, instances: [], wanted_instances: 0, reason: "never used" };
+    }
+    const rows = this.#queue.instances().filter((row) => !isEnded(row.state));
+    return {
+      queue_length: this.#queue.queueLength(),
+      leases: this.#queue.leases().length,
+      instances: rows.map(({ instance_id, origin_id, state, slots, leased, last_used_at }) => ({
+        instance_id,
+        origin_id,
+        state,
+        slots,
+        leased,
+        idle_since: leased === 0 && state === "ready" ? last_used_at : null,
+      })),
+      wanted_instances: this.#decision?.wanted ?? rows.filter((row) => isLive(row.state)).length,
+      reason: this.#decision?.reason ?? "not decided since the start",
+    };
+  }
+}
+
+function isEnded(state: InstanceStatus["state"]): boolean {
+  return state === "stopped" || state === "failed";
+}
+
+function isLive(state: InstanceStatus["state"]): boolean {
+  return state === "boot" || state === "setup" || state === "ready";
+}
+
+/** Time from placement to ready, from history; null without one. */
+function startMs(facts: Readonly<DeploymentFacts>): number | null {
+  return facts.setup_ms === null ? null : (facts.boot_ms ?? 0) + facts.setup_ms;
+}
+
+/** What callers may know of a failed setup: the class of the error; its message and logs are for the model's owner. */
+function errorClass(reason: string | undefined): string {
+  return /^[A-Za-z_][\w.]{0,63}(?=[:\s(]|$)/.exec(reason ?? "")?.[0] ?? "Error";
+}
+
+function setupFailure(facts: Readonly<DeploymentFacts>): string {
+  return `The model could not be set up: ${facts.setup_error ?? "Error"}, ${facts.setup_failures} times in a row.`;
+}
+
+function logFailure(error: unknown): void {
+  console.error(JSON.stringify({ event: "follow_up_failed", error: String(error) }));
+}
