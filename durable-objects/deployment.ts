@@ -197,6 +197,8 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
 
   /** Frees leases whose predictions do not hold them any more: their release was lost. */
   async #checkLeases(): Promise<void> {
+    // A lease that its prediction was never told of cannot be held: after a start that may be any.
+    await this.#tell();
     const before = Date.now() - LEASE_CHECK_MS;
     const old = this.#queue.leases().filter((lease) => lease.leased_at <= before && !this.#grants.isUntold(lease));
     const byObject = Map.groupBy(old, (lease) => predictionObjectName(lease.prediction_id));
