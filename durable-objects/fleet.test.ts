@@ -1,0 +1,402 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import {
+  AttemptStateSchema,
+  type InstanceBoot,
+  InstanceBootSchema,
+  type InstanceStatus,
+  ORIGIN_DEAD_AFTER_MS,
+  type Register,
+} from "../schema/origin-protocol.ts";
+import { verifyRequest } from "../schema/request-signature.ts";
+import type { PlaceRequest } from "./contracts.ts";
+import { FleetObject } from "./fleet.ts";
+import { attemptState, startAttempt } from "./origin-client.ts";
+import { forgetOrigins, originEntry, originSecret } from "./origin-directory.ts";
+import { aPredictionId, aStatus, envWith, freshName, passTime, stopClock, withObject } from "./testing/harness.ts";
+
+/** The token whose hash vitest.config.ts gives to the objects. */
+const JOIN_TOKEN = "join-token-of-tests";
+
+function aRegister(change: Partial<Register> = {}): Register {
+  return {
+    protocol: 1,
+    join_token: JOIN_TOKEN,
+    url: "http://127.0.0.1:9999",
+    incarnation: "first",
+    region: "local",
+    driver: "process",
+    hardware: [{ sku: "cpu", name: "CPU", cpus: 2, memory_bytes: 1_000, gpus: 0 }],
+    capacity: { instances: 2, memory_bytes: 1_000 },
+    instances: [],
+    ...change,
+  };
+}
+
+function aPlace(change: Partial<PlaceRequest> = {}): PlaceRequest {
+  return {
+    deployment_key: "version:a",
+    version_id: "a".repeat(64),
+    slots: 1,
+    memory_bytes: 600,
+    hardware: "cpu",
+    setup_timeout_ms: 60_000,
+    ...change,
+  };
+}
+
+/** A host that boots what it is told, and the deployments that hear of it. Every request must be signed with a live key. */
+class Host {
+  secrets = new Map<string, string>();
+  booted: InstanceBoot[] = [];
+  drained: string[] = [];
+  isAway = false;
+  /** answers of deployments to "may it go?" */
+  mayGo = true;
+  asked: { instance_id: string; even_busy: boolean }[] = [];
+  gone: { key: string; instance_ids: string[] }[] = [];
+  changed: InstanceStatus[] = [];
+
+  env(): Env {
+    return envWith({
+      origin: (request) => this.#answer(request),
+      deployment: (key) => ({
+        evictIdle: async (instance_id, even_busy = false) => {
+          this.asked.push({ instance_id, even_busy });
+          return this.mayGo;
+        },
+        instancesGone: async (_origin, instance_ids) => {
+          this.gone.push({ key, instance_ids });
+        },
+        instancesChanged: async (_origin, statuses) => {
+          this.changed.push(...statuses);
+        },
+      }),
+    });
+  }
+
+  async #answer(request: Request): Promise<Response> {
+    if (this.isAway) throw new TypeError("connection refused");
+    const path = new URL(request.url).pathname;
+    const body = await request.text();
+    const verified = verifyRequest(
+      { method: request.method, path, body, header: (name) => request.headers.get(name) },
+      (keyId) => this.secrets.get(keyId) ?? null,
+      Date.now(),
+    );
+    if (!verified.ok)
+      return Response.json({ code: "origin.unauthenticated", detail: verified.reason }, { status: 401 });
+    if (path === "/v1/instances") {
+      const boot = InstanceBootSchema.parse(JSON.parse(body));
+      this.booted.push(boot);
+      return Response.json(aStatus({ ...boot, state: "boot" }), { status: 202 });
+    }
+    const instance_id = /^\/v1\/instances\/([^/]+)\/drain$/.exec(path)?.[1] ?? "";
+    this.drained.push(instance_id);
+    return Response.json(aStatus({ instance_id, state: "draining" }), { status: 202 });
+  }
+}
+
+interface Tools {
+  host: Host;
+  originId: string;
+  restart: () => FleetObject;
+  beat: (instances: InstanceStatus[], incarnation?: string) => Promise<{ known: boolean; unowned: string[] }>;
+}
+
+/** A fleet with one origin that has joined. */
+function withFleet(test: (fleet: FleetObject, tools: Tools) => Promise<void>): Promise<void> {
+  return withObject("FLEETS", freshName(), async (state) => {
+    const host = new Host();
+    const restart = () => new FleetObject(state as never, host.env());
+    const fleet = restart();
+    const joined = await fleet.register(aRegister(), null);
+    if (!joined.ok || joined.result.key === undefined) throw new Error("the join token must work once");
+    host.secrets.set(joined.result.key.key_id, joined.result.key.secret);
+    const originId = joined.result.origin_id;
+    const beat = (instances: InstanceStatus[], incarnation = "first") =>
+      fleet.heartbeat(originId, { incarnation, instances });
+    await test(fleet, { host, originId, restart, beat });
+  });
+}
+
+async function placed(fleet: FleetObject, change: Partial<PlaceRequest> = {}): Promise<string> {
+  const result = await fleet.place(aPlace(change));
+  if (result.kind !== "placed") throw new Error(`not placed: ${result.detail}`);
+  return result.instance_id;
+}
+
+beforeEach(stopClock);
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+describe("joining", () => {
+  it("guarantees that a token adds one origin, and only the same start of the same process may repeat it", () =>
+    withFleet(async (fleet, { originId }) => {
+      expect(await fleet.register(aRegister(), null)).toMatchObject({ ok: true, result: { origin_id: originId } });
+      expect(await fleet.register(aRegister({ incarnation: "thief" }), null)).toMatchObject({ ok: false });
+      expect(await fleet.register(aRegister({ join_token: "wrong" }), null)).toMatchObject({ ok: false });
+      expect(await fleet.register(aRegister({ join_token: undefined } as never), null)).toMatchObject({ ok: false });
+      expect(await fleet.register(aRegister(), "unknown")).toMatchObject({ ok: false });
+      expect(await fleet.health()).toEqual({ origins_alive: 1 });
+    }));
+
+  it("guarantees two live keys while one is rotated, and none that was revoked", () =>
+    withFleet(async (fleet, { originId }) => {
+      const [first] = await fleet.keys();
+      const second = await fleet.rotateKey(originId);
+      expect((await fleet.keys()).map((key) => key.key_id)).toEqual([second?.key_id, first?.key_id]);
+      expect((await fleet.origins())[0]?.key).toEqual(second);
+      await fleet.rotateKey(originId);
+      expect((await fleet.keys()).map((key) => key.key_id)).not.toContain(first?.key_id);
+      for (const key of await fleet.keys()) await fleet.revokeKey(key.key_id);
+      expect(await fleet.keys()).toEqual([]);
+      expect(await fleet.origins()).toEqual([]);
+      expect(await fleet.rotateKey("unknown")).toBeNull();
+    }));
+
+  it("guarantees that asking an empty fleet stores nothing", () =>
+    withObject("FLEETS", freshName(), async (state) => {
+      const fleet = new FleetObject(state as never, envWith({}));
+      expect(await fleet.origins()).toEqual([]);
+      expect(await fleet.keys()).toEqual([]);
+      expect(await fleet.health()).toEqual({ origins_alive: 0 });
+      expect(await fleet.heartbeat("x", { incarnation: "y", instances: [] })).toEqual({ known: false, unowned: [] });
+      const tables = state.storage.sql.exec("SELECT name FROM sqlite_master WHERE name NOT LIKE '\\_cf%' ESCAPE '\\'");
+      expect(tables.toArray()).toEqual([]);
+    }));
+});
+
+describe("heartbeats", () => {
+  it("guarantees that another incarnation is unknown, and that what nobody owns is told", () =>
+    withFleet(async (fleet, { beat }) => {
+      const mine = await placed(fleet);
+      const listed = [aStatus({ instance_id: mine }), aStatus({ instance_id: "stray" })];
+      expect(await beat(listed)).toEqual({ known: true, unowned: ["stray"] });
+      expect(await beat(listed, "second")).toEqual({ known: false, unowned: [] });
+      const ending = [
+        aStatus({ instance_id: "a", state: "draining" }),
+        aStatus({ instance_id: "b", state: "stopped" }),
+      ];
+      expect((await beat(ending)).unowned).toEqual([]);
+    }));
+
+  it("guarantees that an instance which vanished is told as gone once, but not one that may still be booting", () =>
+    withFleet(async (fleet, { host, beat }) => {
+      const instance = await placed(fleet);
+      await beat([]);
+      expect(host.gone).toEqual([]);
+      await beat([aStatus({ instance_id: instance, state: "boot" })]);
+      await beat([]);
+      await beat([]);
+      expect(host.gone).toEqual([{ key: "version:a", instance_ids: [instance] }]);
+      expect(await fleet.place(aPlace({ memory_bytes: 1_000 }))).toMatchObject({ kind: "placed" });
+    }));
+
+  it("guarantees that a state which settled is told once more, and a passing one is not", () =>
+    withFleet(async (fleet, { host, beat }) => {
+      const instance_id = await placed(fleet);
+      await beat([aStatus({ instance_id, state: "boot" })]);
+      await beat([aStatus({ instance_id, state: "ready" })]);
+      expect(host.changed).toEqual([]);
+      await beat([aStatus({ instance_id, state: "ready" })]);
+      await beat([aStatus({ instance_id, state: "ready" })]);
+      expect(host.changed.map((status) => status.state)).toEqual(["ready"]);
+    }));
+});
+
+describe("lost origins", () => {
+  it("guarantees that silence is found by time, its instances are gone, and its return starts empty", () =>
+    withFleet(async (fleet, { host, originId, beat }) => {
+      const instance_id = await placed(fleet);
+      await beat([aStatus({ instance_id })]);
+      passTime(ORIGIN_DEAD_AFTER_MS - 1);
+      await fleet.alarm();
+      expect(host.gone).toEqual([]);
+      passTime(1);
+      await fleet.alarm();
+      expect(host.gone).toEqual([{ key: "version:a", instance_ids: [instance_id] }]);
+      expect(await fleet.health()).toEqual({ origins_alive: 0 });
+      expect(await fleet.place(aPlace())).toMatchObject({ kind: "refused", reason: "no_origin" });
+      expect(await beat([aStatus({ instance_id })])).toEqual({ known: true, unowned: [instance_id] });
+      expect(await fleet.health()).toEqual({ origins_alive: 1 });
+      expect((await fleet.origins())[0]).toMatchObject({ origin_id: originId, alive: true });
+    }));
+
+  it("guarantees that the fleet's own restart gives every origin its full time", () =>
+    withFleet(async (_fleet, { host, restart }) => {
+      passTime(ORIGIN_DEAD_AFTER_MS * 3);
+      const again = restart();
+      await again.alarm();
+      expect(await again.health()).toEqual({ origins_alive: 1 });
+      passTime(ORIGIN_DEAD_AFTER_MS);
+      await again.alarm();
+      expect(await again.health()).toEqual({ origins_alive: 0 });
+      expect(host.gone).toEqual([]);
+    }));
+
+  it("guarantees that instances which a restarted origin does not list are gone at once", () =>
+    withFleet(async (fleet, { host, originId }) => {
+      const kept = await placed(fleet, { memory_bytes: 100 });
+      const lost = await placed(fleet, { memory_bytes: 100 });
+      const { join_token: _, ...again } = aRegister({
+        incarnation: "second",
+        instances: [aStatus({ instance_id: kept })],
+      });
+      expect(await fleet.register(again, originId)).toEqual({ ok: true, result: { origin_id: originId } });
+      expect(host.gone).toEqual([{ key: "version:a", instance_ids: [lost] }]);
+    }));
+});
+
+describe("placement", () => {
+  it("guarantees a boot with the room taken before, so that two never share it", () =>
+    withFleet(async (fleet, { host, originId }) => {
+      const results = await Promise.all([fleet.place(aPlace()), fleet.place(aPlace())]);
+      expect(results.map((result) => result.kind).sort()).toEqual(["placed", "refused"]);
+      expect(results.find((result) => result.kind === "placed")).toMatchObject({ origin_id: originId });
+      expect(host.booted).toMatchObject([{ deployment_key: "version:a", slots: 1, memory_bytes: 600 }]);
+    }));
+
+  it("guarantees that the room comes back when the origin could not be reached", () =>
+    withFleet(async (fleet, { host }) => {
+      host.isAway = true;
+      expect(await fleet.place(aPlace())).toMatchObject({ kind: "refused", reason: "no_room" });
+      host.isAway = false;
+      expect(await fleet.place(aPlace())).toMatchObject({ kind: "placed" });
+    }));
+
+  it("guarantees that an idle instance of another deployment makes room, if its owner agrees", () =>
+    withFleet(async (fleet, { host, beat }) => {
+      const instance_id = await placed(fleet);
+      await beat([aStatus({ instance_id })]);
+      host.mayGo = false;
+      expect(await fleet.place(aPlace({ deployment_key: "version:b" }))).toMatchObject({ reason: "no_room" });
+      expect(host.drained).toEqual([]);
+      host.mayGo = true;
+      expect(await fleet.place(aPlace({ deployment_key: "version:b" }))).toMatchObject({ kind: "placed" });
+      expect(host.drained).toEqual([instance_id]);
+      expect(host.asked).toEqual([
+        { instance_id, even_busy: false },
+        { instance_id, even_busy: false },
+      ]);
+    }));
+
+  it("guarantees that a busy instance is asked only for a starving queue, and keeps its room until it ends", () =>
+    withFleet(async (fleet, { host, beat }) => {
+      const instance_id = await placed(fleet);
+      await beat([aStatus({ instance_id, slots_busy: 1 })]);
+      const other = { deployment_key: "version:b" };
+      expect(await fleet.place(aPlace(other))).toMatchObject({ reason: "no_room" });
+      expect(host.asked).toEqual([]);
+      expect(await fleet.place(aPlace({ ...other, is_starving: true }))).toMatchObject({ reason: "no_room" });
+      expect(host.asked).toEqual([{ instance_id, even_busy: true }]);
+      expect(host.drained).toEqual([instance_id]);
+      await beat([aStatus({ instance_id, slots_busy: 1, state: "draining" })]);
+      expect(await fleet.place(aPlace(other))).toMatchObject({ reason: "no_room" });
+      await beat([aStatus({ instance_id, state: "stopped" })]);
+      expect(await fleet.place(aPlace(other))).toMatchObject({ kind: "placed" });
+    }));
+});
+
+describe("calls to an origin", () => {
+  beforeEach(forgetOrigins);
+  afterEach(forgetOrigins);
+
+  const start = () => ({
+    protocol: 1 as const,
+    prediction_id: aPredictionId(),
+    attempt: 1,
+    instance_id: "instance1",
+    version_id: "a".repeat(64),
+    account_id: "alice",
+    input: { text: "hello" },
+  });
+
+  function envOf(origin: (request: Request) => Promise<Response> | Response, onAsk = () => {}): Env {
+    const entry = {
+      origin_id: "o",
+      url: "http://127.0.0.1:9/base/",
+      key: { key_id: "k", secret: "c2VjcmV0" },
+      alive: true,
+    };
+    return envWith({
+      origin,
+      fleet: {
+        origins: async () => {
+          onAsk();
+          return [entry];
+        },
+        keys: async () => [{ origin_id: "o", key_id: "k", secret: "c2VjcmV0" }],
+      },
+    });
+  }
+
+  it("guarantees a signed start with a parsed answer, sent once more when the connection broke", async () => {
+    let calls = 0;
+    const nonces = new Set<string>();
+    const env = envOf(async (request) => {
+      calls += 1;
+      if (calls === 1) throw new TypeError("connection reset");
+      const body = await request.text();
+      const { pathname } = new URL(request.url);
+      const header = (name: string) => request.headers.get(name);
+      const verified = verifyRequest(
+        { method: request.method, path: pathname, body, header },
+        () => "c2VjcmV0",
+        Date.now(),
+      );
+      if (!verified.ok) return new Response(verified.reason, { status: 401 });
+      nonces.add(verified.nonce);
+      const { prediction_id, attempt } = JSON.parse(body) as { prediction_id: string; attempt: number };
+      expect(pathname).toBe(`/base/v1/attempts/${prediction_id}/${attempt}`);
+      const state = { prediction_id, attempt, state: "running", started: true, last_event_i: -1 };
+      return Response.json(AttemptStateSchema.parse(state), { status: 202 });
+    });
+    expect(await startAttempt(env, "o", start())).toMatchObject({ kind: "accepted", state: { state: "running" } });
+    expect(nonces.size).toBe(1);
+  });
+
+  it("guarantees that each failure is told apart", async () => {
+    const outcome = async (origin: (request: Request) => Promise<Response> | Response) => {
+      forgetOrigins();
+      return startAttempt(envOf(origin), "o", start());
+    };
+    const refusal = { code: "instance.unknown", detail: "There is no such instance." };
+    expect(await outcome(() => Response.json(refusal, { status: 404 }))).toEqual({ kind: "refused", ...refusal });
+    expect(await outcome(() => new Response("?", { status: 418 }))).toMatchObject({
+      kind: "refused",
+      code: "http.418",
+    });
+    expect(await outcome(() => new Response("?", { status: 502 }))).toMatchObject({ kind: "unreachable" });
+    expect(await outcome(() => Response.json({ not: "ours" }))).toMatchObject({ kind: "unreachable" });
+    expect(await outcome(() => Response.redirect("http://127.0.0.1:9/else"))).toMatchObject({ kind: "unreachable" });
+    expect(await outcome(() => Promise.reject(new TypeError("refused")))).toMatchObject({ kind: "unreachable" });
+    const unknown = envOf(() => Response.json({ code: "attempt.unknown", detail: "" }, { status: 404 }));
+    expect(await attemptState(unknown, "o", aPredictionId(), 1)).toEqual({ kind: "unknown" });
+    expect(await startAttempt(unknown, "nobody", start())).toMatchObject({ kind: "unreachable" });
+  });
+
+  it("guarantees that the fleet is asked at most every 5 s, and once a second at most for what nobody knows", async () => {
+    let asked = 0;
+    const env = envOf(
+      () => new Response(null),
+      () => {
+        asked += 1;
+      },
+    );
+    for (let i = 0; i < 5; i++) await originEntry(env, "o");
+    expect(asked).toBe(1);
+    for (let i = 0; i < 5; i++) expect(await originSecret(env, "forged")).toBeNull();
+    expect(asked).toBe(1);
+    passTime(1_000);
+    for (let i = 0; i < 5; i++) expect(await originSecret(env, "forged")).toBeNull();
+    expect(asked).toBe(2);
+    passTime(5_000);
+    expect(await originSecret(env, "k")).toMatchObject({ origin_id: "o" });
+    expect(await originSecret(env, "k")).toMatchObject({ origin_id: "o" });
+    expect(asked).toBe(3);
+    passTime(20_000);
+    await originEntry(env, "o");
+    expect(asked).toBe(4);
+  });
+});
