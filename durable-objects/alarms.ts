@@ -21,8 +21,8 @@ export class Alarms<Name extends string> {
   readonly #storage: DurableObjectStorage;
   #deadlines: Map<Name, number> | null = null;
   #tableExists = false;
-  /** what the platform's alarm is set to, as far as this process knows */
-  #armedFor: number | null = null;
+  /** what the platform's alarm is set to: null is not at all, undefined is not known to this process */
+  #armedFor: number | null | undefined;
   readonly #failures = new Map<Name, number>();
   /** deadlines whose handlers run now: spent, unless they are set again meanwhile */
   readonly #handling = new Map<Name, number>();
@@ -68,7 +68,7 @@ export class Alarms<Name extends string> {
   forget(): void {
     this.#deadlines = null;
     this.#tableExists = false;
-    this.#armedFor = null;
+    this.#armedFor = undefined;
   }
 
   /** The body of `alarm()`: calls `handle` for each deadline that is due. A handler may set its own deadline again. */

@@ -69,7 +69,10 @@ export interface PredictionApi {
   cancel(id: string, accountId: string): Promise<PredictionDocument | null>;
   /** From the origin, through the Worker. Resolves when stored. */
   applyEvents(batches: AttemptBatch[], originId: string): Promise<AttemptAck[]>;
-  /** The DeploymentObject found a slot for queued predictions. A grant that is no longer wanted is answered in `declined`. */
+  /**
+   * The DeploymentObject found a slot for queued predictions. A grant that is no longer wanted is answered in `declined`, and its slot goes to the
+   * next. Told at least once: a lease that the attempt holds already (or had in the answer of `enqueue`) is a repeat and never declined.
+   */
   leasesGranted(grants: Lease[]): Promise<{ declined: LeaseKey[] }>;
   /** The DeploymentObject gives up on them (setup keeps failing, queue deadline): each fails with this reason. */
   leasesRefused(refusals: { prediction_id: string; code: string; detail: string }[]): Promise<void>;

@@ -335,10 +335,8 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
       const hasServed = known.state === "ready" && now - known.changed_at >= SERVICE_MIN_MS;
       if (!isIdle && !(evenBusy && hasServed)) return false;
       this.#queue.setInstanceState(instanceId, "draining", known.slots, now);
-      if (!isIdle) {
-        this.#placement.hold_until = now + YIELD_MS;
-        this.#alarms.setNoLaterThan("scale", now + YIELD_MS);
-      }
+      if (!isIdle) this.#placement.hold_until = now + YIELD_MS;
+      this.#alarms.setNoLaterThan("scale", now + (isIdle ? DRAIN_AGAIN_MS : YIELD_MS));
       return true;
     });
   }

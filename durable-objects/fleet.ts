@@ -59,8 +59,9 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
     const restarted = this.#store.origin(origin_id)?.incarnation !== request.incarnation;
     this.#store.saveOrigin(origin_id, request);
     const gone = this.#reconcile(origin_id, request.instances, restarted);
-    this.#hear(origin_id, request.instances);
+    const settled = this.#hear(origin_id, request.instances);
     await this.#tellGone(origin_id, gone);
+    await this.#tellChanged(origin_id, settled);
     return { ok: true, result: { origin_id, ...(key === undefined ? {} : { key }) } };
   }
 
