@@ -6,7 +6,7 @@ import type { Meter, PredictionDocument } from "../schema/prediction-document.ts
 import type { AccountApi, ListRow } from "./contracts.ts";
 
 /** A larger document stays with its PredictionObject, which pages then ask. */
-export const LIST_DOCUMENT_BYTES_MAX = 16_384;
+const LIST_DOCUMENT_BYTES_MAX = 16_384;
 /** The bound of any stored value; a longer answer is rendered again instead of replayed. */
 const RESPONSE_BYTES_MAX = 262_144;
 /** Expired keys that one create clears away: more than it adds, so they never pile up. */

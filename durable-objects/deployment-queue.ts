@@ -63,7 +63,7 @@ export interface DeploymentFacts {
   last_report_seq: number;
 }
 
-export const NEW_FACTS: DeploymentFacts = {
+const NEW_FACTS: DeploymentFacts = {
   boot_ms: null,
   setup_ms: null,
   run_ms: null,
@@ -87,7 +87,7 @@ export interface InstanceRow {
   leased: number;
 }
 
-export interface QueueRow extends LeaseKey {
+interface QueueRow extends LeaseKey {
   account_id: string;
   enqueued_at: number;
 }

@@ -26,7 +26,7 @@ import { GroupCommit } from "./group-commit.ts";
 import { fleetStub, predictionStub, runCounter } from "./stubs.ts";
 
 /** Predictions that may wait here. */
-export const QUEUE_MAX = 10_000;
+const QUEUE_MAX = 10_000;
 /** Grants and refusals that nobody took are told again after this. */
 const TELL_AGAIN_MS = 5_000;
 /** Refusals told by one deadline, so that one call carries a bounded body. */

@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS known_versions (
 );
 `;
 
-export interface OriginRow {
+interface OriginRow {
   origin_id: string;
   url: string;
   incarnation: string;

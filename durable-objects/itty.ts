@@ -9,7 +9,7 @@ import { createDurable as createDurableUntyped } from "itty-durable/itty-durable
 import { proxyDurable } from "itty-durable/proxy-durable.js";
 
 /** What the base class gives to our actors. Every field that a subclass sets is part of its one stored value (2 MB at most). */
-export interface IttyDurable {
+interface IttyDurable {
   fetch(request: Request): Promise<Response>;
   /** Stores all fields. */
   persist(): Promise<void>;

@@ -70,7 +70,7 @@ export async function cancelAttempt(
   return attemptAnswer(await callOrigin(env, originId, "POST", path, body, ATTEMPT_CALL_TIMEOUT_MS), originId);
 }
 
-export type InstanceAnswer =
+type InstanceAnswer =
   | { kind: "accepted"; status: InstanceStatus }
   | { kind: "refused"; code: string; detail: string }
   | { kind: "unreachable"; detail: string };

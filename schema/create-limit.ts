@@ -8,7 +8,7 @@ const BURST_MS = 60_000;
 /** Binary fractions of the emission interval must not refuse the last of a burst. */
 const ROUNDING_MS = 0.001;
 
-export type CreateLimitResult =
+type CreateLimitResult =
   | { kind: "admitted"; fullAt: number; remaining: number; reset_s: number }
   | { kind: "limited"; retry_after_ms: number };
 

@@ -24,7 +24,7 @@ export interface PlacementOrigin {
   knows_version: boolean;
 }
 
-export interface PlacementRequest {
+interface PlacementRequest {
   deployment_key: string;
   hardware: string;
   memory_bytes: number;
@@ -32,7 +32,7 @@ export interface PlacementRequest {
   is_starving: boolean;
 }
 
-export type PlacementDecision =
+type PlacementDecision =
   | { kind: "boot"; origin_id: string }
   /** ask its owner to let this instance go, then decide again */
   | { kind: "evict"; origin_id: string; victim: PlacementInstance }

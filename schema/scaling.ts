@@ -105,7 +105,7 @@ export function movingAverage(average: number | null, value: number): number {
   return average === null ? value : average + (value - average) * 0.15;
 }
 
-export interface WaitInput {
+interface WaitInput {
   /** 1 is next */
   position: number;
   slots_per_instance: number;
