@@ -57,7 +57,7 @@ export function signRequest(
     path: request.path,
     body_sha256: request.body_sha256 ?? bodyDigest(request.body ?? ""),
     timestamp_ms: String(now),
-    nonce: randomBytes(16).toString("base64url"),
+    nonce: Buffer.from(randomBytes(16)).toString("base64url"),
     key_id: key.key_id,
   };
   return {
@@ -65,7 +65,7 @@ export function signRequest(
     [HEADER_TIMESTAMP]: parts.timestamp_ms,
     [HEADER_NONCE]: parts.nonce,
     [HEADER_BODY_SHA256]: parts.body_sha256,
-    [HEADER_SIGNATURE]: signatureOf(parts, key.secret).toString("base64url"),
+    [HEADER_SIGNATURE]: Buffer.from(signatureOf(parts, key.secret)).toString("base64url"),
   };
 }
 
