@@ -158,8 +158,11 @@ export interface PlaceRequest {
 
 export type PlaceResult =
   | { kind: "placed"; instance_id: string; origin_id: string }
-  /** `no_origin`: none is alive with this hardware; `no_room`: all full, try again when something changes */
-  | { kind: "refused"; reason: "no_origin" | "no_room"; detail: string };
+  /**
+   * `no_origin`: none is alive with this hardware; `no_room`: all full, try again when something changes; `no_version`: no origin that is alive can
+   * boot this version (each refused with a code `version.…`)
+   */
+  | { kind: "refused"; reason: "no_origin" | "no_room" | "no_version"; detail: string };
 
 /** What another object needs to call an origin. Held in isolate memory for 5 s at most (origin-directory.ts). */
 export interface OriginEntry {

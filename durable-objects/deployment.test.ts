@@ -464,6 +464,20 @@ describe("setups that fail", () => {
       expect(await deployment.enqueue(anEnqueue())).toMatchObject({ kind: "leased" });
     }));
 
+  it("guarantees the same end for a version that no origin can boot", () =>
+    withDeployment(async (deployment, { around }) => {
+      around.placeAnswer = () => ({ kind: "refused", reason: "no_version", detail: "version.not_found" });
+      await deployment.enqueue(anEnqueue());
+      for (let n = 1; n <= SETUP_FAILURES_MAX; n++) {
+        await vi.waitFor(() => expect(around.placements).toHaveLength(n));
+        await vi.waitFor(async () => expect((await deployment.describe()).reason).not.toBe("queued work"));
+        passTime(5_000);
+        await deployment.alarm();
+      }
+      await vi.waitFor(() => expect(around.refused).toMatchObject([{ code: "model.setup_failed" }]));
+      expect(around.refused[0]?.detail).toContain("version.not_found");
+    }));
+
   it("guarantees that refusals are told again when their object was away", () =>
     withDeployment(async (deployment, { around, restart }) => {
       const request = anEnqueue();

@@ -58,6 +58,7 @@ const ENDED_KEPT_MS = 60_000;
 /** A drain that did not end the instance is asked for again after this. */
 const DRAIN_AGAIN_MS = 30_000;
 
+type Refusal = Extract<PlaceResult, { kind: "refused" }>;
 type Deadline = "scale" | "tell" | "leases" | "runs";
 
 export class DeploymentObject extends DurableObject<Env> implements DeploymentApi {
@@ -71,7 +72,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
   /** calls to others that follow from the commit in progress */
   #followUps: (() => Promise<void>)[] = [];
   #placing = 0;
-  #placement: { failures: number; hold_until: number; refusal: "no_origin" | "no_room" | null } = {
+  #placement: { failures: number; hold_until: number; refusal: Refusal["reason"] | null } = {
     failures: 0,
     hold_until: 0,
     refusal: null,
@@ -271,7 +272,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     }
     if (known?.state === status.state) return;
     if (status.state === "ready") this.#becameReady(status);
-    if (status.state === "failed") this.#setupFailed(status, now);
+    if (status.state === "failed") this.#setupFailed(errorClass(status.reason), now);
   }
 
   #becameReady(status: InstanceStatus): void {
@@ -286,13 +287,12 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
   }
 
   /** Tries again after a pause; the third failure in a row refuses all that wait, and each later try that fails does so again. */
-  #setupFailed(status: InstanceStatus, now: number): void {
+  #setupFailed(setup_error: string, now: number): void {
     const setup_failures = this.#queue.facts().setup_failures + 1;
     const isBroken = setup_failures >= SETUP_FAILURES_MAX;
     const pause = isBroken
       ? Math.min(SETUP_REFUSAL_MS * 2 ** (setup_failures - SETUP_FAILURES_MAX), SETUP_REFUSAL_MAX_MS)
       : SETUP_RETRY_MS * 2 ** (setup_failures - 1);
-    const setup_error = errorClass(status.reason);
     this.#queue.saveFacts({ setup_failures, setup_error, hold_until: now + pause });
     if (!isBroken) return;
     this.#queue.refuseAll();
@@ -445,6 +445,8 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
         const pause = Math.min(PLACE_RETRY_MS * 2 ** (failures - 1), PLACE_RETRY_MAX_MS);
         const hold_until = Math.max(this.#placement.hold_until, now + pause);
         this.#placement = { failures, hold_until, refusal: result.reason };
+        // That no origin can boot it is the version's fault, as a setup that fails is.
+        if (result.reason === "no_version") this.#setupFailed(result.detail, now);
       }
       this.#scale(now);
     });

@@ -50,6 +50,7 @@ class Host {
   booted: InstanceBoot[] = [];
   drained: string[] = [];
   isAway = false;
+  hasVersion = true;
   /** answers of deployments to "may it go?" */
   mayGo = true;
   asked: { instance_id: string; even_busy: boolean }[] = [];
@@ -86,6 +87,7 @@ class Host {
     if (!verified.ok)
       return Response.json({ code: "origin.unauthenticated", detail: verified.reason }, { status: 401 });
     if (path === "/v1/instances") {
+      if (!this.hasVersion) return Response.json({ code: "version.not_found", detail: "?" }, { status: 404 });
       const boot = InstanceBootSchema.parse(JSON.parse(body));
       this.booted.push(boot);
       return Response.json(aStatus({ ...boot, state: "boot" }), { status: 202 });
@@ -262,6 +264,18 @@ describe("placement", () => {
       host.isAway = true;
       expect(await fleet.place(aPlace())).toMatchObject({ kind: "refused", reason: "no_room" });
       host.isAway = false;
+      expect(await fleet.place(aPlace())).toMatchObject({ kind: "placed" });
+    }));
+
+  it("guarantees that a version which no origin can boot is told apart from a lack of room", () =>
+    withFleet(async (fleet, { host }) => {
+      host.hasVersion = false;
+      expect(await fleet.place(aPlace())).toEqual({
+        kind: "refused",
+        reason: "no_version",
+        detail: "version.not_found",
+      });
+      host.hasVersion = true;
       expect(await fleet.place(aPlace())).toMatchObject({ kind: "placed" });
     }));
 

@@ -158,11 +158,18 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
   async place(request: PlaceRequest): Promise<PlaceResult> {
     this.#store.createTables();
     const kept = new Set<string>();
+    const unable = new Map<string, PlaceResult>();
     for (let round = 0; round < PLACEMENT_ROUNDS_MAX; round++) {
       const placement = { ...request, is_starving: request.is_starving === true };
-      const decision = decidePlacement(placement, this.#placementView(request.version_id), kept);
-      if (decision.kind === "refused") return decision;
-      if (decision.kind === "boot") return this.#boot(request, decision.origin_id);
+      const origins = this.#placementView(request.version_id).filter((origin) => !unable.has(origin.origin_id));
+      const decision = decidePlacement(placement, origins, kept);
+      if (decision.kind === "refused") return [...unable.values()][0] ?? decision;
+      if (decision.kind === "boot") {
+        const result = await this.#boot(request, decision.origin_id);
+        if (result.kind === "placed" || result.reason !== "no_version") return result;
+        unable.set(decision.origin_id, result);
+        continue;
+      }
       const { victim, origin_id } = decision;
       const owner = deploymentStub(this.env, victim.deployment_key);
       const goes = await owner.evictIdle(victim.instance_id, !victim.is_idle).catch(() => false);
@@ -198,8 +205,13 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
     }
     // Should it boot all the same, it is nobody's, and the next heartbeat drains it.
     this.#store.removeInstance(instance_id);
-    const detail = answer.kind === "accepted" ? "The origin was lost while it booted." : answer.detail;
-    return { kind: "refused", reason: "no_room", detail };
+    if (answer.kind === "accepted") {
+      return { kind: "refused", reason: "no_room", detail: "The origin was lost while it booted." };
+    }
+    if (answer.kind === "refused" && answer.code.startsWith("version.")) {
+      return { kind: "refused", reason: "no_version", detail: answer.code };
+    }
+    return { kind: "refused", reason: "no_room", detail: answer.detail };
   }
 
   #placementView(versionId: string): PlacementOrigin[] {
