@@ -278,16 +278,16 @@ export class DeploymentQueue {
   }
 
   /** Keeps what is known already: a report of the instance may be faster than the answer of its placement. */
-  insertInstance(row: Omit<InstanceRow, "leased">): void {
+  insertInstance(id: string, originId: string, state: InstanceStatus["state"], slots: number, now: number): void {
     this.#sql.exec(
       "INSERT OR IGNORE INTO instances VALUES (?, ?, ?, ?, ?, ?, ?)",
-      row.instance_id,
-      row.origin_id,
-      row.state,
-      row.slots,
-      row.placed_at,
-      row.changed_at,
-      row.last_used_at,
+      id,
+      originId,
+      state,
+      slots,
+      now,
+      now,
+      now,
     );
   }
 

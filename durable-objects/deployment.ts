@@ -9,7 +9,7 @@ import { DurableObject } from "cloudflare:workers";
 import { predictionObjectName } from "../schema/ids.ts";
 import type { InstanceStatus } from "../schema/origin-protocol.ts";
 import type { WaitingFor } from "../schema/prediction-document.ts";
-import { decideScaling, estimateWait, movingAverage, type ScalingDecision } from "../schema/scaling.ts";
+import { estimateWait, movingAverage } from "../schema/scaling.ts";
 import { Alarms } from "./alarms.ts";
 import type {
   DeploymentApi,
@@ -18,12 +18,12 @@ import type {
   EnqueueResult,
   Lease,
   LeaseKey,
-  PlaceResult,
 } from "./contracts.ts";
 import { GrantDelivery } from "./deployment-grants.ts";
 import { type DeploymentFacts, DeploymentQueue, type InstanceRow } from "./deployment-queue.ts";
+import { DeploymentScaler, isEnded, isLive, startMs } from "./deployment-scaler.ts";
 import { GroupCommit } from "./group-commit.ts";
-import { fleetStub, predictionStub, runCounter } from "./stubs.ts";
+import { predictionStub, runCounter } from "./stubs.ts";
 
 /** Predictions that may wait here. */
 const QUEUE_MAX = 10_000;
@@ -41,24 +41,7 @@ export const SETUP_FAILURES_MAX = 3;
 const SETUP_RETRY_MS = 1_000;
 const SETUP_REFUSAL_MS = 30_000;
 const SETUP_REFUSAL_MAX_MS = 300_000;
-/** Pause after a placement that found no room, doubled up to the maximum: other deployments tell nobody when they leave. */
-const PLACE_RETRY_MS = 500;
-const PLACE_RETRY_MAX_MS = 5_000;
-/** A placement whose answer was lost is made again after this: longer than a boot call and its second try take. */
-const PLACE_LOST_MS = 30_000;
-/** A queue that waited so long for its first instance may push out a busy one of another deployment. */
-const STARVING_AFTER_MS = 10_000;
-/** Only one that served so long can be pushed out while busy; and its deployment leaves the room to the other for as long as that needs to ask. */
-const SERVICE_MIN_MS = 30_000;
-const YIELD_MS = 15_000;
-/** Before setup an instance may fetch an image or make an environment. */
-const BOOT_MAX_MS = 600_000;
-/** Ended instances are remembered so long, to know a late answer of their placement. */
-const ENDED_KEPT_MS = 60_000;
-/** A drain that did not end the instance is asked for again after this. */
-const DRAIN_AGAIN_MS = 30_000;
 
-type Refusal = Extract<PlaceResult, { kind: "refused" }>;
 type Deadline = "scale" | "tell" | "leases" | "runs";
 
 export class DeploymentObject extends DurableObject<Env> implements DeploymentApi {
@@ -71,13 +54,14 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
   readonly #grants = new GrantDelivery(this.env, () => this.#queue.leases());
   /** calls to others that follow from the commit in progress */
   #followUps: (() => Promise<void>)[] = [];
-  #placing = 0;
-  #placement: { failures: number; hold_until: number; refusal: Refusal["reason"] | null } = {
-    failures: 0,
-    hold_until: 0,
-    refusal: null,
-  };
-  #decision: ScalingDecision | null = null;
+  readonly #scaler = new DeploymentScaler({
+    env: this.env,
+    queue: this.#queue,
+    alarms: this.#alarms,
+    write: (change) => this.#write(change),
+    followUp: (task) => this.#followUps.push(task),
+    versionRefused: (detail, now) => this.#setupFailed(detail, now),
+  });
 
   async #write<T>(change: (now: number) => T): Promise<T> {
     try {
@@ -120,7 +104,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     }
     queue.dequeue(request);
     queue.append(request);
-    this.#scale(now);
+    this.#scaler.scale(now);
     return { kind: "queued", queue_position: queue.place(request)?.position ?? 1 };
   }
 
@@ -188,7 +172,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
       this.#alarms.setNoLaterThan("runs", now + RUN_REPORT_MS);
       this.#alarms.setNoLaterThan("scale", now + this.#queue.spec().idle_ttl_ms);
       this.#grant(now);
-      if (releases.some((release) => release.instance_gone)) this.#scale(now);
+      if (releases.some((release) => release.instance_gone)) this.#scaler.scale(now);
     });
   }
 
@@ -247,7 +231,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     if (ready.length > 0) return "slot";
     if (starting.some((row) => row.state === "setup")) return "setup";
     if (starting.length > 0) return "boot";
-    return this.#placing > 0 && this.#placement.refusal === null ? "boot" : "capacity";
+    return this.#scaler.expectsInstance() ? "boot" : "capacity";
   }
 
   // ---- instances
@@ -257,7 +241,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
       if (!this.#queue.exists()) return;
       for (const status of instances) this.#applyStatus(originId, status, now);
       this.#grant(now);
-      this.#scale(now);
+      this.#scaler.scale(now);
     });
   }
 
@@ -266,7 +250,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     if (known !== null && isEnded(known.state)) return;
     // A drain that we decided is not undone by a state from before it.
     if (known?.state === "draining" && !isEnded(status.state)) return;
-    if (known === null) this.#insertInstance(status.instance_id, originId, status.state, status.slots, now);
+    if (known === null) this.#queue.insertInstance(status.instance_id, originId, status.state, status.slots, now);
     else if (known.state !== status.state || known.slots !== status.slots) {
       this.#queue.setInstanceState(status.instance_id, status.state, status.slots, now);
     }
@@ -313,7 +297,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     return this.#write((now) => {
       if (!this.#queue.exists()) return;
       for (const instanceId of instanceIds) this.#end(instanceId, now);
-      this.#scale(now);
+      this.#scaler.scale(now);
     });
   }
 
@@ -325,131 +309,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
   }
 
   evictIdle(instanceId: string, evenBusy = false): Promise<boolean> {
-    return this.#write((now) => {
-      const known = this.#queue.exists() ? this.#queue.instance(instanceId) : null;
-      // One that nobody here counts on may go.
-      if (known === null || isEnded(known.state) || known.state === "draining") return true;
-      const live = this.#queue.instances().filter((row) => isLive(row.state)).length;
-      if (live <= this.#queue.spec().min_instances) return false;
-      const isIdle = known.leased === 0 && this.#queue.isQueueEmpty();
-      const hasServed = known.state === "ready" && now - known.changed_at >= SERVICE_MIN_MS;
-      if (!isIdle && !(evenBusy && hasServed)) return false;
-      this.#queue.setInstanceState(instanceId, "draining", known.slots, now);
-      if (!isIdle) this.#placement.hold_until = now + YIELD_MS;
-      this.#alarms.setNoLaterThan("scale", now + (isIdle ? DRAIN_AGAIN_MS : YIELD_MS));
-      return true;
-    });
-  }
-
-  #insertInstance(id: string, originId: string, state: InstanceStatus["state"], slots: number, now: number): void {
-    this.#queue.insertInstance({
-      instance_id: id,
-      origin_id: originId,
-      state,
-      slots,
-      placed_at: now,
-      changed_at: now,
-      last_used_at: now,
-    });
-  }
-
-  // ---- scaling
-
-  /** Decides how many instances are wanted, and has the difference done after the commit. */
-  #scale(now: number): void {
-    const spec = this.#queue.spec();
-    const facts = this.#queue.facts();
-    this.#queue.deleteEnded(now - ENDED_KEPT_MS);
-    const rows = this.#endStuck(now);
-    const live = rows.filter((row) => isLive(row.state));
-    const decision = decideScaling(
-      {
-        queued: this.#queue.queueLength(),
-        leased: rows.reduce((sum, row) => sum + row.leased, 0),
-        instances: live.map((row) => ({ ...row, state: row.state === "ready" ? "ready" : "starting" })),
-        placing: this.#placing,
-        slots_per_instance: spec.slots,
-        min_instances: spec.min_instances,
-        max_instances: spec.max_instances,
-        idle_ttl_ms: spec.idle_ttl_ms,
-        hold_until: Math.max(facts.hold_until, this.#placement.hold_until),
-        run_ms: facts.run_ms,
-        start_ms: startMs(facts),
-      },
-      now,
-    );
-    this.#decision = decision;
-    for (const instanceId of decision.drain) {
-      const row = rows.find((candidate) => candidate.instance_id === instanceId);
-      if (row === undefined) continue;
-      this.#queue.setInstanceState(instanceId, "draining", row.slots, now);
-      this.#followUps.push(() => fleetStub(this.env).drain(row.origin_id, instanceId, "idle"));
-    }
-    for (let i = 0; i < decision.place; i++) {
-      this.#placing += 1;
-      this.#followUps.push(() => this.#place());
-    }
-    if (decision.place > 0) this.#alarms.setNoLaterThan("scale", now + PLACE_LOST_MS);
-    if (decision.drain.length > 0) this.#alarms.setNoLaterThan("scale", now + DRAIN_AGAIN_MS);
-    if (decision.decide_again_at !== null) this.#alarms.setNoLaterThan("scale", decision.decide_again_at);
-    const starting = live.filter((row) => row.state !== "ready");
-    if (starting.length > 0) {
-      this.#alarms.setNoLaterThan(
-        "scale",
-        Math.min(...starting.map((row) => row.placed_at)) + BOOT_MAX_MS + spec.setup_timeout_ms,
-      );
-    }
-  }
-
-  /** Ends instances that have been starting for longer than any start takes: no report of theirs will come. */
-  #endStuck(now: number): InstanceRow[] {
-    const limit = BOOT_MAX_MS + this.#queue.spec().setup_timeout_ms;
-    const rows = this.#queue.instances();
-    const stuck = rows.filter((row) => (row.state === "boot" || row.state === "setup") && now - row.placed_at >= limit);
-    if (stuck.length === 0) return rows;
-    for (const row of stuck) {
-      this.#end(row.instance_id, now);
-      this.#followUps.push(() => fleetStub(this.env).drain(row.origin_id, row.instance_id, "released"));
-    }
-    return this.#queue.instances();
-  }
-
-  /** Asks again for drains that did not end their instances: the origin could not be reached, or predictions still run there. */
-  #drainAgain(now: number): void {
-    const draining = this.#queue.instances().filter((row) => row.state === "draining");
-    for (const row of draining) {
-      if (now - row.changed_at < DRAIN_AGAIN_MS) continue;
-      this.#followUps.push(() => fleetStub(this.env).drain(row.origin_id, row.instance_id, "released"));
-    }
-    if (draining.length > 0) this.#alarms.setNoLaterThan("scale", now + DRAIN_AGAIN_MS);
-  }
-
-  async #place(): Promise<void> {
-    const { deployment_key, version_id, slots, memory_bytes, hardware, setup_timeout_ms } = this.#queue.spec();
-    const since = this.#queue.oldestEnqueuedAt();
-    const is_starving = since !== null && Date.now() - since >= STARVING_AFTER_MS;
-    const request = { deployment_key, version_id, slots, memory_bytes, hardware, setup_timeout_ms, is_starving };
-    let result: PlaceResult;
-    try {
-      result = await fleetStub(this.env).place(request);
-    } catch (error) {
-      result = { kind: "refused", reason: "no_room", detail: String(error) };
-    }
-    await this.#write((now) => {
-      this.#placing -= 1;
-      if (result.kind === "placed") {
-        this.#placement = { failures: 0, hold_until: 0, refusal: null };
-        this.#insertInstance(result.instance_id, result.origin_id, "boot", slots, now);
-      } else {
-        const failures = this.#placement.failures + 1;
-        const pause = Math.min(PLACE_RETRY_MS * 2 ** (failures - 1), PLACE_RETRY_MAX_MS);
-        const hold_until = Math.max(this.#placement.hold_until, now + pause);
-        this.#placement = { failures, hold_until, refusal: result.reason };
-        // That no origin can boot it is the version's fault, as a setup that fails is.
-        if (result.reason === "no_version") this.#setupFailed(result.detail, now);
-      }
-      this.#scale(now);
-    });
+    return this.#write((now) => !this.#queue.exists() || this.#scaler.evict(instanceId, evenBusy, now));
   }
 
   // ---- deadlines
@@ -467,8 +327,8 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
   #scaleByTime(): Promise<void> {
     return this.#write((now) => {
       this.#grant(now);
-      this.#scale(now);
-      this.#drainAgain(now);
+      this.#scaler.scale(now);
+      this.#scaler.drainAgain(now);
     });
   }
 
@@ -514,23 +374,10 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
         leased,
         idle_since: leased === 0 && state === "ready" ? last_used_at : null,
       })),
-      wanted_instances: this.#decision?.wanted ?? rows.filter((row) => isLive(row.state)).length,
-      reason: this.#decision?.reason ?? "not decided since the start",
+      wanted_instances: this.#scaler.decision?.wanted ?? rows.filter((row) => isLive(row.state)).length,
+      reason: this.#scaler.decision?.reason ?? "not decided since the start",
     };
   }
-}
-
-function isEnded(state: InstanceStatus["state"]): boolean {
-  return state === "stopped" || state === "failed";
-}
-
-function isLive(state: InstanceStatus["state"]): boolean {
-  return state === "boot" || state === "setup" || state === "ready";
-}
-
-/** Time from placement to ready, from history; null without one. */
-function startMs(facts: Readonly<DeploymentFacts>): number | null {
-  return facts.setup_ms === null ? null : (facts.boot_ms ?? 0) + facts.setup_ms;
 }
 
 /** What callers may know of a failed setup: the class of the error; its message and logs are for the model's owner. */

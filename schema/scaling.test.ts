@@ -11,7 +11,6 @@ function anInstance(change: Partial<ScalingInstance> = {}): ScalingInstance {
 function anInput(change: Partial<ScalingInput> = {}): ScalingInput {
   return {
     queued: 0,
-    leased: 0,
     instances: [],
     placing: 0,
     slots_per_instance: 1,
@@ -42,7 +41,7 @@ describe("decideScaling", () => {
   });
 
   it("guarantees one more instance only when the queue waits longer than its start takes", () => {
-    const busy = anInput({ leased: 1, instances: [anInstance({ leased: 1 })], run_ms: 1_000, start_ms: 5_000 });
+    const busy = anInput({ instances: [anInstance({ leased: 1 })], run_ms: 1_000, start_ms: 5_000 });
     expect(decideScaling({ ...busy, queued: 5 }, NOW).place).toBe(0);
     expect(decideScaling({ ...busy, queued: 6 }, NOW)).toMatchObject({ wanted: 2, place: 1, reason: "long queue" });
     expect(decideScaling({ ...busy, queued: 6, max_instances: 1 }, NOW)).toMatchObject({ place: 0, reason: "maximum" });

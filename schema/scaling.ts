@@ -1,6 +1,6 @@
 /**
  * How many instances a deployment wants, which it can let go, and why. Pure: measured values and `now` in, a decision out.
- * Demand is queue plus leases. The first queued prediction wants the first instance at once; more come only when the queue would wait longer
+ * The first queued prediction wants the first instance at once; more come only when the queue would wait longer
  * than a new instance takes to start, one at a time, and none while another one starts.
  */
 
@@ -19,8 +19,6 @@ export interface ScalingInstance {
 
 export interface ScalingInput {
   queued: number;
-  /** leases of all instances, those that are draining too */
-  leased: number;
   /** starting and ready ones alone */
   instances: ScalingInstance[];
   /** placements that were asked for and are not answered yet */

@@ -1,0 +1,187 @@
+/**
+ * Carries out what schema/scaling.ts decides for one deployment: asks the fleet for instances and lets idle ones go. What it asked for and was
+ * refused is in memory alone: after a start it asks again, and an instance whose placement nobody remembers is adopted when it reports.
+ */
+import type { InstanceStatus } from "../schema/origin-protocol.ts";
+import { decideScaling, type ScalingDecision } from "../schema/scaling.ts";
+import type { Alarms } from "./alarms.ts";
+import type { PlaceResult } from "./contracts.ts";
+import type { DeploymentFacts, DeploymentQueue, InstanceRow } from "./deployment-queue.ts";
+import { fleetStub } from "./stubs.ts";
+
+/** Pause after a placement that found no room, doubled up to the maximum: other deployments tell nobody when they leave. */
+const PLACE_RETRY_MS = 500;
+const PLACE_RETRY_MAX_MS = 5_000;
+/** A placement whose answer was lost is made again after this: longer than a boot call and its second try take. */
+const PLACE_LOST_MS = 30_000;
+/** A queue that waited so long for its first instance may push out a busy one of another deployment. */
+const STARVING_AFTER_MS = 10_000;
+/** Only one that served so long can be pushed out while busy; and its deployment leaves the room to the other for as long as that needs to ask. */
+const SERVICE_MIN_MS = 30_000;
+const YIELD_MS = 15_000;
+/** Before setup an instance may fetch an image or make an environment. */
+const BOOT_MAX_MS = 600_000;
+/** Ended instances are remembered so long, to know a late answer of their placement. */
+const ENDED_KEPT_MS = 60_000;
+/** A drain that did not end the instance is asked for again after this. */
+const DRAIN_AGAIN_MS = 30_000;
+
+type Refusal = Extract<PlaceResult, { kind: "refused" }>["reason"];
+
+/** What the scaler has of its object. */
+interface Surroundings {
+  env: Env;
+  queue: DeploymentQueue;
+  alarms: Pick<Alarms<"scale">, "setNoLaterThan">;
+  write: (change: (now: number) => void) => Promise<void>;
+  /** runs after the commit in progress */
+  followUp: (task: () => Promise<void>) => void;
+  /** no origin can boot this version */
+  versionRefused: (detail: string, now: number) => void;
+}
+
+export class DeploymentScaler {
+  readonly #is: Surroundings;
+  #placing = 0;
+  #placement: { failures: number; hold_until: number; refusal: Refusal | null } = {
+    failures: 0,
+    hold_until: 0,
+    refusal: null,
+  };
+  /** the newest decision; null until there is one after a start */
+  decision: ScalingDecision | null = null;
+
+  constructor(surroundings: Surroundings) {
+    this.#is = surroundings;
+  }
+
+  /** A placement is on its way, and none was refused before it. */
+  expectsInstance(): boolean {
+    return this.#placing > 0 && this.#placement.refusal === null;
+  }
+
+  /** Decides how many instances are wanted, and has the difference done after the commit. Inside a write. */
+  scale(now: number): void {
+    const { queue, alarms } = this.#is;
+    const spec = queue.spec();
+    const facts = queue.facts();
+    queue.deleteEnded(now - ENDED_KEPT_MS);
+    const startMax = BOOT_MAX_MS + spec.setup_timeout_ms;
+    const rows = this.#endStuck(startMax, now);
+    const live = rows.filter((row) => isLive(row.state));
+    const decision = decideScaling(
+      {
+        queued: queue.queueLength(),
+        instances: live.map((row) => ({ ...row, state: row.state === "ready" ? "ready" : "starting" })),
+        placing: this.#placing,
+        slots_per_instance: spec.slots,
+        min_instances: spec.min_instances,
+        max_instances: spec.max_instances,
+        idle_ttl_ms: spec.idle_ttl_ms,
+        hold_until: Math.max(facts.hold_until, this.#placement.hold_until),
+        run_ms: facts.run_ms,
+        start_ms: startMs(facts),
+      },
+      now,
+    );
+    this.decision = decision;
+    for (const row of rows.filter((candidate) => decision.drain.includes(candidate.instance_id))) {
+      queue.setInstanceState(row.instance_id, "draining", row.slots, now);
+      this.#drain(row, "idle");
+    }
+    for (let i = 0; i < decision.place; i++) {
+      this.#placing += 1;
+      this.#is.followUp(() => this.#place());
+    }
+    const deadlines = [
+      ...(decision.place > 0 ? [now + PLACE_LOST_MS] : []),
+      ...(decision.drain.length > 0 ? [now + DRAIN_AGAIN_MS] : []),
+      ...(decision.decide_again_at === null ? [] : [decision.decide_again_at]),
+      ...live.filter((row) => row.state !== "ready").map((row) => row.placed_at + startMax),
+    ];
+    if (deadlines.length > 0) alarms.setNoLaterThan("scale", Math.min(...deadlines));
+  }
+
+  /** Ends instances that have been starting for longer than any start takes: no report of theirs will come. */
+  #endStuck(startMax: number, now: number): InstanceRow[] {
+    const { queue } = this.#is;
+    const rows = queue.instances();
+    const stuck = rows.filter((row) => isLive(row.state) && row.state !== "ready" && now - row.placed_at >= startMax);
+    if (stuck.length === 0) return rows;
+    for (const row of stuck) {
+      queue.setInstanceState(row.instance_id, "stopped", row.slots, now);
+      this.#drain(row, "released");
+    }
+    return queue.instances();
+  }
+
+  /** Asks again for drains that did not end their instances: the origin could not be reached, or predictions still run there. Inside a write. */
+  drainAgain(now: number): void {
+    const draining = this.#is.queue.instances().filter((row) => row.state === "draining");
+    for (const row of draining) if (now - row.changed_at >= DRAIN_AGAIN_MS) this.#drain(row, "released");
+    if (draining.length > 0) this.#is.alarms.setNoLaterThan("scale", now + DRAIN_AGAIN_MS);
+  }
+
+  #drain(row: InstanceRow, reason: "idle" | "released"): void {
+    this.#is.followUp(() => fleetStub(this.#is.env).drain(row.origin_id, row.instance_id, reason));
+  }
+
+  async #place(): Promise<void> {
+    const { env, queue, write, versionRefused } = this.#is;
+    const { deployment_key, version_id, slots, memory_bytes, hardware, setup_timeout_ms } = queue.spec();
+    const since = queue.oldestEnqueuedAt();
+    const is_starving = since !== null && Date.now() - since >= STARVING_AFTER_MS;
+    const request = { deployment_key, version_id, slots, memory_bytes, hardware, setup_timeout_ms, is_starving };
+    let result: PlaceResult;
+    try {
+      result = await fleetStub(env).place(request);
+    } catch (error) {
+      result = { kind: "refused", reason: "no_room", detail: String(error) };
+    }
+    await write((now) => {
+      this.#placing -= 1;
+      if (result.kind === "placed") {
+        this.#placement = { failures: 0, hold_until: 0, refusal: null };
+        queue.insertInstance(result.instance_id, result.origin_id, "boot", slots, now);
+      } else {
+        const failures = this.#placement.failures + 1;
+        const pause = Math.min(PLACE_RETRY_MS * 2 ** (failures - 1), PLACE_RETRY_MAX_MS);
+        const hold_until = Math.max(this.#placement.hold_until, now + pause);
+        this.#placement = { failures, hold_until, refusal: result.reason };
+        if (result.reason === "no_version") versionRefused(result.detail, now);
+      }
+      this.scale(now);
+    });
+  }
+
+  /** Whether an instance goes so that another deployment gets its room; it is draining then. Inside a write. */
+  evict(instanceId: string, evenBusy: boolean, now: number): boolean {
+    const { queue, alarms } = this.#is;
+    const known = queue.instance(instanceId);
+    // One that nobody here counts on may go.
+    if (known === null || !isLive(known.state)) return true;
+    const live = queue.instances().filter((row) => isLive(row.state)).length;
+    if (live <= queue.spec().min_instances) return false;
+    const isIdle = known.leased === 0 && queue.isQueueEmpty();
+    const hasServed = known.state === "ready" && now - known.changed_at >= SERVICE_MIN_MS;
+    if (!isIdle && !(evenBusy && hasServed)) return false;
+    queue.setInstanceState(instanceId, "draining", known.slots, now);
+    if (!isIdle) this.#placement.hold_until = now + YIELD_MS;
+    alarms.setNoLaterThan("scale", now + (isIdle ? DRAIN_AGAIN_MS : YIELD_MS));
+    return true;
+  }
+}
+
+export function isEnded(state: InstanceStatus["state"]): boolean {
+  return state === "stopped" || state === "failed";
+}
+
+/** Starting or ready: counts as an instance of the deployment. */
+export function isLive(state: InstanceStatus["state"]): boolean {
+  return !isEnded(state) && state !== "draining";
+}
+
+/** Time from placement to ready, from history; null without one. */
+export function startMs(facts: Readonly<DeploymentFacts>): number | null {
+  return facts.setup_ms === null ? null : (facts.boot_ms ?? 0) + facts.setup_ms;
+}
