@@ -1,0 +1,130 @@
+/** The environment of the process, parsed once. Everything else gets values, never `process.env`. */
+import { readFileSync } from "node:fs";
+import { availableParallelism, totalmem } from "node:os";
+import { join, resolve } from "node:path";
+import ipaddr from "ipaddr.js";
+import { z } from "zod";
+
+/** Part of the host's memory that instances may book; the rest is for the edge, the origin and the system. */
+const MEMORY_SHARE = 0.8;
+/** One instance is assumed to need this much where the number of instances is not given. */
+const MEMORY_PER_INSTANCE_BYTES = 1024 ** 3;
+const INSTANCES_MIN = 4;
+const INSTANCES_MAX = 32;
+
+const CidrListSchema = z
+  .string()
+  .default("")
+  .transform((text, context) => {
+    const cidrs = text
+      .split(",")
+      .map((part) => part.trim())
+      .filter((part) => part !== "");
+    for (const cidr of cidrs) {
+      if (!ipaddr.isValidCIDR(cidr)) context.addIssue({ code: "custom", message: `"${cidr}" is not a CIDR range` });
+    }
+    return cidrs;
+  });
+
+const EnvironmentSchema = z.object({
+  COGWAY_ORIGIN_PORT: z.coerce.number().int().min(1).max(65535).default(8788),
+  /** where the edge calls this origin; must be given when that is not loopback */
+  COGWAY_ORIGIN_URL: z.url().optional(),
+  COGWAY_EDGE_URL: z.url().default("http://127.0.0.1:8787"),
+  COGWAY_PUBLIC_URL: z.url().optional(),
+  COGWAY_DATA: z.string().min(1).default(".cogway"),
+  COGWAY_CACHE: z.string().min(1).optional(),
+  COGWAY_MODELS: z.string().optional(),
+  COGWAY_MODEL_DIRS: z
+    .string()
+    .default("[]")
+    .transform((text, context): string[] => {
+      const list = z.array(z.string()).safeParse(parseJson(text));
+      if (list.success) return list.data;
+      context.addIssue({ code: "custom", message: "must be a JSON list of folders" });
+      return [];
+    }),
+  COGWAY_JOIN_TOKEN: z.string().min(1).optional(),
+  COGWAY_DRIVER: z.enum(["process", "docker", "kubernetes"]).default("process"),
+  COGWAY_ALLOW_PRIVATE_URLS: CidrListSchema,
+  COGWAY_INSTANCES_MAX: z.coerce.number().int().min(1).optional(),
+  COGWAY_MEMORY_MB: z.coerce.number().int().min(64).optional(),
+  COGWAY_LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
+});
+
+export interface OriginConfig {
+  port: number;
+  url: string;
+  edgeUrl: string;
+  publicUrl: string;
+  dataDir: string;
+  cacheDir: string;
+  modelDirs: string[];
+  /** the user named the models, so one that is broken is an error at start */
+  modelsAreExplicit: boolean;
+  joinToken: string | null;
+  allowPrivateUrls: string[];
+  capacity: { instances: number; memory_bytes: number };
+  hardware: { sku: string; name: string; cpus: number; memory_bytes: number; gpus: number };
+  logLevel: string;
+}
+
+/** Parses the environment. The error is one line that names the variable. */
+export function parseConfig(
+  env: Record<string, string | undefined>,
+): { ok: true; config: OriginConfig } | { ok: false; detail: string } {
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ""));
+  const parsed = EnvironmentSchema.safeParse(given);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    return { ok: false, detail: `${issue?.path.join(".") ?? "environment"}: ${issue?.message ?? "invalid"}` };
+  }
+  const values = parsed.data;
+  if (values.COGWAY_DRIVER !== "process") {
+    return { ok: false, detail: `COGWAY_DRIVER=${values.COGWAY_DRIVER} is not available yet; use process.` };
+  }
+  const dataDir = resolve(values.COGWAY_DATA);
+  const memory = hostMemoryBytes();
+  const bookable = (values.COGWAY_MEMORY_MB ?? Math.floor((memory * MEMORY_SHARE) / 1024 ** 2)) * 1024 ** 2;
+  const byMemory = Math.floor(bookable / MEMORY_PER_INSTANCE_BYTES);
+  return {
+    ok: true,
+    config: {
+      port: values.COGWAY_ORIGIN_PORT,
+      url: values.COGWAY_ORIGIN_URL ?? `http://127.0.0.1:${values.COGWAY_ORIGIN_PORT}`,
+      edgeUrl: values.COGWAY_EDGE_URL,
+      publicUrl: values.COGWAY_PUBLIC_URL ?? values.COGWAY_EDGE_URL,
+      dataDir,
+      cacheDir: resolve(values.COGWAY_CACHE ?? join(dataDir, "cache")),
+      modelDirs: values.COGWAY_MODEL_DIRS.map((dir) => resolve(dir)),
+      modelsAreExplicit: values.COGWAY_MODELS !== undefined,
+      joinToken: values.COGWAY_JOIN_TOKEN ?? null,
+      allowPrivateUrls: values.COGWAY_ALLOW_PRIVATE_URLS,
+      capacity: {
+        instances: values.COGWAY_INSTANCES_MAX ?? Math.min(Math.max(byMemory, INSTANCES_MIN), INSTANCES_MAX),
+        memory_bytes: bookable,
+      },
+      hardware: { sku: "cpu", name: "CPU", cpus: availableParallelism(), memory_bytes: memory, gpus: 0 },
+      logLevel: values.COGWAY_LOG_LEVEL,
+    },
+  };
+}
+
+/** The smaller of the machine's memory and the control group's limit. */
+function hostMemoryBytes(): number {
+  try {
+    const limit = Number(readFileSync("/sys/fs/cgroup/memory.max", "utf8"));
+    if (Number.isFinite(limit) && limit > 0) return Math.min(limit, totalmem());
+  } catch {
+    // No control groups here: the machine's memory counts.
+  }
+  return totalmem();
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,210 @@
+/**
+ * Signed calls from this origin to the edge, over kept-alive connections of node:http (npm's undici waits about a millisecond on each sequential call).
+ * Outcomes are values; nothing here decides whether to try again.
+ */
+import { randomBytes } from "node:crypto";
+import { chmodSync, createReadStream, readFileSync, renameSync, writeFileSync } from "node:fs";
+import http from "node:http";
+import https from "node:https";
+import { z } from "zod";
+import {
+  EventBatchResultSchema,
+  type FileRef,
+  FileRefSchema,
+  type Heartbeat,
+  HeartbeatResultSchema,
+  type ModelAnnounce,
+  type Register,
+  type RegisterResult,
+  RegisterResultSchema,
+} from "../schema/origin-protocol.ts";
+import { bodyDigest, type SigningKey, signRequest } from "../schema/request-signature.ts";
+
+/** The edge only stores before it answers; longer means that it is gone. */
+const CALL_TIMEOUT_MS = 15_000;
+/** Silence of a connection while a file is sent or an input is read. */
+const TRANSFER_IDLE_MS = 60_000;
+const CONNECTIONS_MAX = 16;
+
+const CredentialSchema = z.object({
+  origin_id: z.string(),
+  key: z.object({ key_id: z.string(), secret: z.string() }),
+});
+export type Credential = z.infer<typeof CredentialSchema>;
+
+export type EdgeAnswer<T> =
+  | { kind: "ok"; value: T }
+  /** 4xx: the same call again is refused again */
+  | { kind: "refused"; status: number; detail: string }
+  /** no answer, or 5xx or 429: the same call may succeed later */
+  | { kind: "unavailable"; detail: string };
+
+interface RawAnswer {
+  status: number;
+  body: Buffer;
+}
+
+/** Reads the key of an origin that joined before; null when it never did. */
+export function loadCredential(path: string): Credential | null {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch {
+    return null;
+  }
+  const parsed = CredentialSchema.safeParse(JSON.parse(text));
+  return parsed.success ? parsed.data : null;
+}
+
+/** Readable by its owner only; renamed into place, so that a crash leaves the old one. */
+export function saveCredential(path: string, credential: Credential): void {
+  const temporary = `${path}.${randomBytes(4).toString("hex")}`;
+  writeFileSync(temporary, JSON.stringify(credential), { mode: 0o600 });
+  chmodSync(temporary, 0o600);
+  renameSync(temporary, path);
+}
+
+export class EdgeClient {
+  readonly #base: URL;
+  readonly #transport: typeof http | typeof https;
+  readonly #agent: http.Agent | https.Agent;
+  #credential: Credential | null = null;
+
+  constructor(edgeUrl: string) {
+    this.#base = new URL(edgeUrl);
+    this.#transport = this.#base.protocol === "https:" ? https : http;
+    this.#agent = new this.#transport.Agent({ keepAlive: true, maxSockets: CONNECTIONS_MAX });
+  }
+
+  get credential(): Credential | null {
+    return this.#credential;
+  }
+
+  setCredential(credential: Credential | null): void {
+    this.#credential = credential;
+  }
+
+  /** The secret of a live key, for calls that come from the edge. */
+  secretOf(keyId: string): string | null {
+    return this.#credential?.key.key_id === keyId ? this.#credential.key.secret : null;
+  }
+
+  register(register: Register): Promise<EdgeAnswer<RegisterResult>> {
+    return this.#json("POST", "/origin/v1/register", JSON.stringify(register), RegisterResultSchema);
+  }
+
+  heartbeat(heartbeat: Heartbeat): Promise<EdgeAnswer<z.infer<typeof HeartbeatResultSchema>>> {
+    return this.#json("POST", "/origin/v1/heartbeat", JSON.stringify(heartbeat), HeartbeatResultSchema);
+  }
+
+  /** `body` is the JSON text of an EventBatch, joined from events that are texts already. */
+  postEvents(body: string): Promise<EdgeAnswer<z.infer<typeof EventBatchResultSchema>>> {
+    return this.#json("POST", "/origin/v1/events", body, EventBatchResultSchema);
+  }
+
+  announceModel(name: string, announce: ModelAnnounce): Promise<EdgeAnswer<unknown>> {
+    const path = `/origin/v1/models/${encodeURIComponent(name)}`;
+    return this.#json("PUT", path, JSON.stringify(announce), z.unknown());
+  }
+
+  fetchInput(path: string): Promise<EdgeAnswer<Record<string, unknown>>> {
+    return this.#json("GET", path, "", z.record(z.string(), z.unknown()));
+  }
+
+  /** Streams a file of the spool. Idempotent: equal bytes at the same place answer the same. */
+  async putOutput(path: string, file: { path: string; content_type: string; size_bytes: number; sha256: string }) {
+    const headers = { "content-type": file.content_type, "content-length": String(file.size_bytes) };
+    const send = (request: http.ClientRequest): void => {
+      const stream = createReadStream(file.path);
+      stream.on("error", (error) => request.destroy(error));
+      stream.pipe(request);
+    };
+    return this.#parse<FileRef>(
+      await this.#call("PUT", path, headers, file.sha256, send, TRANSFER_IDLE_MS),
+      FileRefSchema,
+    );
+  }
+
+  async #json<T>(method: string, path: string, body: string, schema: z.ZodType<T>): Promise<EdgeAnswer<T>> {
+    const headers: Record<string, string> =
+      body === "" ? {} : { "content-type": "application/json", "content-length": String(Buffer.byteLength(body)) };
+    const timeoutMs = method === "GET" ? TRANSFER_IDLE_MS : CALL_TIMEOUT_MS;
+    const call = () =>
+      this.#call(
+        method,
+        path,
+        headers,
+        bodyDigest(body),
+        (request) => request.end(body === "" ? undefined : body),
+        timeoutMs,
+      );
+    let answer = await call();
+    // A kept-alive connection that the other end closed meanwhile says nothing about the edge.
+    if (answer instanceof Error && "code" in answer && (answer.code === "ECONNRESET" || answer.code === "EPIPE"))
+      answer = await call();
+    return this.#parse(answer, schema);
+  }
+
+  #parse<T>(answer: RawAnswer | Error, schema: z.ZodType<T>): EdgeAnswer<T> {
+    if (answer instanceof Error) return { kind: "unavailable", detail: answer.message };
+    const { status } = answer;
+    const body = parseJson(answer.body.toString("utf8"));
+    if (status >= 200 && status < 300) {
+      const value = schema.safeParse(body);
+      if (value.success) return { kind: "ok", value: value.data };
+      return { kind: "unavailable", detail: "the edge's answer is not of this protocol" };
+    }
+    const problem = z.object({ detail: z.string() }).safeParse(body);
+    const detail = problem.success ? problem.data.detail : `the edge answered ${status}`;
+    const isPassing = status >= 500 || status === 429 || status === 408 || status < 400;
+    return isPassing ? { kind: "unavailable", detail } : { kind: "refused", status, detail };
+  }
+
+  #call(
+    method: string,
+    path: string,
+    headers: Record<string, string>,
+    bodySha256: string,
+    send: (request: http.ClientRequest) => void,
+    idleMs: number,
+  ): Promise<RawAnswer | Error> {
+    const key: SigningKey | null = this.#credential?.key ?? null;
+    const signed = key === null ? {} : signRequest(key, { method, path, body_sha256: bodySha256 }, Date.now());
+    return new Promise((resolve) => {
+      const request = this.#transport.request(
+        {
+          protocol: this.#base.protocol,
+          hostname: this.#base.hostname,
+          port: this.#base.port,
+          method,
+          path,
+          agent: this.#agent,
+          timeout: idleMs,
+          headers: { ...headers, ...signed },
+        },
+        (response) => {
+          const chunks: Buffer[] = [];
+          response.on("data", (chunk: Buffer) => chunks.push(chunk));
+          response.on("end", () => resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks) }));
+          response.on("error", resolve);
+          response.on("aborted", () => resolve(new Error("the edge closed the connection")));
+        },
+      );
+      request.on("error", resolve);
+      request.on("timeout", () => request.destroy(new Error(`no answer from the edge within ${idleMs} ms`)));
+      send(request);
+    });
+  }
+
+  close(): void {
+    this.#agent.destroy();
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}

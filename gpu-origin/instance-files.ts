@@ -1,0 +1,152 @@
+/**
+ * The loopback server of one instance, through which its coglet gets and gives files: input files of its running predictions by GET, output files by PUT.
+ * Port and secret path belong to this instance alone; the header `x-prediction-id` names the attempt, and only one that runs here is served.
+ */
+import { randomBytes } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { OUTPUT_FILE_BYTES_MAX, type OutputSpool, type SpooledFile, safeFileName } from "./output-spool.ts";
+
+/** A file that a prediction reads. */
+export interface ServedInput {
+  path: string;
+  name: string;
+  content_type: string;
+  size_bytes: number;
+}
+
+/** Files of one running attempt. */
+interface Scope {
+  inputs: Map<string, ServedInput>;
+  outputs: Map<string, SpooledFile>;
+}
+
+export class InstanceFiles {
+  readonly #secret = randomBytes(24).toString("base64url");
+  readonly #spool: OutputSpool;
+  readonly #server: Server;
+  readonly #scopes = new Map<string, Scope>();
+  #base = "";
+
+  constructor(spool: OutputSpool) {
+    this.#spool = spool;
+    this.#server = createServer((request, response) => {
+      void this.#handle(request, response).catch(() => {
+        if (!response.headersSent) response.writeHead(500);
+        response.end();
+      });
+    });
+  }
+
+  async listen(): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once("error", reject);
+      this.#server.listen(0, "127.0.0.1", resolve);
+    });
+    const address = this.#server.address();
+    const port = typeof address === "object" && address !== null ? address.port : 0;
+    this.#base = `http://127.0.0.1:${port}/${this.#secret}`;
+  }
+
+  /** For coglet's --upload-url. */
+  get uploadUrl(): string {
+    return `${this.#base}/outputs`;
+  }
+
+  /** Opens the scope of an attempt, named by coglet's id of the prediction. */
+  open(cogId: string): void {
+    if (!this.#scopes.has(cogId)) this.#scopes.set(cogId, { inputs: new Map(), outputs: new Map() });
+  }
+
+  /** Closes it and returns the files that nobody took. Uploads that are on their way are refused. */
+  close(cogId: string): SpooledFile[] {
+    const scope = this.#scopes.get(cogId);
+    this.#scopes.delete(cogId);
+    return scope === undefined ? [] : [...scope.outputs.values()];
+  }
+
+  /** The loopback URL of an input file; the name keeps its extension, from which models tell the format. */
+  serveInput(cogId: string, input: ServedInput): string {
+    const path = `/inputs/${cogId}/${randomBytes(12).toString("base64url")}/${encodeURIComponent(input.name)}`;
+    this.#scopes.get(cogId)?.inputs.set(path, input);
+    return this.#base + path;
+  }
+
+  /** The file that was uploaded under this URL, if it is one of ours; it then belongs to the caller. */
+  takeOutput(cogId: string, url: string): SpooledFile | null {
+    if (!url.startsWith(this.#base)) return null;
+    const scope = this.#scopes.get(cogId);
+    const file = scope?.outputs.get(url.slice(this.#base.length));
+    if (file !== undefined) scope?.outputs.delete(url.slice(this.#base.length));
+    return file ?? null;
+  }
+
+  /** Whether `text` could be a URL of an uploaded file, so that plain texts cost nothing. */
+  isOwnUrl(text: string): boolean {
+    return text.startsWith(this.#base);
+  }
+
+  async stop(): Promise<void> {
+    this.#server.closeAllConnections();
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+
+  async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const path = request.url ?? "";
+    if (!path.startsWith(`/${this.#secret}/`)) return refuse(response, 404);
+    const rest = path.slice(this.#secret.length + 1);
+    if (request.method === "PUT" && rest.startsWith("/outputs/")) return this.#receive(request, response, rest);
+    if ((request.method === "GET" || request.method === "HEAD") && rest.startsWith("/inputs/")) {
+      return this.#serve(request, response, rest);
+    }
+    refuse(response, 404);
+  }
+
+  async #receive(request: IncomingMessage, response: ServerResponse, path: string): Promise<void> {
+    const cogId = request.headers["x-prediction-id"];
+    const scope = typeof cogId === "string" ? this.#scopes.get(cogId) : undefined;
+    if (scope === undefined || typeof cogId !== "string") return refuse(response, 403);
+    if (Number(request.headers["content-length"] ?? 0) > OUTPUT_FILE_BYTES_MAX) return refuse(response, 413);
+    const name = safeFileName(decode(path.slice("/outputs/".length).split("?")[0] ?? ""));
+    const file = await this.#spool.writeStream(request, name, request.headers["content-type"] ?? "");
+    // The prediction may have ended meanwhile.
+    if (this.#scopes.get(cogId) !== scope) {
+      await this.#spool.remove(file);
+      return refuse(response, 403);
+    }
+    // Models name every file alike: the location, which becomes the output's value, is new for each.
+    const location = `/outputs/${cogId}/${randomBytes(12).toString("base64url")}/${encodeURIComponent(name)}`;
+    scope.outputs.set(location, file);
+    response.writeHead(201, { location: this.#base + location });
+    response.end();
+  }
+
+  #serve(request: IncomingMessage, response: ServerResponse, path: string): void {
+    const input = this.#scopes.get(path.split("/")[2] ?? "")?.inputs.get(path);
+    if (input === undefined) {
+      refuse(response, 404);
+      return;
+    }
+    response.writeHead(200, { "content-type": input.content_type, "content-length": input.size_bytes });
+    if (request.method === "HEAD") {
+      response.end();
+      return;
+    }
+    const stream = createReadStream(input.path);
+    stream.on("error", () => response.destroy());
+    stream.pipe(response);
+  }
+}
+
+function refuse(response: ServerResponse, status: number): void {
+  response.writeHead(status, { connection: "close" });
+  response.end();
+}
+
+function decode(segment: string): string {
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    return segment;
+  }
+}

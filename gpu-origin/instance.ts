@@ -1,0 +1,402 @@
+/**
+ * One instance: a coglet server, its life (boot, setup, ready, draining, stopped or failed), its slots, first in first out, and its restarts. A server
+ * whose worker died never recovers by itself, so it is ended and started anew within the instance, which is in state `boot` meanwhile.
+ *
+ * Actors: the process (exit), health polls, predictions (acquire, release, crash), the edge (drain). Every start has a generation; what belongs to an
+ * older one is ignored.
+ */
+import { readFileSync } from "node:fs";
+import type { InstanceBoot, InstanceStatus } from "../schema/origin-protocol.ts";
+import { CogClient, type CogHealth } from "./cog-client.ts";
+import type { Driver } from "./drivers/driver.ts";
+import type { InstanceRecord } from "./journal.ts";
+import type { Log } from "./log.ts";
+import { SetupLog } from "./setup-log.ts";
+
+/** While it starts there is no signal but the health check. */
+const STARTING_POLL_MS = 50;
+/** A ready one is asked seldom: the model's own health check runs each time. */
+const READY_POLL_MS = 5_000;
+/** coglet starts its worker within milliseconds; without one after this long the environment's `python` lacks coglet, and it would start for ever. */
+const WORKERLESS_MS = 6_000;
+/** The environment is made before; this covers the start of Python until the port listens. */
+const LISTEN_TIMEOUT_MS = 60_000;
+/** An idle coglet ends in 0.3 s. */
+const STOP_GRACE_MS = 2_000;
+/** Pauses before the next start after so many crashes in a row; the first restart is at once. A run of this length without a crash ends the row. */
+const CRASH_PAUSES_MS = [0, 500, 1_000, 2_000, 5_000, 10_000, 30_000];
+const CRASH_ROW_MS = 60_000;
+/** Another program may have taken the port first. */
+const PORT_RACES_MAX = 5;
+
+export interface InstanceSpec extends InstanceBoot {
+  cwd: string;
+  binDir: string;
+  env: Record<string, string>;
+  args: string[];
+}
+
+/** A slot that is held until `release`. */
+export interface Slot {
+  client: CogClient;
+  generation: number;
+  release: () => void;
+}
+
+export type Acquired = { kind: "slot"; slot: Slot } | { kind: "gone"; reason: string };
+
+interface Waiter {
+  give: (acquired: Acquired) => void;
+  signal: AbortSignal;
+}
+
+export interface InstanceHost {
+  driver: Driver;
+  log: Log;
+  onStatus: (status: InstanceStatus) => void;
+  saveRecord: (record: InstanceRecord) => void;
+  deleteRecord: (instanceId: string) => void;
+}
+
+export class Instance {
+  readonly id: string;
+  readonly version_id: string;
+  readonly #spec: InstanceSpec;
+  readonly #host: InstanceHost;
+  readonly #logs = new SetupLog();
+  #state: InstanceStatus["state"] = "boot";
+  #reason: string | null = null;
+  #generation = 0;
+  #client: CogClient | null = null;
+  #busy = 0;
+  #waiters: Waiter[] = [];
+  #bootStartedAt = 0;
+  #setupStartedAt = 0;
+  #bootMs: number | null = null;
+  #setupMs: number | null = null;
+  #memoryBytes: number | null = null;
+  #crashes = 0;
+  #readySince = 0;
+  #portRaces = 0;
+  #timers = new Set<NodeJS.Timeout>();
+  #restarting: Promise<void> | null = null;
+  #onIdle: (() => void)[] = [];
+  #stopping: Promise<void> | null = null;
+
+  constructor(spec: InstanceSpec, host: InstanceHost) {
+    this.id = spec.instance_id;
+    this.version_id = spec.version_id;
+    this.#spec = spec;
+    this.#host = host;
+  }
+
+  get state(): InstanceStatus["state"] {
+    return this.#state;
+  }
+
+  get isEnded(): boolean {
+    return this.#state === "stopped" || this.#state === "failed";
+  }
+
+  get slots(): number {
+    return this.#spec.slots;
+  }
+
+  get bookedBytes(): number {
+    return this.#spec.memory_bytes;
+  }
+
+  /** Logs are sent where they say something new: at the end of setup and at an end. */
+  status(withLogs = false): InstanceStatus {
+    return {
+      instance_id: this.id,
+      deployment_key: this.#spec.deployment_key,
+      version_id: this.version_id,
+      state: this.#state,
+      slots: this.#spec.slots,
+      slots_busy: Math.min(this.#busy, this.#spec.slots),
+      memory_bytes: this.#memoryBytes ?? this.#spec.memory_bytes,
+      ...(this.#bootMs === null ? {} : { boot_ms: this.#bootMs }),
+      ...(this.#setupMs === null ? {} : { setup_ms: this.#setupMs }),
+      ...(this.#reason === null ? {} : { reason: this.#reason }),
+      ...(withLogs ? { logs: this.#logs.text() } : {}),
+    };
+  }
+
+  #setState(state: InstanceStatus["state"], reason: string | null): void {
+    if (this.isEnded) return;
+    const isChange = this.#state !== state || this.#reason !== reason;
+    this.#state = state;
+    this.#reason = reason;
+    if (!isChange) return;
+    this.#host.log.info({ instance_id: this.id, version_id: this.version_id, state, reason }, "instance state");
+    this.#host.onStatus(this.status(state === "ready" || this.isEnded));
+  }
+
+  // ---- start
+
+  /** Starts the server and returns; states tell how it goes. */
+  start(): void {
+    this.#host.onStatus(this.status());
+    void this.#startServer();
+  }
+
+  async #startServer(): Promise<void> {
+    if (this.isEnded || this.#stopping !== null) return;
+    const generation = ++this.#generation;
+    this.#bootStartedAt = performance.now();
+    this.#setupStartedAt = 0;
+    const { cwd, binDir, env, args, instance_id, version_id, deployment_key, slots, setup_timeout_ms } = this.#spec;
+    const result = await this.#host.driver.start({
+      instance_id,
+      version_id,
+      deployment_key,
+      cwd,
+      binDir,
+      args,
+      env: {
+        ...env,
+        COG_MAX_CONCURRENCY: String(slots),
+        COG_SETUP_TIMEOUT: String(Math.ceil(setup_timeout_ms / 1000)),
+      },
+      onLine: (line) => this.#logs.add(line),
+      onExit: (exit) => {
+        if (generation === this.#generation) this.#exited(exit.code ?? exit.signal);
+      },
+    });
+    if (result.kind === "failed") return this.#fail(`boot: ${result.detail}`);
+    this.#host.saveRecord(result.record);
+    if (this.#stopping !== null || this.isEnded) return;
+    this.#client = new CogClient(result.record.port);
+    this.#poll(generation, result.record.pid, 0);
+  }
+
+  #poll(generation: number, pid: number, delayMs: number): void {
+    this.#after(delayMs, async () => {
+      const health = await this.#client?.health();
+      if (generation !== this.#generation || this.isEnded || this.#stopping !== null) return;
+      const next = this.#judge(health ?? null, pid);
+      if (next === "ended") return;
+      this.#poll(generation, pid, next === "ready" ? READY_POLL_MS : STARTING_POLL_MS);
+    });
+  }
+
+  /** One look at the server: moves the state on, and says how to go on polling. */
+  #judge(health: CogHealth | null, pid: number): "starting" | "ready" | "ended" {
+    const now = performance.now();
+    const elapsed = now - this.#bootStartedAt;
+    if (health === null) {
+      if (this.#state === "ready" || this.#state === "draining") return "ready";
+      if (elapsed < LISTEN_TIMEOUT_MS) return "starting";
+      this.#fail(`boot: the server did not listen within ${LISTEN_TIMEOUT_MS / 1000} s`);
+      return "ended";
+    }
+    if (this.#setupStartedAt === 0) {
+      this.#setupStartedAt = now;
+      this.#bootMs = Math.round(elapsed);
+    }
+    switch (health.status) {
+      case "STARTING":
+        if (this.#state === "boot") this.#setState("setup", this.#reason);
+        if (elapsed > WORKERLESS_MS && !hasLivingChild(pid)) {
+          this.#fail("boot: the environment's python does not start coglet's worker (is coglet installed in it?)");
+          return "ended";
+        }
+        if (now - this.#setupStartedAt > this.#spec.setup_timeout_ms + STOP_GRACE_MS) {
+          this.#fail(`setup: not done within ${Math.round(this.#spec.setup_timeout_ms / 1000)} s`);
+          return "ended";
+        }
+        return "starting";
+      case "SETUP_FAILED":
+        this.#fail(`setup: ${setupError(health, this.#logs.text())}`);
+        return "ended";
+      case "UNHEALTHY":
+        if (isWorkerDead(health)) {
+          this.crashed("its worker process died");
+          return "ended";
+        }
+        // The model's own health check failed: it still answers predictions, and says so.
+        this.#becomeReady(health.user_healthcheck_error ?? "the model's health check fails");
+        return "ready";
+      default:
+        this.#becomeReady(null);
+        return "ready";
+    }
+  }
+
+  #becomeReady(reason: string | null): void {
+    if (this.#state === "boot" || this.#state === "setup") {
+      this.#setupMs = Math.round(performance.now() - this.#setupStartedAt);
+      this.#readySince = performance.now();
+    }
+    if (this.#state === "draining") return;
+    this.#setState("ready", reason);
+    this.#serve();
+  }
+
+  // ---- slots
+
+  /** A slot, in the order of asking. Resolves at once when one is free. Aborting gives the place up. */
+  acquire(signal: AbortSignal): Acquired | Promise<Acquired> {
+    if (this.isEnded || this.#stopping !== null) return { kind: "gone", reason: this.#reason ?? "the instance ended" };
+    if (this.#waiters.length === 0) {
+      const slot = this.#take();
+      if (slot !== null) return { kind: "slot", slot };
+    }
+    return new Promise((resolve) => {
+      const waiter = { give: resolve, signal };
+      this.#waiters.push(waiter);
+      signal.addEventListener("abort", () => {
+        this.#waiters = this.#waiters.filter((other) => other !== waiter);
+        resolve({ kind: "gone", reason: "given up" });
+      });
+    });
+  }
+
+  #take(): Slot | null {
+    const client = this.#client;
+    const isServing = this.#state === "ready" || (this.#state === "draining" && this.#restarting === null);
+    if (client === null || !isServing || this.#busy >= this.#spec.slots) return null;
+    this.#busy += 1;
+    const generation = this.#generation;
+    let isHeld = true;
+    const release = (): void => {
+      if (!isHeld) return;
+      isHeld = false;
+      this.#busy -= 1;
+      this.#serve();
+    };
+    return { client, generation, release };
+  }
+
+  #serve(): void {
+    while (this.#waiters.length > 0) {
+      const slot = this.#take();
+      if (slot === null) break;
+      this.#waiters.shift()?.give({ kind: "slot", slot });
+    }
+    if (this.#busy === 0) for (const resolve of this.#onIdle.splice(0)) resolve();
+  }
+
+  // ---- crashes
+
+  /** The worker or the server is dead, seen by a prediction of `generation` or by a health poll. Restarts once however often it is said. */
+  crashed(why: string, generation = this.#generation): void {
+    if (generation !== this.#generation || this.isEnded || this.#stopping !== null) return;
+    if (performance.now() - this.#readySince > CRASH_ROW_MS) this.#crashes = 0;
+    const pause = CRASH_PAUSES_MS[Math.min(this.#crashes, CRASH_PAUSES_MS.length - 1)] ?? 0;
+    this.#crashes += 1;
+    const row = this.#crashes > 1 ? ` (${this.#crashes} times in a row, next start in ${pause} ms)` : "";
+    this.restart(`restarting: ${why}${row}`, pause);
+  }
+
+  #exited(how: number | string | null): void {
+    if (this.#stopping !== null || this.isEnded) return;
+    const wasStarting = this.#state === "boot" && this.#setupStartedAt === 0;
+    if (wasStarting && this.#logs.text().includes("ddress already in use") && this.#portRaces < PORT_RACES_MAX) {
+      this.#portRaces += 1;
+      this.restart("restarting: its port was taken", 0);
+    } else if (wasStarting) {
+      this.#fail(`boot: the server exited (${how ?? "unknown"}): ${this.#logs.lastLine()}`);
+    } else {
+      this.crashed(`its server exited (${how ?? "unknown"})`);
+    }
+  }
+
+  /** Ends the server, all its processes included, and starts a new one in the same instance. */
+  restart(reason: string, pauseMs = 0): void {
+    if (this.isEnded || this.#stopping !== null) return;
+    this.#generation += 1;
+    this.#client?.close();
+    this.#client = null;
+    if (this.#state === "draining") {
+      // Nobody is to come after those that run.
+      void this.stop(reason, 0);
+      return;
+    }
+    this.#setState("boot", reason);
+    this.#restarting = this.#host.driver.stop(this.id, 0).then(() => {
+      this.#restarting = null;
+      if (this.#stopping === null) this.#after(pauseMs, () => this.#startServer());
+    });
+  }
+
+  // ---- end
+
+  /** Takes no new predictions, lets those that hold or await a slot end within `graceMs`, then stops. */
+  drain(reason: string, graceMs: number): Promise<void> {
+    if (this.isEnded || this.#stopping !== null) return this.#stopping ?? Promise.resolve();
+    if (this.#state !== "ready") return this.stop(reason, STOP_GRACE_MS);
+    this.#setState("draining", reason);
+    if (this.#busy === 0) return this.stop(reason, STOP_GRACE_MS);
+    return new Promise((resolve) => {
+      const end = (): void => resolve(this.stop(reason, STOP_GRACE_MS));
+      this.#onIdle.push(end);
+      this.#after(graceMs, end);
+    });
+  }
+
+  /** Ends it now. */
+  stop(reason: string, graceMs = STOP_GRACE_MS): Promise<void> {
+    this.#stopping ??= this.#end("stopped", reason, graceMs);
+    return this.#stopping;
+  }
+
+  #fail(reason: string): void {
+    if (this.#stopping === null && !this.isEnded) this.#stopping = this.#end("failed", reason, 0);
+  }
+
+  async #end(state: "stopped" | "failed", reason: string, graceMs: number): Promise<void> {
+    this.#generation += 1;
+    for (const timer of this.#timers) clearTimeout(timer);
+    await this.#host.driver.stop(this.id, graceMs);
+    this.#host.deleteRecord(this.id);
+    this.#client?.close();
+    this.#client = null;
+    this.#setState(state, reason);
+    for (const waiter of this.#waiters.splice(0)) waiter.give({ kind: "gone", reason });
+    for (const resolve of this.#onIdle.splice(0)) resolve();
+  }
+
+  /** Asks the driver how much memory it uses; shown in the next status. */
+  async sampleMemory(): Promise<number> {
+    const bytes = await this.#host.driver.memoryBytes(this.id);
+    if (bytes !== null) this.#memoryBytes = bytes;
+    return bytes ?? 0;
+  }
+
+  #after(ms: number, act: () => void | Promise<void>): void {
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer);
+      void act();
+    }, ms);
+    this.#timers.add(timer);
+  }
+}
+
+/** Death of the worker is for ever; the model's own failed health check is not. Only the words tell them apart. */
+function isWorkerDead(health: CogHealth): boolean {
+  return health.user_healthcheck_error?.includes("healthcheck channel closed") ?? false;
+}
+
+/** Class and message of the exception that setup raised, out of coglet's one line or of the traceback on stderr. */
+function setupError(health: CogHealth, logs: string): string {
+  const text = health.setup?.logs ?? "";
+  const raised = /Setup failed: (?:setup failed: )?(?<error>.+)/.exec(text)?.groups?.error;
+  if (raised !== undefined) return raised.trim().slice(0, 500);
+  if (text.includes("timed out")) return "timed out";
+  if (text.includes("crashed")) return "the model's process crashed while it loaded";
+  return (text.trim().split("\n").at(-1) || logs.trim().split("\n").at(-1) || "failed without a word").slice(0, 500);
+}
+
+function hasLivingChild(pid: number): boolean {
+  try {
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
+    return children
+      .split(" ")
+      .some((child) => child !== "" && !readFileSync(`/proc/${child}/stat`, "utf8").includes(") Z "));
+  } catch {
+    // Not a local process, or no /proc: the setup time-out remains.
+    return true;
+  }
+}

@@ -1,0 +1,386 @@
+/**
+ * Makes model folders into versions that can be booted, and announces them: `preparing` for all at once, then one by one, the smallest environment first and
+ * trainers last, `ready` or `failed`. A version that was prepared before is ready at once.
+ */
+import { createHash } from "node:crypto";
+import { createReadStream, existsSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { cp, mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { basename, dirname, join, relative } from "node:path";
+import { pipeline } from "node:stream/promises";
+import { fileURLToPath } from "node:url";
+import { execa } from "execa";
+import { z } from "zod";
+import { NAME_PATTERN } from "../schema/ids.ts";
+import type { ModelAnnounce } from "../schema/origin-protocol.ts";
+import { type CogwayYaml, type CogYaml, ModelFault, readCogwayYaml, readCogYaml } from "./cog-yaml.ts";
+import type { EdgeClient } from "./edge-client.ts";
+import { COG_VERSION, type Environments } from "./environments.ts";
+import { type Log, logProgress } from "./log.ts";
+import { type EnvironmentSpec, type PreparedVersion, schemaForCoglet, type VersionStore } from "./prepared-version.ts";
+
+const MAKE_SCHEMA = fileURLToPath(new URL("./python/make_schema.py", import.meta.url));
+/** Importing a predictor may import a framework. */
+const SCHEMA_TIMEOUT_S = 300;
+const MEMORY_DEFAULT_MB = 512;
+/** Unknown sizes are prepared after the small known ones. */
+const ENVIRONMENT_DEFAULT_MB = 500;
+const README_BYTES_MAX = 262_144;
+const ANNOUNCE_RETRY_MS = 500;
+const ANNOUNCE_TRIES = 20;
+const EXCLUDED = [".cog", ".git", "__pycache__", ".venv", "node_modules", ".DS_Store"];
+
+const SchemaFactsSchema = z.object({
+  schema: z.record(z.string(), z.unknown()),
+  concurrency: z.number().int().min(1).nullable(),
+  output_is_file_list: z.boolean(),
+});
+
+export interface ModelFolder {
+  name: string;
+  folder: string;
+  cog: CogYaml;
+  cogway: CogwayYaml;
+}
+
+export type Prepared =
+  | { name: string; kind: "ready"; version: PreparedVersion }
+  | {
+      name: string;
+      kind: "failed";
+      reason: string;
+      /** its author has to change something; a missing GPU is none */
+      isFault: boolean;
+    };
+
+export interface ModelsParts {
+  edge: Pick<EdgeClient, "announceModel">;
+  versions: VersionStore;
+  environments: Environments;
+  hasGpu: boolean;
+  log: Log;
+}
+
+export class Models {
+  readonly #parts: ModelsParts;
+
+  constructor(parts: ModelsParts) {
+    this.#parts = parts;
+  }
+
+  /** Prepares all; one that fails does not keep the others. `signal` stops between models. */
+  async prepareAll(folders: string[], signal: AbortSignal): Promise<Prepared[]> {
+    const results: Prepared[] = [];
+    const models: ModelFolder[] = [];
+    for (const folder of folders) {
+      const read = readFolder(folder);
+      if ("fault" in read) results.push(await this.#fail(read.name, folder, read.fault));
+      else models.push(read);
+    }
+    await Promise.all(models.map((model) => this.#announce(model.name, { ...description(model), state: "preparing" })));
+    for (const model of inOrder(models)) {
+      if (signal.aborted) break;
+      logProgress(this.#parts.log, {
+        step: "model.preparing",
+        model: model.name,
+        done: results.length,
+        total: folders.length,
+      });
+      const result = await this.#prepareOne(model);
+      results.push(result);
+      if (result.kind === "ready") {
+        logProgress(this.#parts.log, {
+          step: "model.ready",
+          model: model.name,
+          done: results.length,
+          total: folders.length,
+        });
+      }
+    }
+    logProgress(this.#parts.log, {
+      step: "models.done",
+      done: results.filter((result) => result.kind === "ready").length,
+      total: folders.length,
+    });
+    return results;
+  }
+
+  async #prepareOne(model: ModelFolder): Promise<Prepared> {
+    if (model.cog.build.gpu && !this.#parts.hasGpu) {
+      return this.#fail(model.name, model.folder, "It needs a GPU, and this host has none.", model, false);
+    }
+    try {
+      const version = await this.#prepare(model);
+      await this.#announce(model.name, {
+        ...description(model),
+        state: "ready",
+        version: {
+          id: version.id,
+          cog_version: COG_VERSION,
+          openapi_schema: version.schema,
+          slots: version.slots,
+          memory_bytes: version.memory_bytes,
+          hardware: "cpu",
+          idempotent: version.idempotent,
+        },
+      });
+      return { name: model.name, kind: "ready", version };
+    } catch (error) {
+      return this.#fail(model.name, model.folder, error instanceof Error ? error.message : String(error), model);
+    }
+  }
+
+  async #fail(name: string, folder: string, reason: string, model?: ModelFolder, isFault = true): Promise<Prepared> {
+    logProgress(this.#parts.log, { step: "model.failed", model: name, detail: reason });
+    const shown = model === undefined ? { visibility: "public" as const } : description(model);
+    // Its path is the operator's; what callers see names only the model.
+    const publicReason = reason.replaceAll(`${folder}/`, "").split("\n")[0] ?? "";
+    if (NAME_PATTERN.test(name))
+      await this.#announce(name, { ...shown, state: "failed", reason: publicReason.slice(0, 500) });
+    return { name, kind: "failed", reason, isFault };
+  }
+
+  /** Throws what its author can read. */
+  async #prepare(model: ModelFolder): Promise<PreparedVersion> {
+    const { versions } = this.#parts;
+    const files = listFiles(model.folder);
+    const id = await digest(model.folder, files);
+    const known = versions.get(id);
+    // Settings of cogway.yaml are part of the content, so a known id has them as they were; only its name may be another.
+    if (known !== null) return known;
+    const source = versions.sourceFolder(id);
+    await copyFiles(model.folder, files, source);
+    const spec = environmentSpec(model, source);
+    const environment = await this.#makeEnvironment(model, spec, source);
+    logProgress(this.#parts.log, { step: "schema", model: model.name });
+    const facts = await makeSchema(model, source, environment);
+    const version: PreparedVersion = {
+      id,
+      name: model.name,
+      environment: spec,
+      ref: refOf(model.cog),
+      slots: model.cog.concurrency.max ?? facts.concurrency ?? 1,
+      memory_bytes: (model.cogway.memory_mb ?? MEMORY_DEFAULT_MB) * 1024 ** 2,
+      idempotent: model.cogway.idempotent ?? false,
+      token_metric: model.cogway.token_metric ?? null,
+      output_is_file_list: facts.output_is_file_list,
+      env: Object.fromEntries(model.cog.environment.map(splitVariable)),
+      schema: facts.schema,
+    };
+    await mkdir(join(source, ".cog"), { recursive: true });
+    await writeFile(join(source, ".cog", "openapi_schema.json"), JSON.stringify(schemaForCoglet(facts.schema)));
+    versions.save(version);
+    return version;
+  }
+
+  async #makeEnvironment(model: ModelFolder, spec: EnvironmentSpec, source: string): Promise<string> {
+    const { log, environments } = this.#parts;
+    const { sdk_version, system_packages = [] } = model.cog.build;
+    if (sdk_version !== undefined && String(sdk_version) !== COG_VERSION) {
+      const detail = `cog.yaml asks for cog ${sdk_version}; this origin runs ${COG_VERSION}.`;
+      logProgress(log, { step: "warning", model: model.name, detail });
+    }
+    if (system_packages.length > 0) {
+      const detail = `System packages are not installed by the process driver; the host must have: ${system_packages.join(", ")}.`;
+      logProgress(log, { step: "warning", model: model.name, detail });
+    }
+    const result = await environments.ensure(spec, source, (detail) =>
+      logProgress(log, { step: "environment", model: model.name, detail }),
+    );
+    if (result.kind === "failed") throw new ModelFault(result.detail);
+    if (result.warning !== undefined) logProgress(log, { step: "warning", model: model.name, detail: result.warning });
+    return result.binDir;
+  }
+
+  /** Tried again for a while: the edge may be starting. */
+  async #announce(name: string, announce: ModelAnnounce): Promise<void> {
+    for (let tries = 1; ; tries++) {
+      const answer = await this.#parts.edge.announceModel(name, announce);
+      if (answer.kind === "ok") return;
+      this.#parts.log.warn({ model: name, state: announce.state, detail: answer.detail }, "a model was not announced");
+      if (answer.kind === "refused" || tries === ANNOUNCE_TRIES) return;
+      await new Promise((resolve) => setTimeout(resolve, ANNOUNCE_RETRY_MS));
+    }
+  }
+}
+
+/** Small environments first, so that the first model runs soon; trainers last. */
+function inOrder(models: ModelFolder[]): ModelFolder[] {
+  const size = (model: ModelFolder): number => model.cogway.environment_mb ?? ENVIRONMENT_DEFAULT_MB;
+  const isTrainer = (model: ModelFolder): number => (model.cog.train === undefined ? 0 : 1);
+  return models.toSorted((a, b) => isTrainer(a) - isTrainer(b) || size(a) - size(b) || a.name.localeCompare(b.name));
+}
+
+/** A folder's name, made fit for an address. */
+function modelName(folder: string): string {
+  return basename(folder)
+    .toLowerCase()
+    .replace(/[^a-z0-9._-]+/g, "-")
+    .replace(/^[^a-z0-9]+|[^a-z0-9]+$/g, "")
+    .slice(0, 64);
+}
+
+function readFolder(folder: string): ModelFolder | { name: string; fault: string } {
+  const name = modelName(folder);
+  try {
+    if (!NAME_PATTERN.test(name)) throw new ModelFault(`${folder}: its name cannot be a model's name.`);
+    if (!existsSync(folder) || !statSync(folder).isDirectory()) throw new ModelFault(`${folder} is not a folder.`);
+    return { name, folder, cog: readCogYaml(folder), cogway: readCogwayYaml(folder) };
+  } catch (error) {
+    return { name, fault: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+function description(model: ModelFolder): Omit<ModelAnnounce, "state"> {
+  const { title, description: text, tags, weights_license, visibility } = model.cogway;
+  const readme = readText(join(model.folder, "README.md"));
+  const example = exampleInput(model.folder);
+  return {
+    visibility: visibility ?? "public",
+    title: title ?? model.name,
+    ...(text === undefined ? {} : { description: text }),
+    ...(tags === undefined ? {} : { tags }),
+    ...(weights_license === undefined ? {} : { weights_license }),
+    ...(readme === null ? {} : { readme: readme.slice(0, README_BYTES_MAX) }),
+    ...(example === null ? {} : { example_input: example }),
+  };
+}
+
+function exampleInput(folder: string): Record<string, unknown> | null {
+  const text = readText(join(folder, "example.json"));
+  if (text === null) return null;
+  try {
+    return z.record(z.string(), z.unknown()).safeParse(JSON.parse(text)).data ?? null;
+  } catch {
+    return null;
+  }
+}
+
+function readText(path: string): string | null {
+  return existsSync(path) ? readFileSync(path, "utf8") : null;
+}
+
+function refOf(cog: CogYaml): string {
+  return cog.run ?? cog.predict ?? "";
+}
+
+function splitVariable(entry: string): [string, string] {
+  const at = entry.indexOf("=");
+  return [entry.slice(0, at), entry.slice(at + 1)];
+}
+
+function environmentSpec(model: ModelFolder, source: string): EnvironmentSpec {
+  const { build } = model.cog;
+  const file = build.python_requirements;
+  const text = file === undefined ? (build.python_packages ?? []).join("\n") : readText(join(source, file));
+  if (text === null) throw new ModelFault(`${model.folder}/cog.yaml: the requirements file ${file} is missing.`);
+  const lines = text
+    .split("\n")
+    .map((line) => line.replace(/(^|\s)#.*/, "").trim())
+    // The runtime is pinned by the origin.
+    .filter((line) => line !== "" && !/^(cog|coglet)\s*([=<>!~[;@]|$)/.test(line));
+  return {
+    python_version: build.python_version ?? null,
+    requirements: lines.join("\n"),
+    run: build.run.map((entry) => (typeof entry === "string" ? entry : entry.command)),
+  };
+}
+
+async function makeSchema(
+  model: ModelFolder,
+  source: string,
+  binDir: string,
+): Promise<z.infer<typeof SchemaFactsSchema>> {
+  const out = join(source, ".cog", "openapi_schema.json");
+  const args = [MAKE_SCHEMA, "--ref", refOf(model.cog), "--out", out, "--timeout", String(SCHEMA_TIMEOUT_S)];
+  const { PATH, HOME, LANG } = process.env;
+  const result = await execa(join(binDir, "python"), args, {
+    cwd: source,
+    extendEnv: false,
+    env: {
+      ...Object.fromEntries(model.cog.environment.map(splitVariable)),
+      ...(HOME === undefined ? {} : { HOME }),
+      ...(LANG === undefined ? {} : { LANG }),
+      PATH: `${binDir}:${PATH ?? ""}`,
+      HF_HUB_OFFLINE: "1",
+    },
+    reject: false,
+    stdin: "ignore",
+    timeout: (SCHEMA_TIMEOUT_S + 10) * 1000,
+    maxBuffer: 16 * 1024 ** 2,
+  });
+  if (result.exitCode !== 0) {
+    throw new ModelFault(
+      result.stderr.trim().split("\n").at(-1) || `${refOf(model.cog)}: its schema could not be made.`,
+    );
+  }
+  return SchemaFactsSchema.parse(JSON.parse(result.stdout.trim().split("\n").at(-1) ?? ""));
+}
+
+/** All files of a model, sorted, relative. Links are followed only to files; .dockerignore is honoured line by line (names, folders, `*`). */
+export function listFiles(folder: string): string[] {
+  const isIgnored = dockerIgnore(readText(join(folder, ".dockerignore")) ?? "");
+  const files: string[] = [];
+  const walk = (dir: string): void => {
+    for (const entry of readdirSync(dir, { withFileTypes: true })) {
+      const path = join(dir, entry.name);
+      const name = relative(folder, path);
+      if (EXCLUDED.includes(entry.name) || isIgnored(name)) continue;
+      if (entry.isDirectory()) walk(path);
+      else if (entry.isFile() || (entry.isSymbolicLink() && existsSync(path) && statSync(path).isFile()))
+        files.push(name);
+    }
+  };
+  walk(folder);
+  return files.sort();
+}
+
+function dockerIgnore(text: string): (name: string) => boolean {
+  const rules = text
+    .split("\n")
+    .map((line) => line.trim())
+    .filter((line) => line !== "" && !line.startsWith("#"))
+    .map((line) => {
+      const isKept = line.startsWith("!");
+      const pattern = line
+        .replace(/^!/, "")
+        .replace(/^\.?\//, "")
+        .replace(/\/+$/, "");
+      const source = pattern
+        .split(/(\*\*\/|\*\*|\*|\?)/)
+        .map((part) => {
+          if (part === "**/") return "(?:.*/)?";
+          if (part === "**") return ".*";
+          if (part === "*") return "[^/]*";
+          if (part === "?") return "[^/]";
+          return part.replace(/[.+^${}()|[\]\\]/g, "\\$&");
+        })
+        .join("");
+      return { isKept, pattern: new RegExp(`^${source}(?:/.*)?$`) };
+    });
+  return (name) => rules.reduce((ignored, rule) => (rule.pattern.test(name) ? !rule.isKept : ignored), false);
+}
+
+/** SHA-256 over sorted paths and contents: each path, its length and its content's digest. */
+async function digest(folder: string, files: string[]): Promise<string> {
+  const whole = createHash("sha256");
+  for (const name of files) {
+    const hash = createHash("sha256");
+    await pipeline(createReadStream(join(folder, name)), hash);
+    whole.update(`${Buffer.byteLength(name)}:${name}:${hash.digest("hex")}\n`);
+  }
+  return whole.digest("hex");
+}
+
+/** Copies into a folder that appears whole or not at all. */
+async function copyFiles(folder: string, files: string[], target: string): Promise<void> {
+  const temporary = `${target}.part`;
+  rmSync(temporary, { recursive: true, force: true });
+  for (const name of files) {
+    const to = join(temporary, name);
+    await mkdir(dirname(to), { recursive: true });
+    await cp(join(folder, name), to, { dereference: true });
+  }
+  await mkdir(temporary, { recursive: true });
+  await rm(target, { recursive: true, force: true });
+  await rename(temporary, target);
+}

@@ -1,0 +1,143 @@
+/**
+ * Files that models made, on disk until the edge has them: those that coglet uploads, and those that it gives as data URIs inside outputs. The folder is
+ * emptied at each start, since attempts that ran before are lost.
+ */
+import { createHash, randomBytes } from "node:crypto";
+import { createWriteStream, mkdirSync, rmSync } from "node:fs";
+import { rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+
+/** One output file. */
+export const OUTPUT_FILE_BYTES_MAX = 5 * 1024 ** 3;
+/** File systems and URLs agree on this many bytes. */
+const NAME_BYTES_MAX = 255;
+const CONTENT_TYPE_MAX = 255;
+
+export interface SpooledFile {
+  path: string;
+  name: string;
+  content_type: string;
+  size_bytes: number;
+  sha256: string;
+}
+
+export class OutputSpool {
+  readonly #root: string;
+
+  constructor(root: string) {
+    rmSync(root, { recursive: true, force: true });
+    mkdirSync(root, { recursive: true, mode: 0o700 });
+    this.#root = root;
+  }
+
+  /** Reads a stream to its end. Not synced to disk: a host that dies ends the attempt anyway. Throws when it is too large or breaks off. */
+  async writeStream(stream: Readable, name: string, contentType: string): Promise<SpooledFile> {
+    const path = this.#newPath();
+    const hash = createHash("sha256");
+    let size = 0;
+    try {
+      await pipeline(
+        stream,
+        async function* (chunks: AsyncIterable<Buffer>) {
+          for await (const chunk of chunks) {
+            size += chunk.length;
+            if (size > OUTPUT_FILE_BYTES_MAX) throw new Error(`larger than ${OUTPUT_FILE_BYTES_MAX} bytes`);
+            hash.update(chunk);
+            yield chunk;
+          }
+        },
+        // `wx`: never follows a link or overwrites a file that someone put there.
+        createWriteStream(path, { flags: "wx", mode: 0o600 }),
+      );
+    } catch (error) {
+      await rm(path, { force: true });
+      throw error;
+    }
+    return this.#describe(path, name, contentType, size, hash.digest("hex"));
+  }
+
+  async writeBytes(bytes: Buffer, name: string, contentType: string): Promise<SpooledFile> {
+    const path = this.#newPath();
+    await writeFile(path, bytes, { flag: "wx", mode: 0o600 });
+    return this.#describe(path, name, contentType, bytes.length, createHash("sha256").update(bytes).digest("hex"));
+  }
+
+  async remove(file: SpooledFile): Promise<void> {
+    await rm(file.path, { force: true });
+  }
+
+  #newPath(): string {
+    return join(this.#root, randomBytes(16).toString("hex"));
+  }
+
+  #describe(path: string, name: string, contentType: string, size_bytes: number, sha256: string): SpooledFile {
+    return { path, name: safeFileName(name), content_type: safeContentType(contentType), size_bytes, sha256 };
+  }
+}
+
+/** A name that is one plain path segment of at most 255 bytes, whatever a model calls its file. The extension is kept where there is room. */
+export function safeFileName(name: string): string {
+  const last = name.replaceAll("\\", "/").split("/").at(-1) ?? "";
+  let clean = last
+    .toWellFormed()
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is to be removed
+    .replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, "")
+    .replace(/["?#%:*<>|]/g, "_")
+    .replace(/^[.\s]+|[.\s]+$/g, "");
+  if (clean === "") clean = "output";
+  const dot = clean.lastIndexOf(".");
+  const extension = dot > 0 && clean.length - dot <= 16 ? clean.slice(dot) : "";
+  let stem = extension === "" ? clean : clean.slice(0, dot);
+  while (Buffer.byteLength(stem + extension) > NAME_BYTES_MAX) stem = [...stem].slice(0, -1).join("");
+  return stem + extension;
+}
+
+function safeContentType(type: string): string {
+  return /^[\w!#$&^.+-]+\/[\w!#$&^.+-]+(;[ -~]*)?$/.test(type) && type.length <= CONTENT_TYPE_MAX
+    ? type
+    : "application/octet-stream";
+}
+
+const EXTENSIONS: Record<string, string> = {
+  "image/png": "png",
+  "image/jpeg": "jpg",
+  "image/webp": "webp",
+  "image/gif": "gif",
+  "image/svg+xml": "svg",
+  "audio/wav": "wav",
+  "audio/x-wav": "wav",
+  "audio/mpeg": "mp3",
+  "audio/ogg": "ogg",
+  "audio/flac": "flac",
+  "video/mp4": "mp4",
+  "video/webm": "webm",
+  "text/plain": "txt",
+  "text/html": "html",
+  "text/csv": "csv",
+  "application/json": "json",
+  "application/pdf": "pdf",
+  "application/zip": "zip",
+};
+
+/** `png` for `image/png`; `bin` for types that we do not know. */
+export function extensionOf(contentType: string): string {
+  return EXTENSIONS[contentType.split(";")[0]?.trim().toLowerCase() ?? ""] ?? "bin";
+}
+
+const DATA_URI = /^data:(?<type>[^;,]{0,255})(?<parameters>(?:;[^;,]{0,255})*?)(?<base64>;base64)?,/i;
+
+/** The bytes of a data URI; null for any other text. */
+export function decodeDataUri(text: string): { content_type: string; bytes: Buffer } | null {
+  const match = DATA_URI.exec(text);
+  if (match === null) return null;
+  const data = text.slice(match[0].length);
+  const content_type = match.groups?.type || "text/plain";
+  if (match.groups?.base64 !== undefined) return { content_type, bytes: Buffer.from(data, "base64") };
+  try {
+    return { content_type, bytes: Buffer.from(decodeURIComponent(data)) };
+  } catch {
+    return null;
+  }
+}

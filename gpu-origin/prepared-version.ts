@@ -1,0 +1,114 @@
+/**
+ * A version that can be booted: what `versions/<id>/version.json` holds. Written once, when environment and schema were made; everything that running it
+ * needs is here, so a version of an earlier start boots without its model folder.
+ *
+ *   versions/<id>/source/                         the model's files, unchanged
+ *   versions/<id>/source/.cog/openapi_schema.json the schema as coglet gets it (marked as streaming)
+ *   versions/<id>/version.json                    written last
+ */
+import { randomBytes } from "node:crypto";
+import { existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { z } from "zod";
+
+export const EnvironmentSpecSchema = z.object({
+  /** as cog.yaml says, such as "3.11"; null takes the host's */
+  python_version: z.string().nullable(),
+  /** text of the requirements file, or the packages, one a line */
+  requirements: z.string(),
+  /** commands of build.run, after the requirements */
+  run: z.array(z.string()),
+});
+export type EnvironmentSpec = z.infer<typeof EnvironmentSpecSchema>;
+
+const PreparedVersionSchema = z.object({
+  id: z.string().regex(/^[0-9a-f]{64}$/),
+  name: z.string(),
+  environment: EnvironmentSpecSchema,
+  /** file.py:Name */
+  ref: z.string(),
+  slots: z.number().int().min(1),
+  memory_bytes: z.number().int().min(0),
+  idempotent: z.boolean(),
+  /** metric that carries live tokens, from cogway.yaml */
+  token_metric: z.string().nullable(),
+  output_is_file_list: z.boolean(),
+  /** `environment` of cog.yaml */
+  env: z.record(z.string(), z.string()),
+  /** the public schema */
+  schema: z.record(z.string(), z.unknown()),
+});
+export type PreparedVersion = z.infer<typeof PreparedVersionSchema>;
+
+export class VersionStore {
+  readonly #root: string;
+
+  constructor(root: string) {
+    this.#root = root;
+  }
+
+  folder(id: string): string {
+    return join(this.#root, id);
+  }
+
+  sourceFolder(id: string): string {
+    return join(this.#root, id, "source");
+  }
+
+  /** Null when it was never prepared, or only half. */
+  get(id: string): PreparedVersion | null {
+    const path = join(this.#root, id, "version.json");
+    if (!/^[0-9a-f]{64}$/.test(id) || !existsSync(path)) return null;
+    const parsed = PreparedVersionSchema.safeParse(JSON.parse(readFileSync(path, "utf8")));
+    return parsed.success ? parsed.data : null;
+  }
+
+  save(version: PreparedVersion): void {
+    const path = join(this.#root, version.id, "version.json");
+    const temporary = `${path}.${randomBytes(4).toString("hex")}`;
+    writeFileSync(temporary, JSON.stringify(version));
+    renameSync(temporary, path);
+  }
+
+  ids(): string[] {
+    return existsSync(this.#root) ? readdirSync(this.#root).filter((name) => /^[0-9a-f]{64}$/.test(name)) : [];
+  }
+}
+
+const ObjectSchema = z.record(z.string(), z.unknown());
+
+function objectAt(value: unknown, ...path: string[]): Record<string, unknown> {
+  let here = ObjectSchema.safeParse(value).data ?? {};
+  for (const name of path) here = ObjectSchema.safeParse(here[name]).data ?? {};
+  return here;
+}
+
+/** Whether each element of the output is an event of its own. */
+export function isIteratorOutput(schema: Record<string, unknown>): boolean {
+  return objectAt(schema, "components", "schemas", "Output")["x-cog-array-type"] === "iterator";
+}
+
+/** Whether the output can hold files. Only of plain text, numbers and truth values it is known that it cannot. */
+export function mayHoldFiles(schema: Record<string, unknown>): boolean {
+  const output = objectAt(schema, "components", "schemas", "Output");
+  const element = output.type === "array" ? objectAt(output, "items") : output;
+  const isPlain = ["string", "integer", "number", "boolean"].includes(String(element.type));
+  return !isPlain || element.format === "uri";
+}
+
+/** Names of inputs that are files, or lists of files. */
+export function fileInputs(schema: Record<string, unknown>): string[] {
+  const properties = objectAt(schema, "components", "schemas", "Input", "properties");
+  return Object.keys(properties).filter((name) => {
+    const property = objectAt(properties, name);
+    return property.format === "uri" || objectAt(property, "items").format === "uri";
+  });
+}
+
+/** The schema as coglet gets it: marked as streaming, which opens server-sent events for every model. The public one stays as it is. */
+export function schemaForCoglet(schema: Record<string, unknown>): Record<string, unknown> {
+  const paths = objectAt(schema, "paths");
+  const predictions = objectAt(paths, "/predictions");
+  const post = { ...objectAt(predictions, "post"), "x-cog-streaming": true };
+  return { ...schema, paths: { ...paths, "/predictions": { ...predictions, post } } };
+}

@@ -1,0 +1,220 @@
+/**
+ * An edge for tests of the origin: it verifies signatures, stores events by (attempt, i) as the real one does, keeps output files, and can be told to be
+ * away, slow, forgetful or to fence. Its `call` speaks to the origin as the edge does.
+ */
+import { createHash, randomBytes } from "node:crypto";
+import {
+  createServer,
+  request as httpRequest,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from "node:http";
+import { setTimeout as wait } from "node:timers/promises";
+import {
+  type AttemptAck,
+  type AttemptEvent,
+  type EventBatch,
+  EventBatchSchema,
+  HeartbeatSchema,
+  type InstanceStatus,
+  type ModelAnnounce,
+  ModelAnnounceSchema,
+  RegisterSchema,
+} from "../../schema/origin-protocol.ts";
+import { type SigningKey, signRequest, verifyRequest } from "../../schema/request-signature.ts";
+
+export const JOIN_TOKEN = "join-token-of-tests";
+
+export interface StoredFile {
+  path: string;
+  content_type: string;
+  bytes: Buffer;
+}
+
+export class FakeEdge {
+  readonly key: SigningKey = { key_id: "testkey", secret: randomBytes(32).toString("base64") };
+  readonly events = new Map<string, AttemptEvent[]>();
+  readonly statuses: InstanceStatus[] = [];
+  readonly announces = new Map<string, ModelAnnounce[]>();
+  readonly files: StoredFile[] = [];
+  readonly inputs = new Map<string, unknown>();
+  readonly batches: EventBatch[] = [];
+  readonly registrations: { incarnation: string; joined: boolean }[] = [];
+  heartbeats = 0;
+  /** answers 503 to event batches and uploads, while true */
+  isAway = false;
+  /** stores batches, then loses the next answers */
+  loseAnswers = 0;
+  ackDelayMs = 0;
+  /** what to acknowledge instead of `stored` */
+  outcomeOf: (key: string) => AttemptAck["outcome"] = () => "stored";
+  knowsIncarnation = true;
+  originUrl = "";
+  #server: Server;
+  #origin: { url: string } = { url: "" };
+  #changed: (() => void)[] = [];
+  port = 0;
+
+  constructor() {
+    this.#server = createServer((request, response) => {
+      void this.#handle(request, response).catch((error: unknown) => {
+        response.writeHead(500).end(JSON.stringify({ detail: String(error) }));
+      });
+    });
+  }
+
+  async listen(port = 0): Promise<void> {
+    await new Promise<void>((resolve) => this.#server.listen(port, "127.0.0.1", resolve));
+    const address = this.#server.address();
+    this.port = typeof address === "object" && address !== null ? address.port : 0;
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.port}`;
+  }
+
+  async close(): Promise<void> {
+    this.#server.closeAllConnections();
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+
+  eventsOf(id: string, attempt = 1): AttemptEvent[] {
+    return this.events.get(`${id}/${attempt}`) ?? [];
+  }
+
+  /** Waits until `read` gives something; fails after `timeoutMs` with `what`. */
+  async until<T>(read: () => T | null | undefined | false, what: string, timeoutMs = 20_000): Promise<T> {
+    const end = Date.now() + timeoutMs;
+    for (;;) {
+      const value = read();
+      if (value !== null && value !== undefined && value !== false) return value;
+      if (Date.now() > end) throw new Error(`waited ${timeoutMs} ms in vain for ${what}`);
+      await Promise.race([wait(20), new Promise<void>((resolve) => this.#changed.push(resolve))]);
+    }
+  }
+
+  async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const chunks: Buffer[] = [];
+    for await (const chunk of request) chunks.push(chunk);
+    const body = Buffer.concat(chunks);
+    const path = request.url ?? "";
+    const answer = (status: number, value: unknown): void => {
+      response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(value));
+      for (const resolve of this.#changed.splice(0)) resolve();
+    };
+    const isJoin = path === "/origin/v1/register" && request.headers["cogway-signature"] === undefined;
+    const verified = isJoin
+      ? { ok: true as const }
+      : verifyRequest(
+          {
+            method: request.method ?? "",
+            path,
+            header: (name) => request.headers[name]?.toString(),
+            body,
+          },
+          (keyId) => (keyId === this.key.key_id ? this.key.secret : null),
+          Date.now(),
+        );
+    if (!verified.ok && path.startsWith("/origin/")) return answer(401, { detail: verified.reason });
+    const json = (): unknown => JSON.parse(body.toString("utf8"));
+    switch (`${request.method} ${path.split("/").slice(0, 4).join("/")}`) {
+      case "POST /origin/v1/register":
+        return answer(...this.#register(json(), isJoin));
+      case "POST /origin/v1/heartbeat":
+        HeartbeatSchema.parse(json());
+        this.heartbeats += 1;
+        return answer(200, { known: this.knowsIncarnation, unowned: [] });
+      case "POST /origin/v1/events":
+        return this.#events(EventBatchSchema.parse(json()), response, answer);
+      case "PUT /origin/v1/models": {
+        const name = path.split("/")[4] ?? "";
+        this.announces.set(name, [...(this.announces.get(name) ?? []), ModelAnnounceSchema.parse(json())]);
+        return answer(200, {});
+      }
+      case "PUT /origin/v1/outputs":
+        return this.#output(path, request, body, answer);
+      case "GET /origin/v1/inputs":
+        return answer(200, this.inputs.get(path));
+      default:
+        return this.inputs.has(path)
+          ? void response.writeHead(200, { "content-type": "text/plain" }).end(String(this.inputs.get(path)))
+          : answer(404, { detail: "no such address" });
+    }
+  }
+
+  #register(value: unknown, isJoin: boolean): [number, unknown] {
+    const register = RegisterSchema.parse(value);
+    if (isJoin && register.join_token !== JOIN_TOKEN) return [401, { detail: "wrong join token" }];
+    this.registrations.push({ incarnation: register.incarnation, joined: isJoin });
+    this.#origin = { url: register.url };
+    return [200, { origin_id: "origin-of-tests", ...(isJoin ? { key: this.key } : {}) }];
+  }
+
+  async #events(
+    batch: EventBatch,
+    response: ServerResponse,
+    answer: (status: number, value: unknown) => void,
+  ): Promise<void> {
+    if (this.isAway) return answer(503, { detail: "away" });
+    this.batches.push(batch);
+    this.statuses.push(...batch.instances);
+    const acks = batch.attempts.map(({ prediction_id, attempt, events }): AttemptAck => {
+      const key = `${prediction_id}/${attempt}`;
+      const outcome = this.outcomeOf(key);
+      const stored = this.events.get(key) ?? [];
+      if (outcome === "stored") for (const event of events) if (event.i === stored.length) stored.push(event);
+      this.events.set(key, stored);
+      return { prediction_id, attempt, through_i: stored.length - 1, outcome };
+    });
+    if (this.loseAnswers > 0) {
+      this.loseAnswers -= 1;
+      response.destroy();
+      return;
+    }
+    if (this.ackDelayMs > 0) await wait(this.ackDelayMs);
+    answer(200, { acks });
+  }
+
+  #output(
+    path: string,
+    request: IncomingMessage,
+    bytes: Buffer,
+    answer: (status: number, value: unknown) => void,
+  ): void {
+    if (this.isAway) {
+      answer(503, { detail: "away" });
+      return;
+    }
+    const [n, name] = path.split("/").slice(-2);
+    const content_type = request.headers["content-type"] ?? "";
+    this.files.push({ path, content_type, bytes });
+    const sha256 = createHash("sha256").update(bytes).digest("hex");
+    const file = { n: Number(n), name: decodeURIComponent(name ?? ""), content_type, size_bytes: bytes.length, sha256 };
+    answer(201, { $cogway_file: file });
+  }
+
+  /** One signed call of the edge to the origin. */
+  call(
+    method: string,
+    path: string,
+    value?: unknown,
+    headers: Record<string, string> = {},
+  ): Promise<{ status: number; body: unknown }> {
+    const body = value === undefined ? "" : JSON.stringify(value);
+    const signed = signRequest(this.key, { method, path, body }, Date.now());
+    return new Promise((resolve, reject) => {
+      const request = httpRequest(this.#origin.url + path, {
+        method,
+        headers: { ...signed, ...(body === "" ? {} : { "content-type": "application/json" }), ...headers },
+      });
+      request.on("error", reject);
+      request.on("response", async (response) => {
+        let text = "";
+        for await (const chunk of response) text += String(chunk);
+        resolve({ status: response.statusCode ?? 0, body: JSON.parse(text) });
+      });
+      request.end(body);
+    });
+  }
+}

@@ -1,0 +1,24 @@
+import asyncio
+
+from cog import BaseRunner, concurrent, current_scope
+
+
+class Runner(BaseRunner):
+    """Asynchronous, several at once: tokens go live by a metric, since coglet holds back the output of async generators."""
+
+    @concurrent(max=4)
+    async def run(self, name: str = "a", count: int = 5, pause_s: float = 0.05, stubborn: bool = False) -> str:
+        scope = current_scope()
+        scope.record_metric("words", 0)
+        text = ""
+        for i in range(count):
+            token = f"{name}{i} "
+            scope.record_metric("token", token, mode="replace")
+            text += token
+            try:
+                await asyncio.sleep(pause_s)
+            except asyncio.CancelledError:
+                if not stubborn:
+                    raise
+        scope.record_metric("words", count)
+        return text
