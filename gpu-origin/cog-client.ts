@@ -24,7 +24,7 @@ export type CogEvent =
 const ResultSchema = z.object({
   status: z.enum(["succeeded", "failed", "canceled"]),
   error: z.string().optional(),
-  output: z.unknown(),
+  output: z.unknown().optional(),
   metrics: z.record(z.string(), z.unknown()).default({}),
 });
 export type CogResult = z.infer<typeof ResultSchema>;
@@ -58,7 +58,11 @@ const OutputSchema = z.object({ chunk: z.unknown() });
 
 export class CogClient {
   readonly #port: number;
-  readonly #agent = new http.Agent({ keepAlive: true });
+  /**
+   * A new connection for each prediction costs 0.1 ms. On a kept one the first event comes 40 ms late: coglet writes small pieces without TCP_NODELAY,
+   * and Linux delays acknowledgements on connections that are no longer new (measured: 43.7 against 0.4 ms).
+   */
+  readonly #agent = new http.Agent({ keepAlive: false });
 
   constructor(port: number) {
     this.#port = port;
@@ -156,7 +160,15 @@ function readEvents(
     },
   });
   response.setEncoding("utf8");
-  response.on("data", (chunk: string) => parser.feed(chunk));
+  response.on("data", (chunk: string) => {
+    try {
+      parser.feed(chunk);
+    } catch (error) {
+      // An event that is not of this contract ends this one prediction, not the origin.
+      response.destroy();
+      resolve({ kind: "broken", detail: error instanceof Error ? error.message : String(error) });
+    }
+  });
   response.on("end", () => resolve({ kind: "ended" }));
 }
 

@@ -23,6 +23,7 @@ const WORKERLESS_MS = 6_000;
 const LISTEN_TIMEOUT_MS = 60_000;
 /** An idle coglet ends in 0.3 s. */
 const STOP_GRACE_MS = 2_000;
+const LAST_WORDS_MS = 250;
 /** Pauses before the next start after so many crashes in a row; the first restart is at once. A run of this length without a crash ends the row. */
 const CRASH_PAUSES_MS = [0, 500, 1_000, 2_000, 5_000, 10_000, 30_000];
 const CRASH_ROW_MS = 60_000;
@@ -343,12 +344,14 @@ export class Instance {
   }
 
   #fail(reason: string): void {
-    if (this.#stopping === null && !this.isEnded) this.#stopping = this.#end("failed", reason, 0);
+    if (this.#stopping === null && !this.isEnded) this.#stopping = this.#end("failed", reason, STOP_GRACE_MS);
   }
 
   async #end(state: "stopped" | "failed", reason: string, graceMs: number): Promise<void> {
     this.#generation += 1;
     for (const timer of this.#timers) clearTimeout(timer);
+    // What a failed setup printed passes through two processes and may come after the health check that told of it.
+    if (state === "failed") await new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MS));
     await this.#host.driver.stop(this.id, graceMs);
     this.#host.deleteRecord(this.id);
     this.#client?.close();

@@ -112,6 +112,13 @@ export class TestOrigin {
     return instance_id;
   }
 
+  /** Ends the instances of a test, so that the next one has the host to itself. */
+  async releaseInstances(): Promise<void> {
+    const live = this.origin.supervisor.statuses().filter(({ state }) => state !== "stopped" && state !== "failed");
+    for (const { instance_id } of live) this.origin.supervisor.drain(instance_id, "the test ended", 0);
+    for (const { instance_id } of live) await this.untilState(instance_id, ["stopped", "failed"]);
+  }
+
   async untilState(instanceId: string, states: InstanceStatus["state"][], sinceIndex = 0): Promise<InstanceStatus> {
     return this.edge.until(
       () =>
