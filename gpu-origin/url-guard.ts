@@ -38,7 +38,7 @@ const DENIED_IPV6 = ["2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/
 );
 
 /** Names that mean this network, whatever they resolve to. */
-const LOCAL_NAME = /(^|\.)(localhost|local|internal|intranet|lan|home|corp|private|home\.arpa)$/;
+const LOCAL_NAME = /(^|\.)(localhost|localdomain|local|internal|intranet|lan|home|corp|private|home\.arpa)$/;
 
 export interface UrlPolicy {
   /** CIDR ranges of private addresses that are allowed, there over http and on any port */
@@ -67,6 +67,8 @@ export function isAddressAllowed(address: string, allowCidrs: string[]): { ok: b
 /** Checks a URL by its text and by every address of its host; gives the address to connect to. */
 export async function checkUrl(text: string, policy: UrlPolicy): Promise<UrlCheck> {
   if (text.length > URL_LENGTH_MAX) return refuse("it is too long");
+  // Parsers disagree on what a backslash means, and so on which host is named.
+  if (text.includes("\\")) return refuse("it holds a backslash");
   const url = URL.parse(text);
   if (url === null) return refuse("it is not a URL");
   if (url.protocol !== "http:" && url.protocol !== "https:") return refuse("only http and https are fetched");
@@ -80,7 +82,10 @@ export async function checkUrl(text: string, policy: UrlPolicy): Promise<UrlChec
   const checks = addresses.map((address) => isAddressAllowed(address, policy.allowCidrs));
   if (!checks.every((check) => check.ok)) return refuse("its host is not a public address");
   if (checks.every((check) => check.byOperator)) return { ok: true, url, address: first };
-  if (LOCAL_NAME.test(host.replace(/\.$/, ""))) return refuse("its host is a local name");
+  const name = host.replace(/\.$/, "");
+  // A name of one label is looked up in the host's own domain.
+  if (LOCAL_NAME.test(name) || (!ipaddr.isValid(host) && !name.includes(".")))
+    return refuse("its host is a local name");
   // The URL parser leaves the scheme's own port out.
   if (url.port !== "" && url.port !== "80" && url.port !== "443") return refuse("only ports 80 and 443 are fetched");
   return { ok: true, url, address: first };

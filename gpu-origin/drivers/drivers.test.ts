@@ -1,0 +1,70 @@
+import { mkdirSync, readFileSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { newId } from "../../schema/ids.ts";
+import type { InstanceStatus } from "../../schema/origin-protocol.ts";
+import { Environments } from "../environments.ts";
+import { Instance } from "../instance.ts";
+import { createLog } from "../log.ts";
+import { TEST_CACHE, temporaryFolder, testModel } from "../testing/harness.ts";
+import { describeDriverContract } from "./driver-contract.ts";
+import { ProcessDriver } from "./process.ts";
+import { FakeDriver } from "./testing/fake.ts";
+
+describe("the fake driver", () => {
+  const host = new Set<string>();
+  describeDriverContract({ createDriver: () => new FakeDriver(host), place: () => ({ cwd: "/", binDir: "/bin" }) });
+});
+
+describe("the process driver", () => {
+  const folder = temporaryFolder();
+  let binDir = "";
+  beforeAll(async () => {
+    const spec = { python_version: null, requirements: "", run: [] };
+    const made = await new Environments(TEST_CACHE, process.env).ensure(spec, folder.path);
+    if (made.kind === "failed") throw new Error(made.detail);
+    binDir = made.binDir;
+  }, 240_000);
+  afterAll(() => folder.remove());
+  const createDriver = (): ProcessDriver => new ProcessDriver(join(folder.path, "tmp"), process.env);
+
+  describeDriverContract({ createDriver, place: () => ({ cwd: testModel("noop"), binDir }) });
+
+  it("trap 5: an environment whose python lacks coglet is found by time, not waited for", async () => {
+    // The server runs on a python that has coglet; the bare word `python`, as which it starts its worker, is one that has not.
+    const bare = join(folder.path, "bare");
+    mkdirSync(bare);
+    symlinkSync(
+      readFileSync(join(binDir, "..", "pyvenv.cfg"), "utf8").match(/^home = (.*)$/m)?.[1] + "/python3",
+      join(bare, "python"),
+    );
+    const statuses: InstanceStatus[] = [];
+    const driver = createDriver();
+    const started = { start: driver.start.bind(driver) };
+    const instance = new Instance(
+      {
+        protocol: 1,
+        instance_id: newId(16),
+        deployment_key: "d",
+        version_id: "v",
+        slots: 1,
+        memory_bytes: 0,
+        setup_timeout_ms: 60_000,
+        cwd: testModel("noop"),
+        binDir: bare,
+        env: { COG_PREDICT_TYPE_STUB: "predict.py:Runner", PYTHONPATH: "" },
+        args: [],
+      },
+      {
+        driver: Object.assign(driver, started),
+        log: createLog("silent"),
+        onStatus: (status) => statuses.push(status),
+        saveRecord: () => {},
+        deleteRecord: () => {},
+      },
+    );
+    instance.start();
+    await expect.poll(() => statuses.at(-1)?.state, { timeout: 15_000 }).toBe("failed");
+    expect(statuses.at(-1)?.reason).toContain("boot:");
+  });
+});
