@@ -61,13 +61,15 @@ export class TestOrigin {
   readonly edge: FakeEdge;
   readonly origin: Origin;
   readonly dataDir: string;
+  readonly url: string;
   readonly #remove: () => void;
   #versions = new Map<string, { id: string; slots: number }>();
 
-  private constructor(edge: FakeEdge, origin: Origin, dataDir: string, remove: () => void) {
+  private constructor(edge: FakeEdge, origin: Origin, config: OriginConfig, remove: () => void) {
     this.edge = edge;
     this.origin = origin;
-    this.dataDir = dataDir;
+    this.dataDir = config.dataDir;
+    this.url = config.url;
     this.#remove = remove;
   }
 
@@ -78,7 +80,7 @@ export class TestOrigin {
     const config = testConfig({ dataDir: path, edgeUrl: edge.url, models, ...options });
     const { PATH, HOME } = process.env;
     const origin = new Origin(config, { PATH, HOME }, createLog(config.logLevel));
-    const started = new TestOrigin(edge, origin, path, remove);
+    const started = new TestOrigin(edge, origin, config, remove);
     await origin.listen();
     await origin.join();
     for (const result of await origin.prepareModels()) {

@@ -19,7 +19,7 @@ export class FakeDriver implements Driver {
     if (spec.binDir.includes("missing")) return { kind: "failed", reason: "spawn", detail: "there is no such program" };
     const { instance_id, version_id, deployment_key } = spec;
     const pid = this.#nextPid++;
-    const record = { instance_id, version_id, deployment_key, pid, start_ticks: String(pid), port: 1 };
+    const record = { instance_id, version_id, deployment_key, pid, start_ticks: `ticks-${pid}`, port: 1 };
     this.#running.set(instance_id, { record, spec });
     this.#host.add(`${pid} ${record.start_ticks}`);
     spec.onLine("started");

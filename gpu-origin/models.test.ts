@@ -1,0 +1,117 @@
+import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { ModelAnnounce } from "../schema/origin-protocol.ts";
+import { Environments } from "./environments.ts";
+import { createLog } from "./log.ts";
+import { listFiles, Models } from "./models.ts";
+import { VersionStore } from "./prepared-version.ts";
+import { TEST_CACHE, temporaryFolder } from "./testing/harness.ts";
+
+const PREDICTOR =
+  "from cog import BaseRunner\n\nclass Runner(BaseRunner):\n    def run(self, text: str) -> str:\n        return text\n";
+
+describe("preparing models", () => {
+  let folder: ReturnType<typeof temporaryFolder>;
+  let announced: [string, ModelAnnounce][];
+  let models: Models;
+  let versions: VersionStore;
+  beforeEach(() => {
+    folder = temporaryFolder();
+    announced = [];
+    versions = new VersionStore(join(folder.path, "versions"));
+    models = new Models({
+      edge: {
+        announceModel: async (name, announce) => {
+          announced.push([name, announce]);
+          return { kind: "ok", value: {} };
+        },
+      },
+      versions,
+      environments: new Environments(TEST_CACHE, process.env),
+      hasGpu: false,
+      log: createLog("silent"),
+    });
+  });
+  afterEach(() => folder.remove());
+
+  const aModel = (name: string, files: Record<string, string> = {}): string => {
+    const dir = join(folder.path, "models", name);
+    const all = { "cog.yaml": 'run: "predict.py:Runner"\n', "predict.py": PREDICTOR, ...files };
+    for (const [path, text] of Object.entries(all)) {
+      mkdirSync(dirname(join(dir, path)), { recursive: true });
+      writeFileSync(join(dir, path), text);
+    }
+    return dir;
+  };
+  const prepare = (...folders: string[]) => models.prepareAll(folders, new AbortController().signal);
+
+  it("announces all as preparing first, then each as ready, the smallest environment first and trainers last", async () => {
+    const big = aModel("big", { "cogway.yaml": "environment_mb: 900\n" });
+    const trainer = aModel("trainer", {
+      "cogway.yaml": "environment_mb: 1\n",
+      "cog.yaml": 'run: "predict.py:Runner"\ntrain: "train.py:train"\n',
+    });
+    const small = aModel("small", {
+      "cogway.yaml": "environment_mb: 2\ntitle: Small\n",
+      "example.json": '{"text": "hi"}',
+    });
+    const results = await prepare(big, trainer, small);
+    expect(results.map((result) => [result.name, result.kind])).toEqual([
+      ["small", "ready"],
+      ["big", "ready"],
+      ["trainer", "ready"],
+    ]);
+    expect(announced.slice(0, 3).every(([, announce]) => announce.state === "preparing")).toBe(true);
+    expect(announced[3]).toMatchObject([
+      "small",
+      { title: "Small", example_input: { text: "hi" }, version: { slots: 1, hardware: "cpu" } },
+    ]);
+  });
+
+  it("names a version by its content alone: equal folders are equal, one changed byte is another", async () => {
+    const [a, b] = await prepare(aModel("a"), aModel("b"));
+    if (a?.kind !== "ready" || b?.kind !== "ready") throw new Error("not prepared");
+    expect(a.version.id).toBe(b.version.id);
+    const [changed] = await prepare(aModel("a", { "predict.py": `${PREDICTOR}\n` }));
+    expect(changed).toMatchObject({ kind: "ready" });
+    expect(versions.ids()).toHaveLength(2);
+    expect(versions.get(a.version.id)?.schema).toEqual(a.version.schema);
+  });
+
+  it("leaves out caches, ignored files and links that lead nowhere", () => {
+    const dir = aModel("a", {
+      ".dockerignore": "# notes\n*.tmp\ndata/\n!data/keep.txt\n",
+      "__pycache__/x.pyc": "",
+      ".cog/openapi_schema.json": "",
+      "x.tmp": "",
+      "data/drop.txt": "",
+      "data/keep.txt": "",
+      "sub/y.py": "",
+    });
+    symlinkSync("/nowhere/at/all", join(dir, "broken"));
+    expect(listFiles(dir)).toEqual([".dockerignore", "cog.yaml", "predict.py", "sub/y.py"]);
+  });
+
+  it("keeps a model that needs a GPU listed without a version, and that is no fault", async () => {
+    const [result] = await prepare(aModel("gpu", { "cog.yaml": 'build:\n  gpu: true\nrun: "predict.py:Runner"\n' }));
+    expect(result).toMatchObject({ kind: "failed", isFault: false });
+    expect(announced.at(-1)).toMatchObject([
+      "gpu",
+      { state: "failed", reason: "It needs a GPU, and this host has none." },
+    ]);
+  });
+
+  it.each([
+    ["not YAML", "build: [\n", /cog\.yaml line \d+: /],
+    ["no reference", "build: {}\n", /run is missing/],
+    ["a wrong reference", "run: predict\n", /cog\.yaml line 1: run: must be/],
+    ["a refused variable", 'run: "predict.py:Runner"\nenvironment: ["LD_PRELOAD=x"]\n', /must not set LD_PRELOAD/],
+    ["missing requirements", 'run: "predict.py:Runner"\nbuild:\n  python_requirements: r.txt\n', /r\.txt is missing/],
+    ["a missing predictor", 'run: "predict.py:Nobody"\n', /Nobody/],
+  ])("says in one line what is wrong with %s", async (_what, text, reason) => {
+    const [result] = await prepare(aModel("broken", { "cog.yaml": text }));
+    expect(result).toMatchObject({ kind: "failed", isFault: true, reason: expect.stringMatching(reason) });
+    expect(announced.at(-1)?.[1].reason).not.toContain(folder.path);
+  });
+}, 120_000);
