@@ -10,7 +10,7 @@ import { execa } from "execa";
 import type { EnvironmentSpec } from "./prepared-version.ts";
 
 /** The runtime that this origin is written against; installed into every environment, whatever cog.yaml asks for. */
-export const COG_PINS = ["cog==0.23.1", "coglet==0.23.1"];
+const COG_PINS = ["cog==0.23.1", "coglet==0.23.1"];
 export const COG_VERSION = "0.23.1";
 /** Some environments hold gigabytes of packages. */
 const INSTALL_TIMEOUT_MS = 45 * 60_000;

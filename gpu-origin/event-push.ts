@@ -21,7 +21,7 @@ const RETRY_MAX_MS = 5_000;
  * An attempt's `started` waits this long for company. A short prediction then ends in its first batch, and its end does not wait for the
  * acknowledgement of a batch that said nothing but `started`.
  */
-export const STARTED_LINGER_MS = 5;
+const STARTED_LINGER_MS = 5;
 /** An attempt that the edge asked to send again waits this long; others go on. */
 const HOLD_MS = 250;
 

@@ -13,7 +13,7 @@ import { createBrotliDecompress, createGunzip, createInflate } from "node:zlib";
 import { checkUrl, type UrlPolicy } from "./url-guard.ts";
 
 /** One input file, as sent and as decompressed. */
-export const INPUT_FILE_BYTES_MAX = 1024 ** 3;
+const INPUT_FILE_BYTES_MAX = 1024 ** 3;
 /** From the first byte asked for to the last one stored. */
 export const INPUT_FETCH_TIMEOUT_MS = 300_000;
 const CONNECT_TIMEOUT_MS = 15_000;

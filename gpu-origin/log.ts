@@ -8,7 +8,7 @@
  */
 import pino from "pino";
 
-export type ProgressStep =
+type ProgressStep =
   /** the edge knows this origin (`detail`: its id) */
   | "registered"
   /** a Python environment is being made; `detail`: what the installer does now */

@@ -264,12 +264,12 @@ describe("a prediction on real coglet", () => {
 
   it("keeps a mebibyte of a flood of log lines, says what it cut, and keeps the last lines", async () => {
     const instance = await origin.boot("flood");
-    const { logs, status, error } = await origin.predict("flood", instance, { lines: 20_000 });
+    const { logs, status, error } = await origin.predict("flood", instance, { lines: 40_000 });
     expect({ status, error }).toEqual({ status: "succeeded", error: undefined });
     expect(logs.length).toBeLessThan(PREDICTION_LOG_MAX + LOG_TAIL_MAX);
     expect(logs.match(/\[cogway\]/g)).toHaveLength(2);
     expect(logs).toContain("line 0 ");
-    expect(logs.trimEnd().split("\n").at(-1)).toContain("line 19999 ");
+    expect(logs.trimEnd().split("\n").at(-1)).toContain("line 39999 ");
   });
 
   it("fails a setup with its class and words, and the traceback in the instance's logs", async () => {

@@ -11,7 +11,7 @@ import { existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from
 import { join } from "node:path";
 import { z } from "zod";
 
-export const EnvironmentSpecSchema = z.object({
+const EnvironmentSpecSchema = z.object({
   /** as cog.yaml says, such as "3.11"; null takes the host's */
   python_version: z.string().nullable(),
   /** text of the requirements file, or the packages, one a line */

@@ -84,7 +84,7 @@ export class Registration {
   }
 
   #message(originId: string | null): Register {
-    const { config } = { config: this.#config };
+    const config = this.#config;
     return {
       protocol: ORIGIN_PROTOCOL_VERSION,
       ...(originId === null ? {} : { origin_id: originId }),

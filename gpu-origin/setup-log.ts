@@ -4,12 +4,16 @@
  */
 import { z } from "zod";
 
-export const SETUP_LOG_BYTES_MAX = 16_384;
+const SETUP_LOG_BYTES_MAX = 16_384;
 
 const LineSchema = z.object({
   target: z.string(),
   level: z.string().default(""),
-  fields: z.object({ message: z.string().default(""), prediction_id: z.string().optional() }),
+  fields: z.object({
+    message: z.string().default(""),
+    error: z.string().optional(),
+    prediction_id: z.string().optional(),
+  }),
 });
 
 export class SetupLog {
@@ -37,13 +41,16 @@ export class SetupLog {
 /** Null for lines that belong to one prediction: they are its caller's alone. */
 function lineText(line: string): string | null {
   if (!line.startsWith("{")) return line;
+  // The most frequent ones are known without parsing.
+  if (line.includes('"target":"coglet::prediction"')) return null;
   try {
     const parsed = LineSchema.safeParse(JSON.parse(line));
     if (!parsed.success) return line;
     const { target, level, fields } = parsed.data;
     if (target === "coglet::prediction" || fields.prediction_id !== undefined) return null;
     const isUser = target === "coglet::setup" || target === "coglet::user";
-    return isUser ? fields.message : `[${target}] ${level} ${fields.message}`;
+    if (isUser) return fields.message;
+    return `[${target}] ${level} ${fields.message}${fields.error === undefined ? "" : `: ${fields.error}`}`;
   } catch {
     return line;
   }

@@ -50,7 +50,7 @@ export interface UrlPolicy {
 export type UrlCheck = { ok: true; url: URL; address: string } | { ok: false; reason: string };
 
 /** True for public addresses and those in the operator's list. IPv4 addresses inside IPv6 (`::ffff:a.b.c.d`) are judged as what they lead to. */
-export function isAddressAllowed(address: string, allowCidrs: string[]): { ok: boolean; byOperator: boolean } {
+function isAddressAllowed(address: string, allowCidrs: string[]): { ok: boolean; byOperator: boolean } {
   if (!ipaddr.isValid(address)) return { ok: false, byOperator: false };
   const parsed = ipaddr.process(address);
   const byOperator = allowCidrs.some((cidr) => {

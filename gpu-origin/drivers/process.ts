@@ -99,10 +99,13 @@ export class ProcessDriver implements Driver {
 
   async adopt(record: InstanceRecord): Promise<{ kind: "adopted" } | { kind: "gone" }> {
     const tmpDir = join(this.#tmpRoot, record.instance_id);
-    // The server may be dead while its worker lives on in the group. A group keeps its number while it has members, so no other process can have
-    // been given it; but a server's number that is taken by a younger process means that the group had ended.
+    // The server may be dead while its worker lives on in the group: then the worker's environment tells whose it is. A server's number that was
+    // given to a younger process means that the group had ended.
     const ticks = startTicks(record.pid);
-    const isOurs = ticks === null ? groupMembers(record.pid).length > 0 : ticks === record.start_ticks;
+    const isOurs =
+      ticks === null
+        ? groupMembers(record.pid).some((pid) => environmentOf(pid).includes(`TMPDIR=${tmpDir}\0`))
+        : ticks === record.start_ticks;
     if (!isOurs) {
       rmSync(tmpDir, { recursive: true, force: true });
       return { kind: "gone" };
@@ -165,8 +168,18 @@ function statOf(pid: number): string[] | null {
   }
 }
 
+/** Null for a process that is gone or only waits for its parent. */
 function startTicks(pid: number): string | null {
-  return statOf(pid)?.[19] ?? null;
+  const stat = statOf(pid);
+  return stat === null || stat[0] === "Z" ? null : (stat[19] ?? null);
+}
+
+function environmentOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/environ`, "utf8");
+  } catch {
+    return "";
+  }
 }
 
 /** Living processes of a group; those that ended and wait for their parent do not count. */

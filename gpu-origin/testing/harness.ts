@@ -32,7 +32,7 @@ export function testPort(): number {
 }
 let portCount = 0;
 
-export function testConfig(options: {
+function testConfig(options: {
   dataDir: string;
   edgeUrl: string;
   models?: string[];
