@@ -277,16 +277,18 @@ export class PredictionRunner {
     if (output === undefined || output === null) return;
     if (this.#liveTokens.length > 0) {
       const isRepeat = Array.isArray(output) && JSON.stringify(output) === JSON.stringify(this.#liveTokens);
-      if (!isRepeat && result.status === "succeeded") this.#output("set", output, true);
+      if (!isRepeat && result.status === "succeeded") this.#output("set", output, { isSilent: true });
       return;
     }
     if (!this.#isIterator) this.#output("set", output);
   }
 
-  #output(mode: "append" | "set", value: unknown, silent = false): void {
-    const tail = silent ? { silent: true } : {};
+  /** A whole output comes with the end, so it waits for its `finished` and goes in the same batch. */
+  #output(mode: "append" | "set", value: unknown, { isSilent = false } = {}): void {
+    const append = (shown: unknown): void =>
+      this.#append({ type: "output", mode, value: shown, ...(isSilent ? { silent: true } : {}) }, mode === "set");
     this.#inOrder(() => {
-      if (!this.#mayHoldFiles) return this.#append({ type: "output", mode, value, ...tail });
+      if (!this.#mayHoldFiles) return append(value);
       const stored = this.#host.outputs.store(value, {
         key: this.key,
         cogId: this.#cogId,
@@ -294,7 +296,6 @@ export class PredictionRunner {
         nextFile: () => this.#nextFile++,
         signal: this.#abort.signal,
       });
-      const append = (replaced: unknown): void => this.#append({ type: "output", mode, value: replaced, ...tail });
       return stored instanceof Promise ? stored.then(append) : append(stored);
     });
   }
