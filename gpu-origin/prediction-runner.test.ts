@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { newId } from "../schema/ids.ts";
 import { LOG_TAIL_MAX, PREDICTION_LOG_MAX } from "./log-budget.ts";
@@ -168,6 +168,9 @@ describe("a prediction on real coglet", () => {
   it("trap 10: gives coglet only ids of letters and digits, and removes their folders", async () => {
     const refused = await origin.edge.call("PUT", "/v1/attempts/..%2F..%2Fetc/1", {});
     expect(refused.status).toBe(400);
+    const instance = await origin.boot("noop");
+    const { id } = await origin.predict("noop", instance, {});
+    await expect.poll(() => existsSync(`/tmp/coglet/predictions/${id}a1`)).toBe(false);
   });
 
   it("trap 11: an asynchronous model streams live by its token metric, which is not a metric at the end", async () => {
