@@ -1,0 +1,31 @@
+/** Starts one system for all scenarios that leave it as it was; those that kill something start their own. */
+import type { TestProject } from "vitest/node";
+import { System } from "./lib/system.ts";
+
+/** Test models, and the smallest real example: its output is checked by example.e2e.ts and page.e2e.ts. */
+const MODELS = [
+  "noop",
+  "tokens",
+  "tokens-async",
+  "slow",
+  "uncancellable",
+  "crash",
+  "inputs",
+  "files",
+  "file-iterator",
+  "file-list",
+  "broken-setup",
+];
+export const EXAMPLE = "emoji-flow";
+
+declare module "vitest" {
+  export interface ProvidedContext {
+    system: { url: string; token: string };
+  }
+}
+
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const system = await System.start({ models: [...MODELS, EXAMPLE] });
+  project.provide("system", { url: system.url, token: system.api.token });
+  return () => system.stop();
+}
