@@ -22,6 +22,8 @@ export interface Prediction {
   started_at: string | null;
   completed_at: string | null;
   deadline?: string;
+  error_code?: string;
+  waiting_for?: { reason: string; queue_position: number | null; elapsed_ms: number };
   urls: { get: string; cancel: string; web: string; stream?: string };
 }
 

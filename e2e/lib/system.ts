@@ -21,6 +21,11 @@ const READY_TIMEOUT_MS = 300_000;
 const STOP_TIMEOUT_MS = 40_000;
 const OUTPUT_KEPT_CHARACTERS = 200_000;
 
+export interface Ports {
+  edge: number;
+  origin: number;
+}
+
 export interface SystemOptions {
   /** names of folders in {@link MODEL_FOLDERS} */
   models: string[];
@@ -29,7 +34,7 @@ export interface SystemOptions {
   byNpm?: boolean;
   /** a data folder of an earlier system; it is then the caller's to remove */
   data?: string;
-  ports?: { edge: number; origin: number };
+  ports?: Ports;
 }
 
 /** The folder of a test model or example. */
@@ -44,7 +49,7 @@ export function temporaryFolder(): string {
 }
 
 /** A port that was free a moment ago. */
-export async function freePort(): Promise<number> {
+async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
   const address = server.address();
@@ -55,7 +60,7 @@ export async function freePort(): Promise<number> {
 
 export class System {
   readonly url: string;
-  readonly ports: { edge: number; origin: number };
+  readonly ports: Ports;
   readonly data: string;
   readonly #child: ChildProcess;
   readonly #ownsData: boolean;
@@ -63,7 +68,7 @@ export class System {
   #output = "";
   #api: Api | null = null;
 
-  private constructor(options: SystemOptions, ports: { edge: number; origin: number }) {
+  private constructor(options: SystemOptions, ports: Ports) {
     this.ports = ports;
     this.data = options.data ?? temporaryFolder();
     this.#ownsData = options.data === undefined;
@@ -99,9 +104,14 @@ export class System {
     this.#exited = new Promise((done) => this.#child.once("exit", (code) => done(code)));
   }
 
+  /** Ports that were free a moment ago, for a system that is started more than once. */
+  static async freePorts(): Promise<Ports> {
+    return { edge: await freePort(), origin: await freePort() };
+  }
+
   /** Starts it and waits until every model can run. */
   static async start(options: SystemOptions): Promise<System> {
-    const ports = options.ports ?? { edge: await freePort(), origin: await freePort() };
+    const ports = options.ports ?? (await System.freePorts());
     const system = new System(options, ports);
     try {
       await system.#untilReady(options.models);
