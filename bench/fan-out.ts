@@ -1,16 +1,16 @@
 /**
  * One stream, many readers: 1, 100 and 1,000 readers at 10 and at 50 events a second. The model puts the time into each token, so the delay is from the
  * model's own yield to the reader, on one clock (one machine).
- *   npm run bench -- fan-out
+ *   npm exec -- node bench/fan-out.ts
  */
 import { Agent, get } from "node:http";
 import { send } from "./lib/load.ts";
 import { ms, printMachine, printTable, summarize } from "./lib/stats.ts";
-import { processTree, startSystem } from "./lib/system.ts";
+import { startSystem, usage } from "./lib/system.ts";
 
 const SECONDS = 5;
 
-const system = await startSystem(["tokens"]);
+const { url: base, headers, system } = await startSystem(["tokens"]);
 try {
   const agent = new Agent({ keepAlive: false, maxSockets: 2000 });
   printMachine();
@@ -19,9 +19,9 @@ try {
     for (const readers of [1, 100, 1000]) {
       const count = SECONDS * rate;
       // The readers need a moment to connect, so the stream starts with a pause: nobody's first event is late for its own reason.
-      const answer = await send(agent, new URL(`${system.url}/v1/models/cogway/tokens/predictions`), {
+      const answer = await send(agent, new URL(`${base}/v1/models/cogway/tokens/predictions`), {
         method: "POST",
-        headers: system.headers,
+        headers,
         body: JSON.stringify({
           input: { count, delay_ms: 1000 / rate, stamp: true, start_delay_ms: readers > 100 ? 4000 : 1500 },
         }),
@@ -30,7 +30,7 @@ try {
       const delays: number[] = [];
       let delivered = 0;
       let finished = 0;
-      const before = processTree(system.pid);
+      const before = usage(system);
       await Promise.all(
         Array.from(
           { length: readers },
@@ -60,7 +60,7 @@ try {
             }),
         ),
       );
-      const after = processTree(system.pid);
+      const after = usage(system);
       const s = summarize(delays);
       rows.push([
         rate,
@@ -70,8 +70,8 @@ try {
         ms(s.max),
         readers * count - delivered,
         readers - finished,
-        (((after.cpu_s - before.cpu_s) * 1e6) / Math.max(1, delivered)).toFixed(0),
-        after.rss_mb.toFixed(0),
+        (((after.own_cpu_s - before.own_cpu_s) * 1e6) / Math.max(1, delivered)).toFixed(0),
+        after.own_mb.toFixed(0),
       ]);
     }
   }

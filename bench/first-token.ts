@@ -1,6 +1,6 @@
 /**
  * The first streamed token: create, then read urls.stream, against raw coglet's own SSE of the same model.
- *   npm run bench -- first-token
+ *   npm exec -- node bench/first-token.ts
  * Then 100 live streams of one concurrent (async) model by its token metric.
  */
 import { Agent, get, request } from "node:http";
@@ -33,13 +33,13 @@ function readStream(agent: Agent, url: URL, seen: () => void): Promise<number> {
   });
 }
 
-const system = await startSystem(["tokens", "tokens-async"]);
+const { url: base, headers, system } = await startSystem(["tokens", "tokens-async"]);
 try {
   const agent = new Agent({ keepAlive: true, maxSockets: STREAMS + 8 });
   const create = async (model: string, input: Record<string, unknown>): Promise<URL> => {
-    const answer = await send(agent, new URL(`${system.url}/v1/models/cogway/${model}/predictions`), {
+    const answer = await send(agent, new URL(`${base}/v1/models/cogway/${model}/predictions`), {
       method: "POST",
-      headers: system.headers,
+      headers,
       body: JSON.stringify({ input }),
     });
     if (answer.status >= 300) throw new Error(`${answer.status} ${answer.body.slice(0, 300)}`);

@@ -1,31 +1,25 @@
 /**
  * Memory of edge and origin under load: at the start, then every 1,000 of 10,000 predictions (or for the minutes given), with the slope of the second half.
- *   npm run bench -- memory [minutes]
+ *   npm exec -- node bench/memory.ts [minutes]
  */
 import { closedLoop, send } from "./lib/load.ts";
 import { printMachine, printTable } from "./lib/stats.ts";
-import { processTree, startSystem } from "./lib/system.ts";
+import { startSystem, type Usage, usage } from "./lib/system.ts";
 
 const MINUTES = process.argv[2] === undefined ? null : Number(process.argv[2]);
 const PREDICTIONS = 10_000;
 
-const system = await startSystem(["noop"]);
+const { url: base, headers: own, system } = await startSystem(["noop"]);
 try {
-  const url = new URL(`${system.url}/v1/models/cogway/noop/predictions`);
-  const headers = { ...system.headers, prefer: "wait" };
+  const url = new URL(`${base}/v1/models/cogway/noop/predictions`);
+  const headers = { ...own, prefer: "wait" };
   const body = JSON.stringify({ input: { text: "hello" } });
   printMachine();
-  const samples: { done: number; minutes: number; rss_mb: number; names: string }[] = [];
+  const samples: (Usage & { done: number; minutes: number })[] = [];
   let done = 0;
   const start = performance.now();
   const sample = () => {
-    const tree = processTree(system.pid);
-    samples.push({
-      done,
-      minutes: (performance.now() - start) / 60_000,
-      rss_mb: tree.rss_mb,
-      names: tree.names.join(", "),
-    });
+    samples.push({ done, minutes: (performance.now() - start) / 60_000, ...usage(system) });
   };
   sample();
   while (MINUTES === null ? done < PREDICTIONS : performance.now() - start < MINUTES * 60_000) {
@@ -42,15 +36,19 @@ try {
     sample();
   }
   printTable(
-    ["predictions", "minutes", "MB", "processes"],
-    samples.map((s) => [s.done, s.minutes.toFixed(1), s.rss_mb.toFixed(0), s.names]),
+    ["predictions", "minutes", "edge MB", "origin MB", "launcher MB", "sum MB", "models MB"],
+    samples.map((s) => [
+      s.done,
+      s.minutes.toFixed(1),
+      ...[s.edge_mb, s.origin_mb, s.launcher_mb, s.own_mb, s.models_mb].map((mb) => mb.toFixed(0)),
+    ]),
   );
   const half = samples.slice(Math.floor(samples.length / 2));
   const n = half.length;
   const meanX = half.reduce((sum, s) => sum + s.done, 0) / n;
-  const meanY = half.reduce((sum, s) => sum + s.rss_mb, 0) / n;
+  const meanY = half.reduce((sum, s) => sum + s.own_mb, 0) / n;
   const slope =
-    half.reduce((sum, s) => sum + (s.done - meanX) * (s.rss_mb - meanY), 0) /
+    half.reduce((sum, s) => sum + (s.done - meanX) * (s.own_mb - meanY), 0) /
     Math.max(
       1,
       half.reduce((sum, s) => sum + (s.done - meanX) ** 2, 0),

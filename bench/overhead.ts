@@ -1,21 +1,23 @@
 /**
  * What the edge adds to a warm no-op: the same prediction through Cogway and against raw coglet, interleaved in one run.
- *   npm run bench -- overhead [seconds a cell, default 4]
- * Prints p50, p99, mean and max at 1, 8, 16, 32 and 64 clients, predictions a second, the share of 409 that callers saw, fsyncs and SQLite bytes a
- * prediction, and memory. Aims are in bench/README.md; nothing is asserted here.
+ *   npm exec -- node bench/overhead.ts [seconds a cell, default 4]
+ * Prints p50, p99, mean and max at 1, 8, 16, 32 and 64 clients, predictions a second, the 409s that callers saw, commits and SQLite bytes a prediction, CPU
+ * and memory. Aims are in bench/README.md; nothing is asserted here.
  */
 import { execFileSync, spawn } from "node:child_process";
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { readdirSync, statSync } from "node:fs";
 import { Agent } from "node:http";
 import { join } from "node:path";
 import { closedLoop, send } from "./lib/load.ts";
 import { ms, printMachine, printTable, summarize } from "./lib/stats.ts";
-import { processTree, startRawCoglet, startSystem } from "./lib/system.ts";
+import { startRawCoglet, startSystem, usage } from "./lib/system.ts";
 
 const SECONDS = Number(process.argv[2] ?? 4);
 const CLIENTS = [1, 8, 16, 32, 64];
 /** raw coglet answers 409 while its slot is busy: the caller sends again after 2 ms, on the same clock (floors, section 2) */
 const RETRY_MS = 2;
+/** predictions over which bytes and CPU are averaged */
+const COUNTED = 1000;
 
 function bytesUnder(folder: string): number {
   let total = 0;
@@ -28,27 +30,6 @@ function bytesUnder(folder: string): number {
     }
   }
   return total;
-}
-
-function workerdPid(root: number): number | null {
-  const parents = new Map<number, number>();
-  const found: number[] = [];
-  for (const entry of readdirSync("/proc")) {
-    if (!/^\d+$/.test(entry)) continue;
-    try {
-      const text = readFileSync(`/proc/${entry}/stat`, "utf8");
-      const close = text.lastIndexOf(")");
-      parents.set(Number(entry), Number(text.slice(close + 2).split(" ")[1]));
-      if (text.slice(text.indexOf("(") + 1, close) === "workerd") found.push(Number(entry));
-    } catch {
-      // Ended meanwhile.
-    }
-  }
-  const below = (pid: number): boolean => {
-    const parent = parents.get(pid);
-    return parent !== undefined && (parent === root || below(parent));
-  };
-  return found.find(below) ?? null;
 }
 
 /** Counts fsync and fdatasync of workerd over 200 sequential predictions; null where strace is not installed. */
@@ -83,11 +64,12 @@ async function fsyncsPerPrediction(pid: number, one: (agent: Agent) => Promise<v
   return calls / 200;
 }
 
-const system = await startSystem(["noop"]);
+// Room for one instance: one slot, as raw coglet has.
+const { url, headers, system } = await startSystem(["noop"], { COGWAY_INSTANCES_MAX: "1" });
 try {
-  const createUrl = new URL(`${system.url}/v1/models/cogway/noop/predictions`);
+  const createUrl = new URL(`${url}/v1/models/cogway/noop/predictions`);
   const body = JSON.stringify({ input: { text: "hello" } });
-  const waiting = { ...system.headers, prefer: "wait" };
+  const waiting = { ...headers, prefer: "wait" };
   let unexpected = 0;
   const throughCogway = async (agent: Agent) => {
     const answer = await send(agent, createUrl, { method: "POST", headers: waiting, body });
@@ -173,21 +155,20 @@ try {
   );
   await raw.stop();
   if (unexpected > 0) console.log(`answers that were not a succeeded prediction: ${unexpected}`);
-  const before = { bytes: bytesUnder(join(system.data)), tree: processTree(system.pid) };
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
-  const count = 1000;
-  for (let i = 0; i < count; i++) await throughCogway(agent);
+  const before = { bytes: bytesUnder(system.data), ...usage(system) };
+  for (let i = 0; i < COUNTED; i++) await throughCogway(agent);
   agent.destroy();
-  const after = { bytes: bytesUnder(join(system.data)), tree: processTree(system.pid) };
+  const after = { bytes: bytesUnder(system.data), ...usage(system) };
+  const perPrediction = (key: keyof typeof before): number => (after[key] - before[key]) / COUNTED;
+  console.log(`bytes on disk a prediction, all of the data folder: ${Math.round(perPrediction("bytes"))}`);
   console.log(
-    `bytes on disk a prediction (SQLite, all of the data folder): ${Math.round((after.bytes - before.bytes) / count)}`,
+    `CPU a prediction: ${(perPrediction("own_cpu_s") * 1000).toFixed(2)} ms of Cogway's, ${(perPrediction("models_cpu_s") * 1000).toFixed(2)} ms of coglet's`,
   );
   console.log(
-    `CPU a prediction, whole process tree: ${(((after.tree.cpu_s - before.tree.cpu_s) / count) * 1000).toFixed(2)} ms`,
+    `memory: edge ${after.edge_mb.toFixed(0)} MB, origin ${after.origin_mb.toFixed(0)} MB, launcher ${after.launcher_mb.toFixed(0)} MB`,
   );
-  console.log(`memory: ${after.tree.rss_mb.toFixed(0)} MB (${after.tree.names.join(", ")})`);
-  const pid = workerdPid(system.pid);
-  const fsyncs = pid === null ? null : await fsyncsPerPrediction(pid, throughCogway);
+  const fsyncs = await fsyncsPerPrediction(system.edge().pid, throughCogway);
   console.log(
     `commits (fsync of workerd) a prediction: ${fsyncs === null ? "strace is not installed" : fsyncs.toFixed(2)}`,
   );

@@ -13,7 +13,7 @@ import { waitFor } from "./wait.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
 /** Rebuildable things only; ignored by git and kept between runs. */
-const CACHE = join(ROOT, ".cogway-test/cache");
+export const CACHE = join(ROOT, ".cogway-test/cache");
 const MODEL_FOLDERS = ["e2e/models", "gpu-origin/testing/models", "examples/models"];
 /** The first start on a fresh clone makes the Python environment of the test models. */
 const READY_TIMEOUT_MS = 300_000;
@@ -49,7 +49,7 @@ export function temporaryFolder(): string {
 }
 
 /** A port that was free a moment ago. */
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
   const address = server.address();
