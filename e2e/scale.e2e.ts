@@ -34,9 +34,13 @@ test("a prediction that waits says why, and a busy instance is not taken from wh
   const running = await system.api.create("slow", { seconds: 4 });
   await system.api.untilRunning(running);
   const waiting = await system.api.create("noop", { text: "after" });
-  const shown = await system.api.until(waiting, "says why it waits", ({ waiting_for }) => waiting_for !== undefined);
+  const shown = await system.api.until(
+    waiting,
+    "says that it waits for room",
+    ({ waiting_for }) => waiting_for?.reason === "capacity",
+  );
   expect(shown.status).toBe("starting");
-  expect(shown.waiting_for).toMatchObject({ reason: "capacity", queue_position: 1 });
+  expect(shown.waiting_for).toMatchObject({ queue_position: 1, elapsed_ms: expect.any(Number) });
   expect(await system.api.untilEnd(running)).toMatchObject({ status: "succeeded", output: "done" });
   expect(await system.api.untilEnd(waiting)).toMatchObject({ status: "succeeded", output: "after" });
 });
