@@ -200,6 +200,7 @@ export class AccountStore {
   }
 
   document(predictionId: string): PredictionDocument | null {
+    if (!this.#exists()) return null;
     const row = this.#sql
       .exec<{ document: string | null }>("SELECT document FROM predictions WHERE prediction_id = ?", predictionId)
       .toArray()[0];
@@ -215,6 +216,10 @@ export class AccountStore {
       conditions.push("(created_at, prediction_id) < (?, ?)");
       values.push(query.before.created_at, query.before.prediction_id);
     }
+    if (query.after) {
+      conditions.push("(created_at, prediction_id) > (?, ?)");
+      values.push(query.after.created_at, query.after.prediction_id);
+    }
     if (query.created_after != null) {
       conditions.push("created_at >= ?");
       values.push(query.created_after);
@@ -228,9 +233,11 @@ export class AccountStore {
       values.push(query.source);
     }
     const where = conditions.length === 0 ? "" : `WHERE ${conditions.join(" AND ")}`;
+    // Backwards the nearest rows count, so they are read oldest first and turned around.
+    const order = query.after ? "created_at, prediction_id" : "created_at DESC, prediction_id DESC";
     const found = this.#sql
       .exec<{ prediction_id: string; created_at: number; document: string | null }>(
-        `SELECT prediction_id, created_at, document FROM predictions ${where} ORDER BY created_at DESC, prediction_id DESC LIMIT ?`,
+        `SELECT prediction_id, created_at, document FROM predictions ${where} ORDER BY ${order} LIMIT ?`,
         ...values,
         query.limit + 1,
       )
@@ -238,7 +245,7 @@ export class AccountStore {
     const rows = found
       .slice(0, query.limit)
       .map((row) => ({ ...row, document: parseDocument(row.document) }) satisfies ListRow);
-    return { rows, more: found.length > query.limit };
+    return { rows: query.after ? rows.reverse() : rows, more: found.length > query.limit };
   }
 
   /** Newest first. */

@@ -114,6 +114,10 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     });
   }
 
+  async document(predictionId: string): Promise<PredictionDocument | null> {
+    return this.#store.document(predictionId);
+  }
+
   async list(query: Parameters<AccountApi["list"]>[0]): Promise<{ rows: ListRow[]; more: boolean }> {
     if (query.source !== "web") return this.#store.list(query);
     const oldest = Date.now() - WEB_LIST_MS;

@@ -256,10 +256,16 @@ export interface AccountApi {
   settle(settlements: Settlement[]): Promise<void>;
   /** Data removed: the list row's copy too. `document` is the data_removed one. */
   removeData(documents: PredictionDocument[]): Promise<void>;
-  /** Newest first; `before` is the cursor (created_at, prediction_id) of the last row seen. */
+  /** The document of an ended prediction in the list, as far as it is held here; null otherwise. */
+  document(predictionId: string): Promise<PredictionDocument | null>;
+  /**
+   * Newest first. `before` is the last row (created_at, prediction_id) of the page before this one; `after` is the first row of the page after it:
+   * then `more` says whether there are newer rows still.
+   */
   list(query: {
     limit: number;
     before?: { created_at: number; prediction_id: string } | null;
+    after?: { created_at: number; prediction_id: string } | null;
     created_after?: number | null;
     created_before?: number | null;
     source?: "web" | null;

@@ -1,3 +1,60 @@
-import { OpenAPIHono } from "@hono/zod-openapi";
+/**
+ * The edge's HTTP: what happens to every request, in order, and which file answers it.
+ * Frame (loop turn, id, headers, one line of log) -> CORS -> per route: token, scope, bounded body, validation -> one use case.
+ */
+import type { Context } from "hono";
+import { cors } from "hono/cors";
+import type { AppEnv } from "./env.ts";
+import { problemResponse, renderError } from "./middleware/problems.ts";
+import { requestFrame } from "./middleware/request-frame.ts";
+import { account } from "./routes/account.ts";
+import { models } from "./routes/models.ts";
+import { predictions } from "./routes/predictions.ts";
+import { newRouter } from "./routes/router.ts";
 
-export const app = new OpenAPIHono<{ Bindings: Env }>();
+export const app = newRouter();
+app.onError(renderError);
+app.use(requestFrame);
+
+/** Browsers may call the API from any page: a token is in a header, never in a cookie, so no page acts for another. */
+const publicApi = cors({
+  origin: "*",
+  exposeHeaders: [
+    "Location",
+    "Preference-Applied",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
+    "Retry-After",
+    "X-Request-Id",
+    "X-Cogway-Cache",
+    "ETag",
+    "Content-Range",
+    "Accept-Ranges",
+    "Content-Length",
+  ],
+  maxAge: 86_400,
+});
+for (const path of ["/v1/*", "/outputs/*", "/openapi.json"]) app.use(path, publicApi);
+
+app.route("/", predictions);
+app.route("/", models);
+app.route("/", account);
+
+app.notFound((c) => {
+  const allowed = allowedMethods(c);
+  if (allowed.length > 0) {
+    const headers = { allow: allowed.join(", ") };
+    return problemResponse(c, "request.method_not_allowed", `${c.req.method} is not allowed here.`, { headers });
+  }
+  return problemResponse(c, "route.not_found", "There is nothing at this address.");
+});
+
+const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
+
+/** The methods that routes have at the request's path. */
+function allowedMethods(c: Context<AppEnv>): string[] {
+  return METHODS.filter((method) => {
+    const served = method === "HEAD" ? "GET" : method;
+    return app.router.match(served, c.req.path)[0].some(([[, route]]) => route.method === served);
+  });
+}

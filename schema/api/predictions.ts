@@ -1,0 +1,64 @@
+/** Predictions on the wire: Replicate's HTTP API. */
+import { z } from "@hono/zod-openapi";
+import { CURSOR_CHARACTERS_MAX, pageOf } from "./common.ts";
+
+/** A webhook URL longer than this is refused. */
+const WEBHOOK_URL_CHARACTERS_MAX = 2_048;
+
+const common = {
+  input: z.record(z.string(), z.unknown()).describe("the model's inputs, as its version's schema says"),
+  webhook: z.string().max(WEBHOOK_URL_CHARACTERS_MAX).optional().describe("called with the prediction as it goes on"),
+  webhook_events_filter: z.array(z.enum(["start", "output", "logs", "completed"])).optional(),
+  stream: z.boolean().optional().describe("accepted for older clients; every prediction can be streamed"),
+};
+
+export const CreatePredictionSchema = z
+  .strictObject({ version: z.string().describe("a version id, owner/name, or owner/name:version"), ...common })
+  .openapi("PredictionRequest");
+export const CreateModelPredictionSchema = z.strictObject(common).openapi("ModelPredictionRequest");
+
+export const PredictionSchema = z
+  .object({
+    id: z.string(),
+    model: z.string(),
+    version: z.string(),
+    input: z.record(z.string(), z.unknown()),
+    output: z.unknown(),
+    logs: z.string(),
+    error: z.string().nullable(),
+    status: z.enum(["starting", "processing", "succeeded", "failed", "canceled", "aborted"]),
+    data_removed: z.boolean(),
+    source: z.enum(["api", "web"]),
+    created_at: z.string(),
+    started_at: z.string().nullable(),
+    completed_at: z.string().nullable(),
+    metrics: z.record(z.string(), z.unknown()),
+    urls: z.record(z.string(), z.string()).describe("get, cancel, web, and stream where the model streams"),
+  })
+  .catchall(z.unknown())
+  .openapi("Prediction");
+export const PredictionPageSchema = pageOf(PredictionSchema, "PredictionPage");
+
+export const CreateHeadersSchema = z.object({
+  prefer: z
+    .string()
+    .optional()
+    .openapi({ example: "wait=30" })
+    .describe("`wait`, `wait=n` (1 to 60 s) or `respond-async`"),
+  "cancel-after": z.string().optional().openapi({ example: "1h30m" }).describe("5 s to 24 h; bare numbers are seconds"),
+  "idempotency-key": z.string().optional().describe("at most 255 characters, kept 24 h"),
+});
+export const PredictionParams = z.object({ prediction_id: z.string() });
+/** A date or date-time of ISO 8601, as epoch milliseconds. */
+const time = z
+  .string()
+  .regex(/^\d{4}-\d\d-\d\d(?:$|T)/, "must be an ISO 8601 date-time")
+  .transform((text) => Date.parse(text))
+  .refine((ms) => !Number.isNaN(ms), "must be an ISO 8601 date-time");
+
+export const ListPredictionsQuery = z.object({
+  cursor: z.string().max(CURSOR_CHARACTERS_MAX).optional(),
+  created_after: time.optional().openapi({ type: "string", format: "date-time", description: "inclusive" }),
+  created_before: time.optional().openapi({ type: "string", format: "date-time", description: "exclusive" }),
+  source: z.literal("web").optional().describe("only those made on the web page, of the last 14 days"),
+});

@@ -1,0 +1,55 @@
+/** The request headers of a create, in the forms that clients send. Pure. */
+import { AppError } from "../../schema/problems.ts";
+import { parseDuration } from "../env.ts";
+
+const WAIT_DEFAULT_S = 60;
+const WAIT_MAX_S = 60;
+/** A wait of the full 60 s ends before clients give up at 60.5 s, and before the platform's own limits. */
+const WAIT_MAX_MS = 59_750;
+const CANCEL_AFTER_MIN_MS = 5_000;
+const CANCEL_AFTER_MAX_MS = 86_400_000;
+const IDEMPOTENCY_KEY_CHARACTERS_MAX = 255;
+
+/** `applied` goes back as Preference-Applied; null when nothing that we know was asked for. */
+export interface Preference {
+  wait_ms: number;
+  applied: string | null;
+}
+
+/** `wait`, `wait=n` (longer waits are cut to 60 s, since clients do not) and `respond-async`; what else is preferred is ignored, as RFC 7240 says. */
+export function parsePrefer(header: string | undefined): Preference {
+  const preferences = (header ?? "").split(",").map((part) => part.split(";")[0]?.trim().toLowerCase() ?? "");
+  for (const preference of preferences) {
+    const match = /^wait(?:\s*=\s*"?(\d+(?:\.\d+)?)"?)?$/.exec(preference);
+    if (match === null) continue;
+    const seconds = Math.min(Number(match[1] ?? WAIT_DEFAULT_S), WAIT_MAX_S);
+    const applied = match[1] === undefined ? "wait" : `wait=${seconds}`;
+    return { wait_ms: Math.min(Math.round(seconds * 1_000), WAIT_MAX_MS), applied };
+  }
+  return { wait_ms: 0, applied: preferences.includes("respond-async") ? "respond-async" : null };
+}
+
+/** Milliseconds of Cancel-After: `90`, `30s`, `1h30m45s`. Null when the header is absent. */
+export function parseCancelAfter(header: string | undefined): number | null {
+  if (header === undefined) return null;
+  const ms = parseDuration(header.trim());
+  if (ms === null || ms < CANCEL_AFTER_MIN_MS || ms > CANCEL_AFTER_MAX_MS) {
+    throw new AppError(
+      "request.header_invalid",
+      "Cancel-After must be 5 seconds to 24 hours, such as 90, 30s, 5m or 1h30m45s.",
+    );
+  }
+  return ms;
+}
+
+/** The key itself. `"x"`, the form of the draft standard, and `x`, which most clients send, are one key. */
+export function parseIdempotencyKey(header: string | undefined): string | null {
+  if (header === undefined) return null;
+  const text = header.trim();
+  const quoted = /^"((?:[^"\\]|\\["\\])*)"$/.exec(text);
+  const key = quoted === null ? text : (quoted[1] ?? "").replaceAll(/\\(["\\])/g, "$1");
+  if (key === "" || key.length > IDEMPOTENCY_KEY_CHARACTERS_MAX) {
+    throw new AppError("request.header_invalid", "Idempotency-Key must have 1 to 255 characters.");
+  }
+  return key;
+}

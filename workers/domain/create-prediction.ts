@@ -1,0 +1,89 @@
+/** The use case of both create routes: which version, is the input right, may the account, then start it. */
+import { accountStub, predictionStub } from "../../durable-objects/stubs.ts";
+import type { ModelReference } from "../../schema/ids.ts";
+import type { PredictionDocument } from "../../schema/prediction-document.ts";
+import type { InvalidField } from "../../schema/problems.ts";
+import { AppError } from "../../schema/problems.ts";
+import type { Caller, Edge } from "../env.ts";
+import { resolveVersion } from "./resolve-version.ts";
+import { startPrediction } from "./start-prediction.ts";
+import { invalidInput, validateInput } from "./validate-input.ts";
+
+export interface CreateCommand {
+  caller: Caller;
+  reference: ModelReference;
+  input: unknown;
+  webhook: string | null;
+  webhook_events_filter: string[] | null;
+  source: "api" | "web";
+  wait_ms: number;
+  cancel_after_ms: number | null;
+  idempotency: { key: string; body_sha256: string } | null;
+}
+
+/** An answer that is kept with an idempotency key. */
+export interface KeptResponse {
+  status: number;
+  headers: [string, string][];
+  body: string;
+}
+
+export type CreateResult =
+  | { kind: "created"; document: PredictionDocument; settled: boolean; remaining: number; reset_s: number }
+  /** an earlier answer; `document` is given where its body must be rendered again */
+  | { kind: "replayed"; response: KeptResponse; document: PredictionDocument | null };
+
+export async function createPrediction(edge: Edge, command: CreateCommand): Promise<CreateResult> {
+  const { caller } = command;
+  const version = await resolveVersion(edge, caller, command.reference);
+  const input = validateInput(version.id, version.openapi_schema, command.input);
+  const faults = [...(input.ok ? [] : input.faults), ...webhookFaults(command.webhook)];
+  if (!input.ok || faults.length > 0) throw invalidInput(faults);
+  const { caller: _caller, reference: _reference, input: _input, ...rest } = command;
+  const result = await startPrediction(edge, {
+    ...rest,
+    account_id: caller.account_id,
+    limits: { creates_per_minute: caller.creates_per_minute },
+    version,
+    input,
+    retention_ms: edge.settings.retentionMs,
+  });
+  switch (result.kind) {
+    case "started":
+      return { ...result, kind: "created" };
+    case "limited": {
+      const retry_after = Math.ceil(result.retry_after_ms / 1_000);
+      const detail = `Request was throttled. Your rate limit is ${result.limit} creates per minute; it resets in ~${retry_after}s.`;
+      throw new AppError("rate.limited", detail, { retry_after });
+    }
+    case "key_reused":
+      throw new AppError("idempotency.key_reused", "This Idempotency-Key was used with another request.");
+    case "in_flight":
+      throw new AppError("idempotency.in_flight", "The first request with this Idempotency-Key is still running.", {
+        retry_after: Math.ceil(result.retry_after_ms / 1_000),
+      });
+    case "replay": {
+      if (result.render === undefined) return { kind: "replayed", response: result.response, document: null };
+      const document =
+        result.render.document ??
+        (await predictionStub(edge.env, result.prediction_id).get(result.prediction_id, caller.account_id));
+      if (document === null)
+        throw new AppError("prediction.not_found", "The prediction of this Idempotency-Key is gone.");
+      return { kind: "replayed", response: result.response, document };
+    }
+  }
+}
+
+/** Keeps the answer of a create for replays of its key. */
+export function keepAnswer(edge: Edge, caller: Caller, key: string, response: KeptResponse): Promise<void> {
+  return accountStub(edge.env, caller.account_id).answered(key, response);
+}
+
+/** Only the form is judged here: which addresses may be called is decided where the call is made. */
+function webhookFaults(webhook: string | null): InvalidField[] {
+  if (webhook === null) return [];
+  const url = URL.canParse(webhook) ? new URL(webhook) : null;
+  const isHttp = url !== null && (url.protocol === "https:" || url.protocol === "http:");
+  if (isHttp && url.username === "" && url.password === "") return [];
+  return [{ type: "format", field: "webhook", description: "Does not match format 'uri': an http(s) URL is needed" }];
+}

@@ -1,0 +1,89 @@
+/** A model as the catalog shows it: with its latest version, its example and how often it ran. */
+import type { z } from "@hono/zod-openapi";
+import { predictionStub, runCounter } from "../../durable-objects/stubs.ts";
+import type { ModelSchema, VersionSchema } from "../../schema/api/models.ts";
+import type { PredictionDocument } from "../../schema/prediction-document.ts";
+import { isTerminal } from "../../schema/prediction-lifecycle.ts";
+import { asFileRef, renderOutput } from "../../schema/render-prediction.ts";
+import { OPERATOR_ACCOUNT_ID, OPERATOR_USERNAME } from "../../schema/tables/operator-seed.ts";
+import type { Edge } from "../env.ts";
+import { Memo } from "../storage/memo.ts";
+import { type CatalogModel, type ModelRow, saveExampleSnapshot, type VersionRow } from "../storage/models.ts";
+import { showPrediction } from "./show-prediction.ts";
+
+type ModelWire = z.infer<typeof ModelSchema>;
+
+/** Counters are fed every 10 s, so a younger answer tells nothing new. */
+const RUN_COUNT_LIFE_MS = 10_000;
+const RUN_COUNTS_MAX = 10_000;
+/** An example with a larger output stays with its PredictionObject. */
+const SNAPSHOT_CHARACTERS_MAX = 262_144;
+
+const runCounts = new Memo<number>(RUN_COUNT_LIFE_MS, RUN_COUNTS_MAX);
+
+export async function showModel(edge: Edge, { model, latest }: CatalogModel, userAgent?: string): Promise<ModelWire> {
+  const { env, later, settings } = edge;
+  const path = `${model.owner}/${model.name}`;
+  const [example, run_count] = await Promise.all([
+    exampleOf(edge, model),
+    runCounts.get(path, () => runCounter(env, path).total(), later),
+  ]);
+  return {
+    url: `${settings.publicUrl}/${path}`,
+    owner: model.owner,
+    name: model.name,
+    title: model.title,
+    description: model.description,
+    tags: model.tags,
+    visibility: model.visibility,
+    is_official: model.owner === OPERATOR_USERNAME,
+    github_url: null,
+    paper_url: null,
+    license_url: null,
+    weights_license: model.weights_license,
+    run_count,
+    cover_image_url: example === null ? null : coverImage(edge, example),
+    default_example: example === null ? null : showPrediction(edge, example, { userAgent }),
+    latest_version: latest === null ? null : showVersion(latest),
+    created_at: new Date(model.created_at).toISOString(),
+    ...(latest === null && model.state !== "ready" ? { state: model.state } : {}),
+    ...(latest === null && model.state_reason !== null ? { state_reason: model.state_reason } : {}),
+  };
+}
+
+export function showVersion(version: VersionRow): z.infer<typeof VersionSchema> {
+  return {
+    id: version.id,
+    created_at: new Date(version.created_at).toISOString(),
+    cog_version: version.cog_version,
+    openapi_schema: version.openapi_schema,
+  };
+}
+
+/** The example's prediction: from its object until it has succeeded, then from the catalog. */
+export async function exampleOf(edge: Edge, model: ModelRow): Promise<PredictionDocument | null> {
+  if (model.default_example !== null || model.example_prediction_id === null) return model.default_example;
+  const id = model.example_prediction_id;
+  const document = await predictionStub(edge.env, id).get(id, OPERATOR_ACCOUNT_ID);
+  const isKept = document?.state === "succeeded" && JSON.stringify(document).length <= SNAPSHOT_CHARACTERS_MAX;
+  if (isKept) edge.later(saveExampleSnapshot(edge.env.DB, model.owner, model.name, document));
+  return document;
+}
+
+/** Whether an example will never be one. */
+export function isExampleLost(example: PredictionDocument | null): boolean {
+  return example === null || (isTerminal(example.state) && example.state !== "succeeded");
+}
+
+/** The first picture of an example's output. */
+function coverImage(edge: Edge, example: PredictionDocument): string | null {
+  const values: unknown[] = [example.output];
+  for (let value = values.shift(); value !== undefined; value = values.shift()) {
+    const file = asFileRef(value);
+    if (file?.$cogway_file.content_type.startsWith("image/"))
+      return String(renderOutput(file, example.id, edge.settings));
+    if (Array.isArray(value)) values.push(...value);
+    else if (typeof value === "object" && value !== null && file === null) values.push(...Object.values(value));
+  }
+  return null;
+}

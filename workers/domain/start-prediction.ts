@@ -1,0 +1,106 @@
+/**
+ * Makes one prediction, in the order that loses nothing: the account admits it (limit, idempotency key, list row), a large input goes to R2, and the
+ * PredictionObject takes it over. What fails after admission is taken back. Warm, these are the only two calls of a create.
+ */
+import type { AccountLimits, AdmitResult, CreatePrediction } from "../../durable-objects/contracts.ts";
+import { accountStub, predictionStub } from "../../durable-objects/stubs.ts";
+import { newPredictionId } from "../../schema/ids.ts";
+import type { PredictionDocument } from "../../schema/prediction-document.ts";
+import type { Edge } from "../env.ts";
+import type { VersionRow } from "../storage/models.ts";
+import { runSpec } from "./run-spec.ts";
+import { type InputResult, outputKind } from "./validate-input.ts";
+
+/** A stored value above this is an R2 object (design section 9). */
+const INPUT_BYTES_MAX = 262_144;
+
+export interface StartPrediction {
+  account_id: string;
+  limits: AccountLimits;
+  /** not counted against the create limit */
+  exempt?: boolean;
+  version: VersionRow;
+  input: Extract<InputResult, { ok: true }>;
+  source: "api" | "web";
+  idempotency: { key: string; body_sha256: string } | null;
+  /** milliseconds from now */
+  cancel_after_ms: number | null;
+  /** milliseconds after the end; null is forever */
+  retention_ms: number | null;
+  webhook: string | null;
+  webhook_events_filter: string[] | null;
+  wait_ms: number;
+}
+
+export type StartResult =
+  | { kind: "started"; document: PredictionDocument; settled: boolean; remaining: number; reset_s: number }
+  | Exclude<AdmitResult, { kind: "admitted" }>;
+
+export async function startPrediction(edge: Edge, start: StartPrediction): Promise<StartResult> {
+  const { env, settings } = edge;
+  const { version, input } = start;
+  const id = newPredictionId(settings.signingSecret, settings.predictionPoolSize);
+  const created_at = Date.now();
+  const account = accountStub(env, start.account_id);
+  const admitted = await account.admit({
+    prediction_id: id,
+    created_at,
+    model: `${version.owner}/${version.name}`,
+    version: version.id,
+    source: start.source,
+    idempotency: start.idempotency,
+    limits: start.limits,
+    ...(start.exempt === undefined ? {} : { exempt: start.exempt }),
+  });
+  if (admitted.kind !== "admitted") return admitted;
+  try {
+    const input_ref = await putLargeInput(env, id, input.input);
+    const { document, settled } = await createOnce(env, {
+      id,
+      account_id: start.account_id,
+      spec: runSpec(version),
+      input: input_ref === null ? input.input : null,
+      input_ref,
+      shown_input: input.shown_input,
+      created_at,
+      deadline_at: start.cancel_after_ms === null ? null : created_at + start.cancel_after_ms,
+      retention_ms: start.retention_ms,
+      source: start.source,
+      webhook: start.webhook,
+      webhook_events_filter: start.webhook_events_filter,
+      stream_kind: outputKind(version.openapi_schema).stream_kind,
+      log_lines: input.log_lines,
+      wait_ms: start.wait_ms,
+    });
+    return { kind: "started", document, settled, remaining: admitted.remaining, reset_s: admitted.reset_s };
+  } catch (error) {
+    // Should the object have it after all, its end lists it again.
+    await account.unadmit(id);
+    throw error;
+  }
+}
+
+/** Creating is idempotent by id, so a call that broke is made once more: the object may have moved or restarted. */
+async function createOnce(
+  env: Env,
+  request: CreatePrediction,
+): ReturnType<ReturnType<typeof predictionStub>["create"]> {
+  try {
+    return await predictionStub(env, request.id).create(request);
+  } catch (error) {
+    if (!(error instanceof Error) || !("retryable" in error) || "overloaded" in error) throw error;
+    return predictionStub(env, request.id).create(request);
+  }
+}
+
+/** The R2 key of an input that is too large for a row; null for others. */
+async function putLargeInput(env: Env, id: string, input: Record<string, unknown>): Promise<string | null> {
+  const text = JSON.stringify(input);
+  // A character takes 1 to 3 bytes of UTF-8 and most inputs are far from the bound: only those near it are counted.
+  if (text.length * 3 <= INPUT_BYTES_MAX) return null;
+  const bytes = new TextEncoder().encode(text);
+  if (bytes.byteLength <= INPUT_BYTES_MAX) return null;
+  const key = `predictions/${id}/input`;
+  await env.FILES.put(key, bytes, { httpMetadata: { contentType: "application/json" } });
+  return key;
+}

@@ -1,0 +1,80 @@
+/** The Worker's variables, parsed once, and what middleware leaves for routes. */
+import type { Context } from "hono";
+import type { Scope } from "../schema/tokens.ts";
+
+export interface Settings {
+  /** without a slash at its end; the only source of absolute URLs */
+  publicUrl: string;
+  signingSecret: string;
+  /** milliseconds that data is kept after a prediction's end */
+  retentionMs: number;
+  predictionPoolSize: number;
+  loopTurn: boolean;
+}
+
+/** The account behind a request's token. */
+export interface Caller {
+  account_id: string;
+  type: "user" | "organization";
+  username: string;
+  name: string;
+  scopes: Scope[];
+  creates_per_minute: number;
+}
+
+export interface AppEnv {
+  Bindings: Env;
+  Variables: {
+    requestId: string;
+    /** set by the authenticate middleware; routes read it through `callerOf` */
+    caller?: Caller;
+    /** identity of a verified origin, set by the origin middleware */
+    originId?: string;
+  };
+}
+
+/** What use cases need of a request: no HTTP. */
+export interface Edge {
+  env: Env;
+  settings: Settings;
+  /** keeps work alive behind the answer */
+  later: (work: Promise<unknown>) => void;
+}
+
+export function edgeOf(c: Context<AppEnv>): Edge {
+  return {
+    env: c.env,
+    settings: settingsOf(c.env),
+    later: (work) => c.executionCtx.waitUntil(work),
+  };
+}
+
+const parsed = new WeakMap<Env, Settings>();
+
+/** The settings of this deployment. Throws a plain error for variables that cannot be right: nothing is served with those. */
+export function settingsOf(env: Env): Settings {
+  const known = parsed.get(env);
+  if (known !== undefined) return known;
+  if (env.SIGNING_SECRET === "") throw new Error("SIGNING_SECRET is not set: see wrangler.toml");
+  const retentionMs = parseDuration(env.RETENTION);
+  if (retentionMs === null) throw new Error(`RETENTION is no duration: ${env.RETENTION}`);
+  const settings: Settings = {
+    publicUrl: env.PUBLIC_URL.replace(/\/+$/, ""),
+    signingSecret: env.SIGNING_SECRET,
+    retentionMs,
+    predictionPoolSize: Number(env.PREDICTION_POOL_SIZE),
+    loopTurn: env.LOOP_TURN === "1",
+  };
+  parsed.set(env, settings);
+  return settings;
+}
+
+const UNIT_MS: Record<string, number> = { d: 86_400_000, h: 3_600_000, m: 60_000, s: 1_000 };
+
+/** Milliseconds of `90`, `30s`, `1h30m45s`, `7d`: bare numbers are seconds, units fall in size. Null for anything else. */
+export function parseDuration(text: string): number | null {
+  if (/^\d{1,9}$/.test(text)) return Number(text) * 1_000;
+  const match = /^(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?$/.exec(text);
+  if (match === null || text === "") return null;
+  return ["d", "h", "m", "s"].reduce((sum, unit, i) => sum + Number(match[i + 1] ?? 0) * (UNIT_MS[unit] ?? 0), 0);
+}

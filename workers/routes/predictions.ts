@@ -1,0 +1,239 @@
+/** Predictions: Replicate's HTTP API. */
+import { createRoute, type z } from "@hono/zod-openapi";
+import type { Context } from "hono";
+import { accountStub, predictionStub } from "../../durable-objects/stubs.ts";
+import { bearer, OwnerNameParams, problemResponses } from "../../schema/api/common.ts";
+import {
+  CreateHeadersSchema,
+  CreateModelPredictionSchema,
+  CreatePredictionSchema,
+  ListPredictionsQuery,
+  PredictionPageSchema,
+  PredictionParams,
+  PredictionSchema,
+} from "../../schema/api/predictions.ts";
+import { isPredictionId, type ModelReference, parseModelReference, sha256Hex } from "../../schema/ids.ts";
+import type { PredictionDocument } from "../../schema/prediction-document.ts";
+import { AppError } from "../../schema/problems.ts";
+import { parseCancelAfter, parseIdempotencyKey, parsePrefer } from "../domain/create-headers.ts";
+import { createPrediction, type KeptResponse, keepAnswer } from "../domain/create-prediction.ts";
+import { decodeCursor, pageUrl } from "../domain/cursors.ts";
+import { listPredictions, PredictionCursor } from "../domain/list-predictions.ts";
+import { unknownVersion } from "../domain/resolve-version.ts";
+import { showPrediction } from "../domain/show-prediction.ts";
+import { type AppEnv, type Edge, edgeOf } from "../env.ts";
+import { callerOf } from "../middleware/authenticate.ts";
+import { CREATE_BODY_BYTES_MAX } from "../middleware/json-body.ts";
+import { allow, json, newRouter, verbatim } from "./router.ts";
+
+export const predictions = newRouter();
+const tags = ["predictions"];
+const created = {
+  201: {
+    description: "The prediction: ended, or as it is after the wait that `Prefer` asked for",
+    headers: {
+      location: { description: "the prediction's URL", schema: { type: "string" } },
+      "preference-applied": { description: "what was honoured of `Prefer`", schema: { type: "string" } },
+      "ratelimit-remaining": { description: "creates left right now", schema: { type: "integer" } },
+      "ratelimit-reset": { description: "seconds until all are back", schema: { type: "integer" } },
+    },
+    content: json(PredictionSchema),
+  },
+  ...problemResponses,
+} as const;
+
+predictions.openapi(
+  createRoute({
+    method: "post",
+    path: "/v1/predictions",
+    tags,
+    summary: "Create a prediction",
+    security: bearer,
+    middleware: allow("predictions:write", CREATE_BODY_BYTES_MAX),
+    request: { headers: CreateHeadersSchema, body: { required: true, content: json(CreatePredictionSchema) } },
+    responses: created,
+  }),
+  async (c) => {
+    const body = c.req.valid("json");
+    const reference = parseModelReference(body.version);
+    if (reference === null) throw unknownVersion();
+    return verbatim(await create(c, reference, body));
+  },
+);
+
+predictions.openapi(
+  createRoute({
+    method: "post",
+    path: "/v1/models/{owner}/{name}/predictions",
+    tags,
+    summary: "Create a prediction with a model's latest version",
+    security: bearer,
+    middleware: allow("predictions:write", CREATE_BODY_BYTES_MAX),
+    request: {
+      params: OwnerNameParams,
+      headers: CreateHeadersSchema,
+      body: { required: true, content: json(CreateModelPredictionSchema) },
+    },
+    responses: created,
+  }),
+  async (c) => verbatim(await create(c, { kind: "model", ...c.req.valid("param") }, c.req.valid("json"))),
+);
+
+type CreateBody = z.infer<typeof CreateModelPredictionSchema>;
+
+async function create(c: Context<AppEnv>, reference: ModelReference, body: CreateBody): Promise<Response> {
+  const key = parseIdempotencyKey(c.req.header("idempotency-key"));
+  if (key === null) return response(await answerCreate(c, reference, body, null));
+  const body_sha256 = sha256Hex(`${c.req.path}\n${await c.req.text()}`);
+  const answer = answerCreate(c, reference, body, { key, body_sha256 });
+  // A caller that goes away retries with its key: what it started is finished and kept for then.
+  edgeOf(c).later(answer.catch(() => undefined));
+  return response(await answer);
+}
+
+async function answerCreate(
+  c: Context<AppEnv>,
+  reference: ModelReference,
+  body: CreateBody,
+  idempotency: { key: string; body_sha256: string } | null,
+): Promise<KeptResponse> {
+  const edge = edgeOf(c);
+  const caller = callerOf(c);
+  const prefer = parsePrefer(c.req.header("prefer"));
+  const result = await createPrediction(edge, {
+    caller,
+    reference,
+    input: body.input,
+    webhook: body.webhook ?? null,
+    webhook_events_filter: body.webhook_events_filter ?? null,
+    source: isFromPage(c, edge) ? "web" : "api",
+    wait_ms: prefer.wait_ms,
+    cancel_after_ms: parseCancelAfter(c.req.header("cancel-after")),
+    idempotency,
+  });
+  if (result.kind === "replayed") {
+    if (result.document === null) return result.response;
+    return { ...result.response, body: JSON.stringify(show(c, result.document)) };
+  }
+  const asTimedOut = prefer.wait_ms > 0 && !result.settled;
+  const answer: KeptResponse = {
+    status: 201,
+    headers: [
+      ["location", `${edge.settings.publicUrl}/v1/predictions/${result.document.id}`],
+      ...(prefer.applied === null ? [] : [["preference-applied", prefer.applied] satisfies [string, string]]),
+    ],
+    body: JSON.stringify(showPrediction(edge, result.document, { userAgent: c.req.header("user-agent"), asTimedOut })),
+  };
+  if (idempotency !== null) await keepAnswer(edge, caller, idempotency.key, answer);
+  const limits: [string, string][] = [
+    ["ratelimit-remaining", String(result.remaining)],
+    ["ratelimit-reset", String(result.reset_s)],
+  ];
+  return { ...answer, headers: [...answer.headers, ...limits] };
+}
+
+function response({ status, headers, body }: KeptResponse): Response {
+  return new Response(body, { status, headers: [...headers, ["content-type", "application/json"]] });
+}
+
+/** Browsers name the page's origin with every POST, and nobody else has a reason to name ours. */
+function isFromPage(c: Context<AppEnv>, edge: Edge): boolean {
+  return c.req.header("origin") === new URL(edge.settings.publicUrl).origin;
+}
+
+function show(c: Context<AppEnv>, document: PredictionDocument) {
+  return showPrediction(edgeOf(c), document, { userAgent: c.req.header("user-agent") });
+}
+
+predictions.openapi(
+  createRoute({
+    method: "get",
+    path: "/v1/predictions/{prediction_id}",
+    tags,
+    summary: "Get a prediction",
+    security: bearer,
+    middleware: allow("predictions:read"),
+    request: { params: PredictionParams },
+    responses: {
+      200: { description: "The prediction as it is now", content: json(PredictionSchema) },
+      ...problemResponses,
+    },
+  }),
+  async (c) => {
+    const id = requirePredictionId(c, c.req.valid("param").prediction_id);
+    const { account_id } = callerOf(c);
+    const document =
+      (await predictionStub(c.env, id).get(id, account_id)) ??
+      // A day after its data is removed only the account's row is left of a prediction.
+      (await accountStub(c.env, account_id).document(id));
+    if (document === null) throw notFound(id);
+    return c.json(show(c, document), 200);
+  },
+);
+
+predictions.openapi(
+  createRoute({
+    method: "post",
+    path: "/v1/predictions/{prediction_id}/cancel",
+    tags,
+    summary: "Cancel a prediction",
+    description: "Answers when the end is reached. Canceling one that ended changes nothing.",
+    security: bearer,
+    middleware: allow("predictions:write"),
+    request: { params: PredictionParams },
+    responses: { 200: { description: "The ended prediction", content: json(PredictionSchema) }, ...problemResponses },
+  }),
+  async (c) => {
+    const id = requirePredictionId(c, c.req.valid("param").prediction_id);
+    const { account_id } = callerOf(c);
+    const document =
+      (await predictionStub(c.env, id).cancel(id, account_id)) ?? (await accountStub(c.env, account_id).document(id));
+    if (document === null) throw notFound(id);
+    return c.json(show(c, document), 200);
+  },
+);
+
+predictions.openapi(
+  createRoute({
+    method: "get",
+    path: "/v1/predictions",
+    tags,
+    summary: "List your predictions, newest first",
+    security: bearer,
+    middleware: allow("predictions:read"),
+    request: { query: ListPredictionsQuery },
+    responses: {
+      200: { description: "A page of predictions", content: json(PredictionPageSchema) },
+      ...problemResponses,
+    },
+  }),
+  async (c) => {
+    const query = c.req.valid("query");
+    const edge = edgeOf(c);
+    const page = await listPredictions(edge, callerOf(c), {
+      cursor: decodeCursor(query.cursor, PredictionCursor),
+      created_after: query.created_after ?? null,
+      created_before: query.created_before ?? null,
+      source: query.source ?? null,
+    });
+    const url = (position: unknown) => pageUrl(edge.settings.publicUrl, "/v1/predictions", c.req.query(), position);
+    return c.json(
+      {
+        previous: url(page.previous),
+        next: url(page.next),
+        results: page.documents.map((document) => show(c, document)),
+      },
+      200,
+    );
+  },
+);
+
+/** An id that we made; others are refused before any object is touched. */
+function requirePredictionId(c: Context<AppEnv>, id: string): string {
+  if (!isPredictionId(id, edgeOf(c).settings.signingSecret)) throw notFound(id);
+  return id;
+}
+
+function notFound(id: string): AppError {
+  return new AppError("prediction.not_found", `The prediction ${id.slice(0, 64)} does not exist.`);
+}
