@@ -2,7 +2,7 @@
 import type { TestProject } from "vitest/node";
 import { System } from "./lib/system.ts";
 
-/** Test models, and the smallest real example: its output is checked by example.e2e.ts and page.e2e.ts. */
+/** Test models, and the smallest real example: example.e2e.ts checks what it gives. */
 const MODELS = [
   "noop",
   "tokens",
@@ -16,7 +16,7 @@ const MODELS = [
   "file-list",
   "broken-setup",
 ];
-export const EXAMPLE = "emoji-flow";
+const EXAMPLE = "minilm-embeddings";
 
 declare module "vitest" {
   export interface ProvidedContext {
