@@ -58,14 +58,22 @@ export type Effect =
   /** the origin shall stop `attempt` */
   | { kind: "stop"; attempt: number; reason: "user" | "deadline" }
   /** terminal: tell the account */
-  | { kind: "settle"; meter: Pick<Meter, "predict_time_s" | "outcome" | "platform_failure"> };
+  | { kind: "settle" };
 
 /** Every state that an event can lead to. The diagram in ARCHITECTURE.md and the property tests are made from it; {@link transition} keeps to it. */
 export const TRANSITIONS: Record<
   PredictionState,
   Partial<Record<LifecycleEventType, readonly [PredictionState, ...PredictionState[]]>>
 > = {
-  queued: { leased: ["starting"], refused: ["failed"], cancel: ["canceled"], deadline: ["aborted"] },
+  // A lease is not stored before the attempt speaks, so its loss finds the prediction still queued.
+  queued: {
+    leased: ["starting"],
+    bounced: ["queued", "failed"],
+    lost: ["queued", "failed"],
+    refused: ["failed"],
+    cancel: ["canceled"],
+    deadline: ["aborted", "canceled"],
+  },
   starting: {
     started: ["processing"],
     finished: ["succeeded", "failed", "canceled", "queued"],
@@ -98,6 +106,9 @@ export const TRANSITIONS: Record<
 export const ATTEMPTS_MAX = 20;
 /** Attempts of an idempotent version that may be lost after their model started; more, and it is likely the prediction that kills its host. */
 export const LOST_RUNS_MAX = 5;
+
+/** Of a model's own words; a stack trace is in the logs. */
+const ERROR_CHARACTERS_MAX = 16_384;
 
 /** Codes of `finished` that mean: the origin gave the attempt up, not the model. */
 const GIVEN_UP_CODES = ["instance.gone", "origin.shutdown"];
@@ -162,7 +173,10 @@ export function transition(life: PredictionLife, event: LifecycleEvent, now: num
       }
       const failure =
         event.status === "failed"
-          ? { error: event.error || "The prediction failed.", error_code: event.code ?? null }
+          ? {
+              error: (event.error || "The prediction failed.").slice(0, ERROR_CHARACTERS_MAX),
+              error_code: event.code ?? null,
+            }
           : { error: null, error_code: null };
       return end(
         { ...life, started_at },
@@ -239,17 +253,22 @@ function end(
     // Two clocks: the model's own measure may end a little after ours.
     completed_at: Math.max(now, (life.started_at ?? life.created_at) + Math.ceil(predict_time_s * 1000)),
   };
-  const platform_failure = outcome === "failed" && error_code !== null && PLATFORM_CODES.includes(error_code);
   // A crashed model's instance restarts its worker by itself: its slot stays.
   const isGone = instance_gone && error_code !== "model.crashed";
   return {
     ok: true,
     next,
-    effects: [
-      { kind: "release", attempt: life.attempt, instance_gone: isGone },
-      { kind: "settle", meter: { predict_time_s, outcome, platform_failure } },
-    ],
+    effects: [{ kind: "release", attempt: life.attempt, instance_gone: isGone }, { kind: "settle" }],
   };
+}
+
+/** What a terminal prediction used, counted once; null before its end. */
+export function meterOf(life: PredictionLife, hardware: string): Meter | null {
+  const { state, error_code, predict_time_s } = life;
+  const outcome = TerminalPredictionStates.find((terminal) => terminal === state);
+  if (outcome === undefined) return null;
+  const platform_failure = outcome === "failed" && error_code !== null && PLATFORM_CODES.includes(error_code);
+  return { hardware, predict_time_s, outcome, platform_failure };
 }
 
 export type PublicStatus = "starting" | "processing" | "succeeded" | "failed" | "canceled" | "aborted";

@@ -1,0 +1,110 @@
+/**
+ * Carries out what the ends of predictions owe to others: the account gets the document and the meter, the deployment its slot back. Each message was
+ * recorded in the transaction of its cause; it is sent at once, again by the alarm until it was taken, and marked with the next commit. Receivers take
+ * repeats as no-ops. One call at a time to each owner, with everything that waits for it.
+ */
+import type { PredictionDocument } from "../schema/prediction-document.ts";
+import type { Settlement } from "./contracts.ts";
+import type { OutboxRow } from "./prediction-store.ts";
+import { accountStub, deploymentStub } from "./stubs.ts";
+
+/** Messages in one call. */
+const BATCH_MAX = 200;
+
+/** What the messages say, read when they are sent. Null: the prediction is gone. */
+export interface OutboxSource {
+  settlement(id: string): Promise<Settlement | null>;
+  document(id: string): Promise<PredictionDocument | null>;
+}
+
+export class PredictionOutbox {
+  readonly #env: Env;
+  readonly #source: OutboxSource;
+  readonly #waiting = new Map<string, Map<number, OutboxRow>>();
+  readonly #sending = new Map<string, Promise<void>>();
+  #sent: number[] = [];
+
+  constructor(env: Env, source: OutboxSource) {
+    this.#env = env;
+    this.#source = source;
+  }
+
+  /** Sends rows that are committed, or that an alarm found. Resolves when those owners took them, or failed to. */
+  async send(rows: readonly OutboxRow[]): Promise<void> {
+    const owners = new Set<string>();
+    for (const row of rows) {
+      if (this.#sent.includes(row.n)) continue;
+      const waiting = this.#waiting.get(row.owner) ?? new Map<number, OutboxRow>();
+      waiting.set(row.n, row);
+      this.#waiting.set(row.owner, waiting);
+      owners.add(row.owner);
+    }
+    await Promise.all([...owners].map((owner) => this.#drain(owner)));
+  }
+
+  /** The numbers of rows that were taken since the last call: to be deleted in the commit at hand. */
+  takeSent(): number[] {
+    const sent = this.#sent;
+    this.#sent = [];
+    return sent;
+  }
+
+  #drain(owner: string): Promise<void> {
+    const running = this.#sending.get(owner);
+    if (running !== undefined) return running;
+    // The first part runs at once, so the entry is made before it can be taken away.
+    const work = Promise.resolve().then(() => this.#work(owner));
+    this.#sending.set(owner, work);
+    return work;
+  }
+
+  async #work(owner: string): Promise<void> {
+    for (;;) {
+      const waiting = this.#waiting.get(owner);
+      if (waiting === undefined) return;
+      const batch = [...waiting.values()].slice(0, BATCH_MAX);
+      if (batch.length === 0) {
+        this.#waiting.delete(owner);
+        this.#sending.delete(owner);
+        return;
+      }
+      for (const row of batch) waiting.delete(row.n);
+      try {
+        await this.#call(owner, batch);
+        this.#sent.push(...batch.map((row) => row.n));
+      } catch (error) {
+        // The alarm finds the rows again.
+        console.warn(JSON.stringify({ event: "outbox_unsent", owner, rows: batch.length, error: String(error) }));
+      }
+    }
+  }
+
+  async #call(owner: string, batch: OutboxRow[]): Promise<void> {
+    const [kind = "", ...rest] = owner.split(":");
+    const name = rest.join(":");
+    const messages = batch.map((row) => row.message);
+    if (kind === "deployment") {
+      return deploymentStub(this.#env, name).release(
+        messages.flatMap((message) => {
+          if (message.kind !== "release") return [];
+          const { prediction_id, attempt, ran_ms, instance_gone } = message;
+          return [{ prediction_id, attempt, ran_ms, instance_gone }];
+        }),
+      );
+    }
+    const account = accountStub(this.#env, name);
+    const settlements: Settlement[] = [];
+    const removed: PredictionDocument[] = [];
+    for (const { kind, prediction_id } of messages) {
+      if (kind === "settle") {
+        const settlement = await this.#source.settlement(prediction_id);
+        if (settlement !== null) settlements.push(settlement);
+      } else {
+        const document = await this.#source.document(prediction_id);
+        if (document !== null) removed.push(document);
+      }
+    }
+    if (settlements.length > 0) await account.settle(settlements);
+    if (removed.length > 0) await account.removeData(removed);
+  }
+}

@@ -1,0 +1,533 @@
+/**
+ * Owns predictions: each one's state, its log, its readers, what its end owes to others, and its deadlines. Many share an object (the first character of an
+ * id names it). A call loads, lets pure code decide (schema/prediction-lifecycle.ts, schema/attempt-events.ts), saves everything in one commit that
+ * calls which arrive together share, and only then acts.
+ *
+ * Nothing here is needed in memory: after an eviction the alarm, the next batch or the next call finds all of it in SQLite.
+ */
+import { DurableObject } from "cloudflare:workers";
+import { type Applied, applyAttemptEvents, applyLifecycle, newProgress } from "../schema/attempt-events.ts";
+import type { AttemptAck, AttemptBatch, AttemptEvent } from "../schema/origin-protocol.ts";
+import type { PredictionDocument } from "../schema/prediction-document.ts";
+import { type Effect, isTerminal, type LifecycleEvent, meterOf, newLife } from "../schema/prediction-lifecycle.ts";
+import type { StoredEvent } from "../schema/prediction-log.ts";
+import { viewOf } from "../schema/render-prediction.ts";
+import { encodeComment, encodeStored, positionAfter } from "../schema/stream-events.ts";
+import { Alarms } from "./alarms.ts";
+import type { CreatePrediction, Lease, LeaseKey, PredictionApi, Settlement } from "./contracts.ts";
+import { GroupCommit } from "./group-commit.ts";
+import { PredictionAttempts } from "./prediction-attempts.ts";
+import { loadDocument, loadPage, outputsOf, removeObjects, settledDocument } from "./prediction-document.ts";
+import { PredictionOutbox } from "./prediction-outbox.ts";
+import {
+  eventKey,
+  LOG_ENTRIES_MAX,
+  LOG_ROW_BYTES_MAX,
+  LOG_TOTAL_BYTES_MAX,
+  NEVER,
+  type OutboxRow,
+  type PredictionRow,
+  PredictionStore,
+  type Stage,
+} from "./prediction-store.ts";
+import { READERS_PER_PREDICTION_MAX, StreamReaders } from "./stream-readers.ts";
+import { deploymentStub } from "./stubs.ts";
+
+/** A live prediction is looked after at least this often. */
+const CHECK_MS = 20_000;
+/** What others did not take is sent again after this. */
+const OUTBOX_RETRY_MS = 5_000;
+const OUTBOX_BATCH_MAX = 500;
+/** Deadlines handled by one alarm; the rest follow in the next. */
+const DUE_BATCH_MAX = 200;
+/** A prediction whose outbox is not empty is not removed; looked at again after this. */
+const DUE_AGAIN_MS = 60_000;
+/** How long a prediction may last (design section 9). */
+const PREDICTION_MAX_MS = 86_400_000;
+/** Rows stay this long after their data went; then only the account's list knows of them. */
+const ROW_AFTER_REMOVAL_MS = 86_400_000;
+/** A cancel is answered by then, whatever the origin does: polite for 5 s, by force, and given up on at 8 s. */
+const CANCEL_ANSWER_MS = 12_000;
+/** A live prediction's own answer is waited for at most this long. */
+const WAIT_MAX_MS = 60_000;
+
+type Deadline = "check" | "due" | "outbox";
+type Change = Pick<Applied, "progress" | "stored" | "effects">;
+
+interface Committed {
+  row: PredictionRow;
+  change: Change;
+  outbox: OutboxRow[];
+}
+
+export class PredictionObject extends DurableObject<Env> implements PredictionApi {
+  readonly #store = new PredictionStore(this.ctx.storage.sql);
+  readonly #alarms = new Alarms<Deadline>(this.ctx.storage);
+  readonly #writes = new GroupCommit(this.ctx.storage, () => {
+    this.#store.forget();
+    this.#alarms.forget();
+  });
+  readonly #waiters = new Map<string, Set<() => void>>();
+  readonly #outbox = new PredictionOutbox(this.env, {
+    settlement: (id) => this.#settlement(id),
+    document: (id) => this.#document(id),
+  });
+  readonly #attempts = new PredictionAttempts({
+    env: this.env,
+    store: this.#store,
+    step: (id, attempt, event) => this.#step(id, event, attempt),
+    checkAt: (dueAt) => this.#alarms.setNoLaterThan("check", dueAt),
+    later: (work) => this.#later(work),
+  });
+  readonly #view = viewOf(this.env);
+  readonly #readers = new StreamReaders({
+    page: (id, position) => loadPage(this.env, this.#store, this.#view, id, position),
+    waitingComment: async (id) => {
+      const waiting = await this.#waitingFor(id);
+      return waiting === null ? null : encodeComment(`waiting ${JSON.stringify(waiting)}`);
+    },
+  });
+
+  // ---- create, read, cancel
+
+  async create(request: CreatePrediction): Promise<{ document: PredictionDocument; settled: boolean }> {
+    const { id, wait_ms } = request;
+    const known = this.#store.get(id);
+    if (known === null) {
+      const shownInputRef = await this.#spillShownInput(request);
+      const isNew = await this.#writes.run(() => this.#insert(request, shownInputRef));
+      // The slot is asked for behind the answer of a caller that does not wait, and beside the wait of one that does.
+      if (isNew) this.#later(this.#attempts.dispatch(id));
+    }
+    if (wait_ms > 0) await this.#untilEnd(id, wait_ms);
+    return { document: await this.#existing(id), settled: this.#isOver(id) };
+  }
+
+  #insert(request: CreatePrediction, shown_input_ref: string | null): boolean {
+    if (this.#store.get(request.id) !== null) return false;
+    const { input, shown_input, wait_ms: _, log_lines, ...kept } = request;
+    const now = Date.now();
+    const progress = newProgress(newLife(request.created_at, request.spec.idempotent));
+    const stage: Stage = {
+      ...progress,
+      log_entries: 0,
+      log_bytes: 0,
+      has_objects: request.input_ref !== null || shown_input_ref !== null,
+      expires_at: null,
+      removed_at: null,
+      origin_id: null,
+      last_metrics: null,
+    };
+    const dueAt = Math.min(request.deadline_at ?? NEVER, request.created_at + PREDICTION_MAX_MS);
+    const shown = shown_input === null || shown_input_ref !== null ? null : JSON.stringify(shown_input);
+    this.#store.insert(
+      { id: request.id, request: { ...kept, shown_input_ref, is_redacted: shown_input !== null }, stage },
+      input === null ? null : JSON.stringify(input),
+      shown,
+      dueAt,
+    );
+    if (log_lines.length > 0) {
+      const stored = log_lines.map((line): StoredEvent => ({ type: "log", data: `${line}\n` }));
+      const next = { ...stage, next_seq: stored.length };
+      this.#store.save(request.id, this.#appendLog(request.id, stored, 0, next, new Map()));
+    }
+    this.#alarms.setNoLaterThan("check", now + CHECK_MS);
+    this.#alarms.setNoLaterThan("due", dueAt);
+    return true;
+  }
+
+  async get(id: string, accountId: string, waitMs = 0): Promise<PredictionDocument | null> {
+    if (this.#store.get(id)?.request.account_id !== accountId) return null;
+    if (waitMs > 0) await this.#untilEnd(id, waitMs);
+    const document = await this.#document(id);
+    const waiting_for = document === null ? null : await this.#waitingFor(id);
+    return document === null || waiting_for == null ? document : { ...document, waiting_for };
+  }
+
+  async getMany(ids: string[], accountId: string): Promise<(PredictionDocument | null)[]> {
+    const documents: (PredictionDocument | null)[] = [];
+    for (const id of ids) {
+      documents.push(this.#store.get(id)?.request.account_id === accountId ? await this.#document(id) : null);
+    }
+    return documents;
+  }
+
+  async cancel(id: string, accountId: string): Promise<PredictionDocument | null> {
+    if (this.#store.get(id)?.request.account_id !== accountId) return null;
+    // A lease that only memory knows of must be stopped at its origin, so it counts.
+    if (this.#attempts.isLeased(id)) await this.#step(id, { type: "leased" });
+    await this.#step(id, { type: "cancel" });
+    await this.#untilEnd(id, CANCEL_ANSWER_MS);
+    return this.#document(id);
+  }
+
+  async #waitingFor(id: string): Promise<PredictionDocument["waiting_for"] | null> {
+    const row = this.#store.get(id);
+    if (row === null || row.stage.life.state !== "queued" || this.#attempts.isLeased(id)) return null;
+    const { spec } = row.request;
+    return deploymentStub(this.env, spec.deployment_key)
+      .waitingFor({ prediction_id: id, attempt: row.stage.life.attempt })
+      .catch(() => null);
+  }
+
+  #document(id: string): Promise<PredictionDocument | null> {
+    return loadDocument(this.env, this.#store, id);
+  }
+
+  async #existing(id: string): Promise<PredictionDocument> {
+    const document = await this.#document(id);
+    if (document === null) throw new Error("a prediction is gone while it is being created");
+    return document;
+  }
+
+  #isOver(id: string): boolean {
+    const state = this.#store.get(id)?.stage.life.state;
+    return state === undefined || isTerminal(state);
+  }
+
+  /** Resolves at the end of the prediction, or after `timeoutMs`. */
+  async #untilEnd(id: string, timeoutMs: number): Promise<void> {
+    if (this.#isOver(id)) return;
+    await new Promise<void>((resolve) => {
+      const waiters = this.#waiters.get(id) ?? new Set();
+      const done = (): void => {
+        clearTimeout(timer);
+        waiters.delete(done);
+        if (waiters.size === 0) this.#waiters.delete(id);
+        resolve();
+      };
+      const timer = setTimeout(done, Math.min(timeoutMs, WAIT_MAX_MS));
+      waiters.add(done);
+      this.#waiters.set(id, waiters);
+    });
+  }
+
+  // ---- events and steps
+
+  async applyEvents(batches: AttemptBatch[], originId: string): Promise<AttemptAck[]> {
+    return Promise.all(batches.map((batch) => this.#applyBatch(batch, originId)));
+  }
+
+  async #applyBatch(batch: AttemptBatch, originId: string): Promise<AttemptAck> {
+    const { prediction_id, attempt } = batch;
+    const through_i = batch.events.at(-1)?.i ?? -1;
+    const known = this.#store.get(prediction_id);
+    if (known === null) return { prediction_id, attempt, through_i, outcome: "unknown" };
+    const spilled = await this.#spill(batch);
+    const earlier = known.stage.repeated === null ? [] : await outputsOf(this.env, this.#store, prediction_id);
+    let ack: AttemptAck = { prediction_id, attempt, through_i, outcome: "unknown" };
+    const committed = await this.#writes.run(() => {
+      const row = this.#store.get(prediction_id);
+      if (row === null) return null;
+      const now = Date.now();
+      const applied = applyAttemptEvents(row.stage, batch, now, (n) => earlier[n]);
+      ack = { prediction_id, attempt, through_i: applied.through_i, outcome: applied.outcome };
+      if (applied.progress === row.stage) return null;
+      this.#attempts.heard(prediction_id, now);
+      return this.#save(row, applied, now, spilled, originId);
+    });
+    if (committed !== null) this.#act(committed);
+    return ack;
+  }
+
+  /** Applies a lifecycle event, unless the prediction is at another attempt than `attempt` or refuses it. */
+  async #step(id: string, event: LifecycleEvent, attempt?: number): Promise<void> {
+    const committed = await this.#writes.run(() => {
+      const row = this.#store.get(id);
+      if (row === null || (attempt !== undefined && row.stage.life.attempt !== attempt)) return null;
+      const now = Date.now();
+      const change = applyLifecycle(row.stage, event, now);
+      return change === null ? null : this.#save(row, change, now, new Map(), null);
+    });
+    if (committed !== null) this.#act(committed);
+  }
+
+  /** Inside a commit: stores the change with its log entries and what it owes to others. */
+  #save(
+    row: PredictionRow,
+    change: Change,
+    now: number,
+    spilled: Map<unknown, string>,
+    originId: string | null,
+  ): Committed {
+    const { id, request } = row;
+    const before = row.stage.life;
+    const { life } = change.progress;
+    const isEnd = isTerminal(life.state);
+    const expires_at =
+      isEnd && request.retention_ms !== null ? (life.completed_at ?? now) + request.retention_ms : null;
+    let stage: Stage = {
+      ...row.stage,
+      ...change.progress,
+      expires_at,
+      origin_id: life.attempt === before.attempt ? (originId ?? row.stage.origin_id) : null,
+    };
+    stage = this.#appendLog(id, change.stored, row.stage.next_seq, stage, spilled);
+    if (isEnd) {
+      // Whatever an attempt without a good end uploaded is found by its prefix.
+      stage.has_objects ||= life.state !== "succeeded";
+      const dueAt = expires_at ?? NEVER;
+      this.#store.save(id, stage, dueAt);
+      if (request.is_redacted) this.#store.dropClearInput(id);
+      if (dueAt !== NEVER) this.#alarms.setNoLaterThan("due", dueAt);
+    } else {
+      this.#store.save(id, stage);
+    }
+    const outbox = change.effects.flatMap((effect) => this.#owe(row, life.predict_time_s, effect));
+    this.#store.deleteFromOutbox(this.#outbox.takeSent());
+    if (outbox.length > 0) this.#alarms.setNoLaterThan("outbox", now + OUTBOX_RETRY_MS);
+    return { row: { ...row, stage }, change, outbox };
+  }
+
+  #owe({ id, request }: PredictionRow, ranS: number, effect: Effect): OutboxRow[] {
+    switch (effect.kind) {
+      case "release": {
+        const { attempt, instance_gone } = effect;
+        const ran_ms = Math.round(ranS * 1000);
+        const message = { kind: "release", prediction_id: id, attempt, ran_ms, instance_gone } as const;
+        return [this.#store.addToOutbox(`deployment:${request.spec.deployment_key}`, message)];
+      }
+      case "settle":
+        return [this.#store.addToOutbox(`account:${request.account_id}`, { kind: "settle", prediction_id: id })];
+      default:
+        return [];
+    }
+  }
+
+  /** Stores log entries in rows of a bounded size, and lets the oldest log lines go where there are too many. */
+  #appendLog(id: string, stored: StoredEvent[], seq: number, stage: Stage, spilled: Map<unknown, string>): Stage {
+    let { log_entries, log_bytes, has_objects } = stage;
+    let first = seq;
+    let row: string[] = [];
+    let bytes = 0;
+    let isLogsOnly = true;
+    const flush = (): void => {
+      if (row.length === 0) return;
+      const events = `[${row.join(",")}]`;
+      this.#store.appendLog(id, { seq: first, entries: row.length, bytes, isLogsOnly, events, ref: null });
+      first += row.length;
+      row = [];
+      bytes = 0;
+      isLogsOnly = true;
+    };
+    for (const entry of stored) {
+      const ref = spilled.get(contentOf(entry));
+      const text = ref === undefined ? JSON.stringify(entry) : "";
+      if (ref !== undefined || bytes + text.length > LOG_ROW_BYTES_MAX) flush();
+      log_entries += 1;
+      if (ref === undefined) {
+        row.push(text);
+        bytes += text.length;
+        log_bytes += text.length;
+        isLogsOnly &&= entry.type === "log";
+        has_objects ||= text.includes('"$cogway_file"');
+      } else {
+        this.#store.appendLog(id, { seq: first, entries: 1, bytes: 0, isLogsOnly: false, events: null, ref });
+        first += 1;
+        has_objects = true;
+      }
+    }
+    flush();
+    if (log_entries > LOG_ENTRIES_MAX || log_bytes > LOG_TOTAL_BYTES_MAX) {
+      const freed = this.#store.dropOldLogs(id, log_entries - LOG_ENTRIES_MAX, log_bytes - LOG_TOTAL_BYTES_MAX);
+      log_entries -= freed.entries;
+      log_bytes -= freed.bytes;
+    }
+    return { ...stage, log_entries, log_bytes, has_objects };
+  }
+
+  /** After the commit: readers and waiters hear of it, and what it owes is sent. */
+  #act({ row, change, outbox }: Committed): void {
+    const { id, stage } = row;
+    const isEnd = isTerminal(stage.life.state);
+    if (this.#readers.count(id) > 0) {
+      const first = stage.next_seq - change.stored.length;
+      const text = change.stored.map((event, i) => encodeStored(id, first + i, event, this.#view)).join("");
+      this.#readers.broadcast(id, text, isEnd);
+    }
+    if (isEnd) {
+      for (const done of [...(this.#waiters.get(id) ?? [])]) done();
+      this.#attempts.forget(id);
+      const { is_redacted, input_ref } = row.request;
+      if (is_redacted && input_ref !== null) this.#later(this.env.FILES.delete(input_ref));
+    }
+    const sent = this.#outbox.send(outbox);
+    const isAgain = change.effects.some((effect) => effect.kind === "enqueue");
+    // The old slot is released before a new one is asked for, so that a deployment does not lease on an instance that is gone.
+    this.#later(isAgain ? sent.then(() => this.#attempts.dispatch(id)) : sent);
+    for (const effect of change.effects) {
+      if (effect.kind === "stop") this.#later(this.#attempts.stop(id, effect.reason));
+    }
+  }
+
+  /** Values above the size of a row go to R2 before the commit that names them. Answers value -> key. */
+  async #spill(batch: AttemptBatch): Promise<Map<unknown, string>> {
+    const spilled = new Map<unknown, string>();
+    for (const event of batch.events) {
+      const entry = largeEntry(event);
+      if (entry === null) continue;
+      const key = eventKey(batch.prediction_id, batch.attempt, event.i);
+      await this.env.FILES.put(key, JSON.stringify([entry]));
+      spilled.set(contentOf(entry), key);
+    }
+    return spilled;
+  }
+
+  async #spillShownInput({ id, shown_input }: CreatePrediction): Promise<string | null> {
+    if (shown_input === null) return null;
+    const text = JSON.stringify(shown_input);
+    if (text.length <= LOG_ROW_BYTES_MAX) return null;
+    const key = `predictions/${id}/shown-input`;
+    await this.env.FILES.put(key, text);
+    return key;
+  }
+
+  async #settlement(id: string): Promise<Settlement | null> {
+    const row = this.#store.get(id);
+    const meter = row === null ? null : meterOf(row.stage.life, row.request.spec.hardware);
+    if (row === null || meter === null) return null;
+    return { prediction_id: id, document: await settledDocument(this.env, this.#store, row), meter };
+  }
+
+  // ---- what deployments and origins ask
+
+  async leasesGranted(grants: Lease[]): Promise<{ declined: LeaseKey[] }> {
+    return { declined: this.#attempts.granted(grants) };
+  }
+
+  async leasesRefused(refusals: { prediction_id: string; code: string; detail: string }[]): Promise<void> {
+    for (const { prediction_id, code, detail } of refusals) {
+      await this.#step(prediction_id, { type: "refused", code, detail });
+    }
+  }
+
+  async leasesHeld(keys: LeaseKey[]): Promise<boolean[]> {
+    return keys.map((key) => this.#attempts.isHeld(key));
+  }
+
+  async inputOf(id: string): Promise<{ input: Record<string, unknown> | null; input_ref: string | null } | null> {
+    const row = this.#store.get(id);
+    if (row === null || isTerminal(row.stage.life.state)) return null;
+    return { input: this.#store.inputs(id).input, input_ref: row.request.input_ref };
+  }
+
+  // ---- streams
+
+  override async fetch(request: Request): Promise<Response> {
+    const id = new URL(request.url).pathname.split("/")[2] ?? "";
+    const row = this.#store.get(id);
+    if (row === null) return new Response(null, { status: 404 });
+    if (row.stage.removed_at !== null) return new Response(null, { status: 410 });
+    if (this.#readers.count(id) >= READERS_PER_PREDICTION_MAX) return new Response(null, { status: 429 });
+    const position = positionAfter(id, request.headers.get("last-event-id"), row.stage.next_seq);
+    return new Response(this.#readers.open(id, position, request.signal), {
+      headers: { "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store" },
+    });
+  }
+
+  // ---- deadlines
+
+  override async alarm(): Promise<void> {
+    await this.#alarms.run(async (name) => {
+      if (name === "check") await this.#check();
+      else if (name === "due") await this.#handleDue();
+      else await this.#sendAgain();
+    });
+  }
+
+  async #check(): Promise<void> {
+    const next = await this.#attempts.check();
+    if (next !== null) this.#alarms.setNoLaterThan("check", next);
+  }
+
+  async #sendAgain(): Promise<void> {
+    await this.#outbox.send(this.#store.outbox(OUTBOX_BATCH_MAX));
+    await this.#writes.run(() => {
+      this.#store.deleteFromOutbox(this.#outbox.takeSent());
+      if (this.#store.outbox(1).length > 0) this.#alarms.setNoLaterThan("outbox", Date.now() + OUTBOX_RETRY_MS);
+    });
+  }
+
+  async #handleDue(): Promise<void> {
+    const now = Date.now();
+    for (const id of this.#store.due(now, DUE_BATCH_MAX)) {
+      const row = this.#store.get(id);
+      if (row === null) continue;
+      if (!isTerminal(row.stage.life.state)) await this.#deadlinePassed(row);
+      else if (row.stage.removed_at !== null) await this.#removeRow(id);
+      else await this.#removeData(row);
+    }
+    const next = this.#store.nextDueAt();
+    if (next !== null) this.#alarms.setNoLaterThan("due", Math.max(next, now + 1));
+  }
+
+  async #deadlinePassed({ id }: PredictionRow): Promise<void> {
+    if (this.#attempts.isLeased(id)) await this.#step(id, { type: "leased" });
+    await this.#step(id, { type: "deadline" });
+    await this.#writes.run(() => {
+      const row = this.#store.get(id);
+      if (row !== null && !isTerminal(row.stage.life.state)) this.#store.save(id, row.stage, NEVER);
+    });
+  }
+
+  /** Never before its outbox is empty: what is undelivered is still needed. */
+  async #removeData(row: PredictionRow): Promise<void> {
+    const { id } = row;
+    if (this.#store.hasOutbox(id) && (await this.#postpone(id))) return;
+    const { metrics } = await this.#existing(id);
+    if (row.stage.has_objects) await removeObjects(this.env, id);
+    const outbox = await this.#writes.run(() => {
+      const now = Date.now();
+      this.#store.dropData(id);
+      const stage = { ...row.stage, has_objects: false, removed_at: now, last_metrics: metrics };
+      this.#store.save(id, stage, now + ROW_AFTER_REMOVAL_MS);
+      this.#alarms.setNoLaterThan("outbox", now + OUTBOX_RETRY_MS);
+      return this.#store.addToOutbox(`account:${row.request.account_id}`, { kind: "removed", prediction_id: id });
+    });
+    this.#later(this.#outbox.send([outbox]));
+  }
+
+  async #removeRow(id: string): Promise<void> {
+    if (this.#store.hasOutbox(id) && (await this.#postpone(id))) return;
+    await this.#writes.run(() => this.#store.delete(id));
+  }
+
+  /** Sends the outbox first. False when it is empty then. */
+  async #postpone(id: string): Promise<boolean> {
+    await this.#sendAgain();
+    return this.#writes.run(() => {
+      const row = this.#store.get(id);
+      if (row === null || !this.#store.hasOutbox(id)) return false;
+      this.#store.save(id, row.stage, Date.now() + DUE_AGAIN_MS);
+      return true;
+    });
+  }
+
+  #later(work: Promise<unknown>): void {
+    this.ctx.waitUntil(
+      work.catch((error: unknown) =>
+        console.error(JSON.stringify({ event: "follow_up_failed", error: String(error) })),
+      ),
+    );
+  }
+}
+
+/** What of an entry may be large: it names its place in R2. */
+function contentOf(entry: StoredEvent): unknown {
+  if (entry.type === "output" || entry.type === "metric") return entry.value;
+  return entry.type === "log" ? entry.data : entry;
+}
+
+/** The entry of an event that is too large for a row of the log; null for all others. */
+function largeEntry(event: AttemptEvent): StoredEvent | null {
+  if (event.type === "log") {
+    return event.data.length > LOG_ROW_BYTES_MAX ? { type: "log", data: event.data } : null;
+  }
+  if (event.type !== "output" && event.type !== "metric") return null;
+  // Numbers and short strings are most of what comes.
+  const { value } = event;
+  if (typeof value !== "object" && !(typeof value === "string" && value.length > LOG_ROW_BYTES_MAX / 6)) return null;
+  if (JSON.stringify(value ?? null).length <= LOG_ROW_BYTES_MAX - 1_024) return null;
+  if (event.type === "metric") return { type: "metric", name: event.name, value, mode: event.mode };
+  return { type: "output", mode: event.mode, value, ...(event.silent ? { silent: true } : {}) };
+}

@@ -1,0 +1,188 @@
+/**
+ * Readers of streams. A reader first gets the log in pages, as fast as it takes them, and joins the live ones with no await between the last page and
+ * joining: no gap, no repeat. Live events are encoded once, and the same bytes go to every reader.
+ *
+ * Bounds: a reader that is more than READER_BUFFER_BYTES_MAX behind is cut, and resumes; so is the slowest one when an object holds too much for all.
+ * A reader that left is noticed by the abort of its request, at the latest at the next write (a comment every 15 s).
+ */
+import { encodeComment, KEEP_ALIVE_INTERVAL_MS, type StreamPosition } from "../schema/stream-events.ts";
+
+/** A reader's unsent bytes: about a second of a fast model. */
+export const READER_BUFFER_BYTES_MAX = 262_144;
+/** Unsent bytes of all readers of an object: a quarter of what an isolate has. */
+export const OBJECT_BUFFER_BYTES_MAX = 33_554_432;
+/** More wait for a place, or read from a relay. */
+export const READERS_PER_PREDICTION_MAX = 1_000;
+/** A reader is asked for more while less than this is unsent. */
+const HIGH_WATER_BYTES = 65_536;
+
+const encoder = new TextEncoder();
+
+/** Where a page of the log comes from. */
+export interface LogSource {
+  /**
+   * The encoded entries from `position` on, about a page. `next` is where the following page begins; `atEnd`: the page reaches the newest entry as of
+   * the moment it is returned; `isOver`: and that was the last one.
+   */
+  page(id: string, position: StreamPosition): Page | Promise<Page>;
+  /** A comment for a reader of a prediction that waits; null when there is nothing to say. */
+  waitingComment(id: string): Promise<string | null>;
+}
+export interface Page {
+  text: string;
+  next: StreamPosition;
+  atEnd: boolean;
+  isOver: boolean;
+}
+
+interface Reader {
+  id: string;
+  position: StreamPosition;
+  isLive: boolean;
+  controller: ReadableStreamDefaultController<Uint8Array>;
+}
+
+export class StreamReaders {
+  readonly #source: LogSource;
+  readonly #byPrediction = new Map<string, Set<Reader>>();
+  #keepAlive: ReturnType<typeof setInterval> | null = null;
+
+  constructor(source: LogSource) {
+    this.#source = source;
+  }
+
+  count(id: string): number {
+    return this.#byPrediction.get(id)?.size ?? 0;
+  }
+
+  /** The body of a stream from `position` on. `signal` is the reader's request. */
+  open(id: string, position: StreamPosition, signal: AbortSignal): ReadableStream<Uint8Array> {
+    let reader: Reader | null = null;
+    return new ReadableStream<Uint8Array>(
+      {
+        start: (controller) => {
+          reader = { id, position, isLive: false, controller };
+          this.#add(reader);
+          signal.addEventListener("abort", () => reader !== null && this.#remove(reader));
+          this.#send(reader, encoder.encode(encodeComment("cogway")));
+          void this.#sayWaiting(id, [reader]);
+        },
+        pull: () => (reader === null || reader.isLive ? undefined : this.#replay(reader)),
+        cancel: () => {
+          if (reader !== null) this.#remove(reader);
+        },
+      },
+      { highWaterMark: HIGH_WATER_BYTES, size: (chunk) => chunk.byteLength },
+    );
+  }
+
+  /** One page to a reader that is behind. */
+  async #replay(reader: Reader): Promise<void> {
+    const pending = this.#source.page(reader.id, reader.position);
+    const page = pending instanceof Promise ? await pending : pending;
+    if (!this.#isHere(reader)) return;
+    reader.position = page.next;
+    if (page.text !== "") this.#send(reader, encoder.encode(page.text));
+    if (page.isOver) this.#close(reader);
+    else if (page.text === "" && !page.atEnd) await this.#replay(reader);
+    // It has taken everything, and there was no await since the page: what is stored next is sent live.
+    else if (page.text === "") reader.isLive = true;
+  }
+
+  /** Sends what was just stored to all live readers. `isOver`: it was the end. */
+  broadcast(id: string, text: string, isOver: boolean): void {
+    const readers = this.#byPrediction.get(id);
+    if (readers === undefined) return;
+    const bytes = text === "" ? null : encoder.encode(text);
+    for (const reader of [...readers]) {
+      if (!reader.isLive) continue;
+      if (bytes !== null) this.#send(reader, bytes);
+      if (isOver) this.#close(reader);
+    }
+    this.#boundAll();
+  }
+
+  #send(reader: Reader, bytes: Uint8Array): void {
+    try {
+      reader.controller.enqueue(bytes);
+    } catch {
+      this.#remove(reader);
+      return;
+    }
+    if (behind(reader) > READER_BUFFER_BYTES_MAX && reader.isLive) this.#cut(reader);
+  }
+
+  #cut(reader: Reader): void {
+    this.#remove(reader);
+    try {
+      reader.controller.error(new Error("This reader is too slow: it resumes with Last-Event-ID."));
+    } catch {
+      // It was gone already.
+    }
+  }
+
+  #close(reader: Reader): void {
+    this.#remove(reader);
+    try {
+      reader.controller.close();
+    } catch {
+      // It was gone already.
+    }
+  }
+
+  #boundAll(): void {
+    let total = 0;
+    let slowest: Reader | null = null;
+    for (const readers of this.#byPrediction.values()) {
+      for (const reader of readers) {
+        const unsent = behind(reader);
+        total += unsent;
+        if (slowest === null || unsent > behind(slowest)) slowest = reader;
+      }
+    }
+    if (total > OBJECT_BUFFER_BYTES_MAX && slowest !== null) this.#cut(slowest);
+  }
+
+  #isHere(reader: Reader): boolean {
+    return this.#byPrediction.get(reader.id)?.has(reader) === true;
+  }
+
+  #add(reader: Reader): void {
+    const readers = this.#byPrediction.get(reader.id) ?? new Set();
+    readers.add(reader);
+    this.#byPrediction.set(reader.id, readers);
+    this.#keepAlive ??= setInterval(() => void this.#ping(), KEEP_ALIVE_INTERVAL_MS);
+  }
+
+  #remove(reader: Reader): void {
+    const readers = this.#byPrediction.get(reader.id);
+    readers?.delete(reader);
+    if (readers?.size === 0) this.#byPrediction.delete(reader.id);
+    if (this.#byPrediction.size > 0 || this.#keepAlive === null) return;
+    clearInterval(this.#keepAlive);
+    this.#keepAlive = null;
+  }
+
+  /** Keeps connections open, says why a prediction waits, and finds readers that left. */
+  async #ping(): Promise<void> {
+    for (const [id, readers] of [...this.#byPrediction]) {
+      const live = [...readers].filter((reader) => reader.isLive);
+      if (await this.#sayWaiting(id, live)) continue;
+      const bytes = encoder.encode(encodeComment("ping"));
+      for (const reader of live) this.#send(reader, bytes);
+    }
+  }
+
+  /** True when there was something to say. */
+  async #sayWaiting(id: string, readers: Reader[]): Promise<boolean> {
+    const waiting = await this.#source.waitingComment(id).catch(() => null);
+    if (waiting === null) return false;
+    for (const reader of readers) if (this.#isHere(reader)) this.#send(reader, encoder.encode(waiting));
+    return true;
+  }
+}
+
+/** Bytes that a reader has not taken, beyond what is asked ahead. */
+function behind(reader: Reader): number {
+  return Math.max(0, -(reader.controller.desiredSize ?? 0));
+}
