@@ -8,9 +8,14 @@ import type { AppEnv } from "./env.ts";
 import { problemResponse, renderError } from "./middleware/problems.ts";
 import { requestFrame } from "./middleware/request-frame.ts";
 import { account } from "./routes/account.ts";
+import { health } from "./routes/health.ts";
 import { models } from "./routes/models.ts";
+import { origins } from "./routes/origins.ts";
+import { outputs } from "./routes/outputs.ts";
+import { addDocs, readPage } from "./routes/pages.ts";
 import { predictions } from "./routes/predictions.ts";
 import { newRouter } from "./routes/router.ts";
+import { streams } from "./routes/streams.ts";
 
 export const app = newRouter();
 app.onError(renderError);
@@ -36,17 +41,16 @@ const publicApi = cors({
 });
 for (const path of ["/v1/*", "/outputs/*", "/openapi.json"]) app.use(path, publicApi);
 
-app.route("/", predictions);
-app.route("/", models);
-app.route("/", account);
+for (const routes of [predictions, streams, outputs, models, account, origins, health]) app.route("/", routes);
+addDocs(app);
 
-app.notFound((c) => {
+app.notFound(async (c) => {
   const allowed = allowedMethods(c);
   if (allowed.length > 0) {
     const headers = { allow: allowed.join(", ") };
     return problemResponse(c, "request.method_not_allowed", `${c.req.method} is not allowed here.`, { headers });
   }
-  return problemResponse(c, "route.not_found", "There is nothing at this address.");
+  return (await readPage(c)) ?? problemResponse(c, "route.not_found", "There is nothing at this address.");
 });
 
 const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];

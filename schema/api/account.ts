@@ -15,12 +15,20 @@ export const AccountSchema = z
 /** Creates a minute that an account may be given: a bench needs tens of thousands, nobody needs more. */
 const CREATES_PER_MINUTE_MAX = 10_000_000;
 
+/** First parts of addresses that are not accounts: nobody may be called so. */
+export const RESERVED_USERNAMES = new Set(
+  "admin assets docs docs-assets gateway healthz mcp metrics oauth openai openapi.json origin outputs p rtc v1 v2".split(
+    " ",
+  ),
+);
+
 export const CreateAccountSchema = z
   .strictObject({
     type: z.enum(["user", "organization"]),
     username: z
       .string()
-      .regex(NAME_PATTERN, "must be 1 to 64 of a-z, 0-9, '-', '_', '.', with a letter or digit at both ends"),
+      .regex(NAME_PATTERN, "must be 1 to 64 of a-z, 0-9, '-', '_', '.', with a letter or digit at both ends")
+      .refine((username) => !RESERVED_USERNAMES.has(username), "is reserved"),
     name: z.string().min(1).max(255),
     limits: z
       .strictObject({ creates_per_minute: z.number().int().min(1).max(CREATES_PER_MINUTE_MAX).optional() })

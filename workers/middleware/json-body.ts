@@ -17,8 +17,8 @@ const JSON_DEPTH_MAX = 64;
 
 let largeBodies = 0;
 
-/** Bounds the body of every request that this middleware meets to `bytesMax`. */
-export function jsonBody(bytesMax: number): MiddlewareHandler<AppEnv> {
+/** Bounds the body of every request that this middleware meets to `bytesMax`, and the nesting of its JSON. */
+export function jsonBody(bytesMax: number, depthMax = JSON_DEPTH_MAX): MiddlewareHandler<AppEnv> {
   return async (c, next) => {
     const stream = c.req.raw.body;
     if (stream === null) return next();
@@ -35,8 +35,8 @@ export function jsonBody(bytesMax: number): MiddlewareHandler<AppEnv> {
     try {
       if (announced > LARGE_BODY_BYTES) takePlace();
       const text = await readText(stream, bytesMax, takePlace);
-      if (exceedsDepth(text, JSON_DEPTH_MAX)) {
-        throw new AppError("request.malformed", `JSON is nested deeper than ${JSON_DEPTH_MAX} levels.`);
+      if (exceedsDepth(text, depthMax)) {
+        throw new AppError("request.malformed", `JSON is nested deeper than ${depthMax} levels.`);
       }
       // Hono keeps a promise here, whatever its types say.
       c.req.bodyCache.text = Promise.resolve(text) as unknown as string;

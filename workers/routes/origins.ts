@@ -1,0 +1,207 @@
+/** What origins call: schema/origin-protocol.ts. All of it is signed, but the first registration, which carries a join token. */
+import { createRoute, z } from "@hono/zod-openapi";
+import { forgetOrigins } from "../../durable-objects/origin-directory.ts";
+import { fleetStub, predictionStub } from "../../durable-objects/stubs.ts";
+import { problemResponses } from "../../schema/api/common.ts";
+import { isPredictionId, NAME_PATTERN } from "../../schema/ids.ts";
+import {
+  EventBatchResultSchema,
+  EventBatchSchema,
+  FileRefSchema,
+  HeartbeatResultSchema,
+  HeartbeatSchema,
+  ModelAnnounceSchema,
+  RegisterResultSchema,
+  RegisterSchema,
+} from "../../schema/origin-protocol.ts";
+import { AppError } from "../../schema/problems.ts";
+import { OPERATOR_USERNAME } from "../../schema/tables/operator-seed.ts";
+import { deliverEvents } from "../domain/deliver-events.ts";
+import { startExample } from "../domain/example-prediction.ts";
+import { edgeOf } from "../env.ts";
+import { jsonBody } from "../middleware/json-body.ts";
+import {
+  claimedDigest,
+  isSigned,
+  originOf,
+  verifyOrigin,
+  verifyOriginHeaders,
+  verifySignature,
+} from "../middleware/verify-origin.ts";
+import { saveAnnouncement, saveHardware } from "../storage/models.ts";
+import { json, newRouter, verbatim } from "./router.ts";
+
+export const origins = newRouter();
+const tags = ["origins"];
+const security = [{ originSignature: [] as string[] }];
+
+/** A batch holds 1 MiB of events, or one event of up to 4 MiB; a model's README and schema are far smaller. */
+const ORIGIN_BODY_BYTES_MAX = 16_777_216;
+/** Outputs of models may nest as deep as they like: one that is refused would hold up all that come behind it. */
+const ORIGIN_JSON_DEPTH_MAX = 100_000;
+const boundedBody = jsonBody(ORIGIN_BODY_BYTES_MAX, ORIGIN_JSON_DEPTH_MAX);
+const signed = [boundedBody, verifyOrigin];
+
+origins.openapi(
+  createRoute({
+    method: "post",
+    path: "/origin/v1/register",
+    tags,
+    summary: "Join with a one-time token, or come back",
+    security,
+    middleware: [boundedBody],
+    request: { body: { required: true, content: json(RegisterSchema) } },
+    responses: { 200: { description: "Known", content: json(RegisterResultSchema) }, ...problemResponses },
+  }),
+  async (c) => {
+    const request = c.req.valid("json");
+    const originId = isSigned(c) ? await verifySignature(c, await c.req.text()) : null;
+    const answer = await fleetStub(c.env).register(request, originId);
+    if (!answer.ok) throw new AppError("origin.unauthenticated", answer.detail);
+    forgetOrigins();
+    await saveHardware(c.env.DB, request.hardware, Date.now());
+    return c.json(answer.result, 200);
+  },
+);
+
+origins.openapi(
+  createRoute({
+    method: "post",
+    path: "/origin/v1/heartbeat",
+    tags,
+    summary: "Report that the origin is alive, and what it runs",
+    security,
+    middleware: signed,
+    request: { body: { required: true, content: json(HeartbeatSchema) } },
+    responses: { 200: { description: "Heard", content: json(HeartbeatResultSchema) }, ...problemResponses },
+  }),
+  async (c) => c.json(await fleetStub(c.env).heartbeat(originOf(c), c.req.valid("json")), 200),
+);
+
+origins.openapi(
+  createRoute({
+    method: "post",
+    path: "/origin/v1/events",
+    tags,
+    summary: "Deliver events of all attempts",
+    security,
+    middleware: signed,
+    request: { body: { required: true, content: json(EventBatchSchema) } },
+    responses: { 200: { description: "What was stored", content: json(EventBatchResultSchema) }, ...problemResponses },
+  }),
+  async (c) => c.json({ acks: await deliverEvents(edgeOf(c), c.req.valid("json"), originOf(c)) }, 200),
+);
+
+origins.openapi(
+  createRoute({
+    method: "put",
+    path: "/origin/v1/models/{name}",
+    tags,
+    summary: "Announce a model of the operator",
+    security,
+    middleware: signed,
+    request: {
+      params: z.object({ name: z.string().regex(NAME_PATTERN) }),
+      body: { required: true, content: json(ModelAnnounceSchema) },
+    },
+    responses: { 200: { description: "In the catalog", content: json(z.object({})) }, ...problemResponses },
+  }),
+  async (c) => {
+    const { name } = c.req.valid("param");
+    const announced = c.req.valid("json");
+    const example = await startExample(edgeOf(c), OPERATOR_USERNAME, name, announced);
+    await saveAnnouncement(c.env.DB, OPERATOR_USERNAME, name, announced, example, Date.now());
+    return c.json({}, 200);
+  },
+);
+
+const OutputParams = z.object({
+  prediction_id: z.string(),
+  attempt: z.coerce.number().int().min(1),
+  n: z.coerce.number().int().min(0),
+  // One plain segment: what is stored under a prediction's prefix stays there.
+  name: z
+    .string()
+    .min(1)
+    .max(255)
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is refused
+    .regex(/^(?!\.{1,2}$)[^/\\\u0000-\u001f\u007f]+$/),
+});
+
+origins.openapi(
+  createRoute({
+    method: "put",
+    path: "/origin/v1/outputs/{prediction_id}/{attempt}/{n}/{name}",
+    tags,
+    summary: "Deliver an output file of a live attempt",
+    security,
+    middleware: [verifyOriginHeaders],
+    request: {
+      params: OutputParams,
+      body: { required: true, content: { "*/*": { schema: { type: "string", format: "binary" } } } },
+    },
+    responses: { 201: { description: "Stored", content: json(FileRefSchema) }, ...problemResponses },
+  }),
+  async (c) => {
+    const { prediction_id, attempt, n, name } = c.req.valid("param");
+    const size_bytes = Number(c.req.header("content-length") ?? Number.NaN);
+    if (!Number.isSafeInteger(size_bytes)) throw new AppError("request.malformed", "Content-Length is needed.");
+    const isLive =
+      isPredictionId(prediction_id, edgeOf(c).settings.signingSecret) &&
+      (await predictionStub(c.env, prediction_id).leasesHeld([{ prediction_id, attempt }]))[0] === true;
+    if (!isLive) throw new AppError("attempt.fenced", "No live attempt of this prediction has this number.");
+    const content_type = c.req.header("content-type") ?? "application/octet-stream";
+    const sha256 = claimedDigest(c);
+    await putVerified(c.env.FILES, `outputs/${prediction_id}/${n}/${name}`, c.req.raw.body, {
+      size_bytes,
+      content_type,
+      sha256,
+    });
+    return c.json({ $cogway_file: { n, name, content_type, size_bytes, sha256 } }, 201);
+  },
+);
+
+/** Streams a body into R2, which keeps it only when its digest is the signed one. */
+async function putVerified(
+  files: R2Bucket,
+  key: string,
+  body: ReadableStream | null,
+  file: { size_bytes: number; content_type: string; sha256: string },
+): Promise<void> {
+  const stream = body?.pipeThrough(new FixedLengthStream(file.size_bytes)) ?? new Uint8Array();
+  try {
+    await files.put(key, stream, { sha256: file.sha256, httpMetadata: { contentType: file.content_type } });
+  } catch (error) {
+    if (!/checksum|sha-?256|length|bytes/i.test(String(error))) throw error;
+    throw new AppError("request.malformed", "The body is not the one that was signed.", { cause: error });
+  }
+}
+
+origins.openapi(
+  createRoute({
+    method: "get",
+    path: "/origin/v1/inputs/{prediction_id}",
+    tags,
+    summary: "Fetch the input of a live prediction",
+    security,
+    middleware: signed,
+    request: { params: z.object({ prediction_id: z.string() }) },
+    responses: {
+      200: { description: "The input", content: json(z.record(z.string(), z.unknown())) },
+      ...problemResponses,
+    },
+  }),
+  async (c) => {
+    const { prediction_id } = c.req.valid("param");
+    const gone = new AppError("prediction.not_found", "No live prediction has this id.");
+    if (!isPredictionId(prediction_id, edgeOf(c).settings.signingSecret)) throw gone;
+    const found = await predictionStub(c.env, prediction_id).inputOf(prediction_id);
+    if (found?.input_ref == null) {
+      if (found?.input == null) throw gone;
+      return c.json(found.input, 200);
+    }
+    const stored = await c.env.FILES.get(found.input_ref);
+    if (stored === null) throw gone;
+    return verbatim(new Response(stored.body, { headers: { "content-type": "application/json" } }));
+  },
+);

@@ -1,0 +1,100 @@
+/**
+ * What people see: the web page (built into dist/web), the API's own documentation, and the pages that problems point to. Nothing is loaded from
+ * another host. `docs-assets/` in dist/web holds swagger-ui-bundle.js, swagger-ui.css (of swagger-ui-dist) and problems.md (of docs/).
+ */
+import type { OpenAPIHono } from "@hono/zod-openapi";
+import type { Context } from "hono";
+import { RESERVED_USERNAMES } from "../../schema/api/account.ts";
+import { NAME_PATTERN } from "../../schema/ids.ts";
+import { renderMarkdown } from "../domain/markdown.ts";
+import { type AppEnv, settingsOf } from "../env.ts";
+import { openapiDocument } from "../openapi-document.ts";
+
+/** Names of built files hold a digest of their content. */
+const ASSET_CACHE_CONTROL = "public, max-age=31536000, immutable";
+const SWAGGER_INIT = `window.ui = SwaggerUIBundle({ url: "/openapi.json", dom_id: "#swagger", deepLinking: true });`;
+
+export function addDocs(app: OpenAPIHono<AppEnv>): void {
+  let openapi: string | null = null;
+  app.get("/openapi.json", (c) => {
+    openapi ??= JSON.stringify(openapiDocument(app));
+    return c.body(openapi, 200, { "content-type": "application/json" });
+  });
+  app.get("/docs", (c) =>
+    page(
+      c,
+      "Cogway API",
+      '<link rel="stylesheet" href="/docs-assets/swagger-ui.css">',
+      '<div id="swagger"></div><script src="/docs-assets/swagger-ui-bundle.js"></script><script src="/docs/init.js"></script>',
+    ),
+  );
+  app.get("/docs/init.js", (c) => c.body(SWAGGER_INIT, 200, { "content-type": "text/javascript; charset=utf-8" }));
+  app.get("/docs/problems", async (c) => {
+    const text = await asset(c, "/docs-assets/problems.md");
+    return text.ok ? page(c, "Problems", PROBLEMS_STYLE, renderMarkdown(await text.text())) : c.notFound();
+  });
+}
+
+const PROBLEMS_STYLE =
+  "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}h2{font-family:monospace}:target{background:#ff8}</style>";
+
+function page(c: Context<AppEnv>, title: string, head: string, body: string): Response {
+  const html = `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>${title}</title>${head}</head><body>${body}</body></html>`;
+  const response = new Response(html, { headers: { "content-type": "text/html; charset=utf-8" } });
+  return secured(c, response, "'self' 'unsafe-inline'");
+}
+
+/** The web page or one of its files; null where there is none and the address is the API's. */
+export async function readPage(c: Context<AppEnv>): Promise<Response | null> {
+  if (c.req.method !== "GET" && c.req.method !== "HEAD") return null;
+  const segments = c.req.path.split("/").slice(1);
+  const first = segments[0] ?? "";
+  const isPage = first === "" || (first === "p" ? segments.length === 2 : isModelPath(segments));
+  if (isPage) {
+    const index = await asset(c, "/");
+    return index.ok ? secured(c, index) : null;
+  }
+  const file = await asset(c, c.req.path);
+  if (!file.ok) return null;
+  const response = secured(c, file);
+  if (first === "assets") response.headers.set("cache-control", ASSET_CACHE_CONTROL);
+  return response;
+}
+
+function isModelPath(segments: string[]): boolean {
+  const [owner = "", name = ""] = segments;
+  const isNamed = segments.length === 2 && NAME_PATTERN.test(owner) && NAME_PATTERN.test(name);
+  return isNamed && !RESERVED_USERNAMES.has(owner);
+}
+
+async function asset(c: Context<AppEnv>, path: string): Promise<Response> {
+  const headers = new Headers();
+  for (const name of ["if-none-match", "accept-encoding"]) {
+    const value = c.req.header(name);
+    if (value !== undefined) headers.set(name, value);
+  }
+  return c.env.ASSETS.fetch(new Request(new URL(path, "https://assets"), { headers }));
+}
+
+/** Scripts come from us alone. Pictures and sounds come from anywhere: a model's input may be any address. */
+function secured(c: Context<AppEnv>, response: Response, styles = "'self'"): Response {
+  const own = `'self' ${new URL(settingsOf(c.env).publicUrl).origin}`;
+  const secure = new Response(response.body, response);
+  const policy = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": styles,
+    "img-src": "'self' data: blob: http: https:",
+    "media-src": "'self' data: blob: http: https:",
+    "font-src": "'self' data:",
+    "connect-src": own,
+    "manifest-src": "'self'",
+    "form-action": "'self'",
+    "base-uri": "'none'",
+    "frame-ancestors": "'none'",
+  };
+  const directives = Object.entries(policy).map(([name, value]) => `${name} ${value}`);
+  secure.headers.set("content-security-policy", directives.join("; "));
+  secure.headers.set("x-frame-options", "DENY");
+  return secure;
+}
