@@ -22,6 +22,8 @@ export class PredictionOutbox {
   readonly #source: OutboxSource;
   readonly #waiting = new Map<string, Map<number, OutboxRow>>();
   readonly #sending = new Map<string, Promise<void>>();
+  /** waiting, on the way, or taken and not yet deleted */
+  readonly #known = new Set<number>();
   #sent: number[] = [];
 
   constructor(env: Env, source: OutboxSource) {
@@ -33,11 +35,12 @@ export class PredictionOutbox {
   async send(rows: readonly OutboxRow[]): Promise<void> {
     const owners = new Set<string>();
     for (const row of rows) {
-      if (this.#sent.includes(row.n)) continue;
+      owners.add(row.owner);
+      if (this.#known.has(row.n)) continue;
+      this.#known.add(row.n);
       const waiting = this.#waiting.get(row.owner) ?? new Map<number, OutboxRow>();
       waiting.set(row.n, row);
       this.#waiting.set(row.owner, waiting);
-      owners.add(row.owner);
     }
     await Promise.all([...owners].map((owner) => this.#drain(owner)));
   }
@@ -46,6 +49,7 @@ export class PredictionOutbox {
   takeSent(): number[] {
     const sent = this.#sent;
     this.#sent = [];
+    for (const n of sent) this.#known.delete(n);
     return sent;
   }
 
@@ -74,6 +78,7 @@ export class PredictionOutbox {
         this.#sent.push(...batch.map((row) => row.n));
       } catch (error) {
         // The alarm finds the rows again.
+        for (const row of batch) this.#known.delete(row.n);
         console.warn(JSON.stringify({ event: "outbox_unsent", owner, rows: batch.length, error: String(error) }));
       }
     }

@@ -26,7 +26,7 @@ export interface Progress {
   next_seq: number;
   output_count: number;
   output_bytes: number;
-  /** outputs of the current attempt that repeated an earlier one's; null when there is none to repeat */
+  /** how many of the log's outputs the current attempt has given again; null when there is none left to repeat */
   repeated: number | null;
 }
 
@@ -120,9 +120,7 @@ export function applyAttemptEvents(
         return false;
       case "finished": {
         const { status, error, code, predict_time_s, metrics } = event;
-        const isShort =
-          status === "succeeded" && progress.repeated !== null && progress.repeated < progress.output_count;
-        if (isShort) return differs(at);
+        if (status === "succeeded" && progress.repeated !== null) return differs(at);
         step({ type: "finished", status, error, code, predict_time_s }, at, metrics);
         return true;
       }
@@ -138,9 +136,11 @@ export function applyAttemptEvents(
     for (const entry of storedEvents(event)) {
       if (entry.type === "output") {
         const { repeated } = progress;
-        if (repeated !== null && repeated < progress.output_count) {
+        if (repeated !== null) {
           if (JSON.stringify(entry.value) !== JSON.stringify(outputAt(repeated))) return differs(at);
-          progress = { ...progress, repeated: repeated + 1 };
+          // All repeated: from here on it is an attempt like any other.
+          const isCaughtUp = repeated + 1 === progress.output_count;
+          progress = { ...progress, repeated: isCaughtUp ? null : repeated + 1 };
           continue;
         }
         const output_bytes = progress.output_bytes + JSON.stringify(entry.value ?? null).length;

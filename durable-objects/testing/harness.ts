@@ -8,7 +8,15 @@ import { vi } from "vitest";
 import { newPredictionId } from "../../schema/ids.ts";
 import type { InstanceStatus } from "../../schema/origin-protocol.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
-import type { AdmitRequest, DeploymentApi, EnqueueRequest, FleetApi, PredictionApi, RunSpec } from "../contracts.ts";
+import type {
+  AccountApi,
+  AdmitRequest,
+  DeploymentApi,
+  EnqueueRequest,
+  FleetApi,
+  PredictionApi,
+  RunSpec,
+} from "../contracts.ts";
 
 /** The test clock starts here: long after any real alarm could ring. */
 export const START = Date.UTC(2090, 0, 1);
@@ -28,11 +36,12 @@ export function freshName(): string {
   return `test:${names}:${crypto.randomUUID()}`;
 }
 
-type ObjectBinding = "ACCOUNTS" | "DEPLOYMENTS" | "FLEETS";
+type ObjectBinding = "ACCOUNTS" | "DEPLOYMENTS" | "FLEETS" | "PREDICTIONS";
 
 /** Replaces bindings of Env by objects that answer to any name. */
 export function envWith(fakes: {
   predictions?: Partial<PredictionApi>;
+  account?: Partial<AccountApi>;
   deployment?: (key: string) => Partial<DeploymentApi>;
   fleet?: Partial<FleetApi>;
   runCounters?: Env["RUN_COUNTERS"];
@@ -42,6 +51,7 @@ export function envWith(fakes: {
   return {
     ...env,
     ...(fakes.predictions && { PREDICTIONS: named(() => fakes.predictions) }),
+    ...(fakes.account && { ACCOUNTS: named(() => fakes.account) }),
     ...(fakes.deployment && { DEPLOYMENTS: named(fakes.deployment) }),
     ...(fakes.fleet && { FLEETS: named(() => fakes.fleet) }),
     ...(fakes.runCounters && { RUN_COUNTERS: fakes.runCounters }),

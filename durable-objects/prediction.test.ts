@@ -1,0 +1,402 @@
+/** A PredictionObject's guarantees over real SQLite and R2. `restart` drops its memory, as an eviction does; the clock moves only when a test moves it. */
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { passTime, stopClock } from "./testing/harness.ts";
+import {
+  aCreate,
+  events,
+  files,
+  line,
+  output,
+  parseStream,
+  readStream,
+  started,
+  streamRequest,
+  succeeded,
+  type World,
+  withPredictions,
+} from "./testing/prediction-world.ts";
+
+beforeEach(stopClock);
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+const refusal = (code: string) => () => Response.json({ code, detail: "no such instance" }, { status: 409 });
+
+async function running(world: World, change: Parameters<typeof aCreate>[0] = {}): Promise<string> {
+  const { id } = (await world.object.create(aCreate(change))).document;
+  await vi.waitFor(() => expect(world.started.some((start) => start.prediction_id === id)).toBe(true));
+  return id;
+}
+
+const idempotent = { spec: { ...aCreate().spec, idempotent: true } };
+
+describe("create", () => {
+  it("guarantees a document at once, a start on the leased instance, and the end to a caller that waits", () =>
+    withPredictions(async (world) => {
+      const request = aCreate({ wait_ms: 50_000 });
+      const answer = world.object.create(request);
+      await vi.waitFor(() => expect(world.started).toHaveLength(1));
+      expect(world.started[0]).toMatchObject({ attempt: 1, instance_id: "instance1", input: { text: "hello" } });
+      expect((await world.object.get(request.id, "alice"))?.state).toBe("queued");
+      await world.send(request.id, 1, events(0, started, output("a"), output("b"), succeeded));
+      const { document, settled } = await answer;
+      expect(settled).toBe(true);
+      expect(document).toMatchObject({ state: "succeeded", output: ["a", "b"], error: null });
+      expect(document.meter).toEqual({
+        hardware: "cpu",
+        predict_time_s: 0.001,
+        outcome: "succeeded",
+        platform_failure: false,
+      });
+      expect(document.created_at).toBeLessThanOrEqual(document.started_at ?? 0);
+      expect(document.started_at).toBeLessThanOrEqual(document.completed_at ?? 0);
+    }));
+
+  it("guarantees one prediction per id, and nothing to other accounts", () =>
+    withPredictions(async (world) => {
+      const request = aCreate();
+      await Promise.all([world.object.create(request), world.object.create(request)]);
+      await world.object.create(request);
+      await vi.waitFor(() => expect(world.started.length).toBeGreaterThan(0));
+      expect(world.started).toHaveLength(1);
+      expect(await world.object.get(request.id, "bob")).toBeNull();
+      expect(await world.object.cancel(request.id, "bob")).toBeNull();
+      expect(await world.object.getMany([request.id, "unknown"], "alice")).toEqual([
+        expect.objectContaining({ id: request.id }),
+        null,
+      ]);
+    }));
+
+  it("guarantees that a guessed id stores nothing", () =>
+    withPredictions(async ({ object, state }) => {
+      expect(await object.get("guess", "alice")).toBeNull();
+      expect((await object.fetch(streamRequest("guess"))).status).toBe(404);
+      expect(
+        await object.applyEvents([{ prediction_id: "guess", attempt: 1, events: events(0, started) }], "o"),
+      ).toEqual([expect.objectContaining({ outcome: "unknown" })]);
+      expect(state.storage.sql.exec("SELECT name FROM sqlite_master WHERE name = 'predictions'").toArray()).toEqual([]);
+    }));
+
+  it("guarantees a refusal with its reason, and why a queued one waits", () =>
+    withPredictions(async (world) => {
+      world.enqueue = () => ({ kind: "refused", code: "model.setup_failed", detail: "It does not set up." });
+      const refused = await world.object.create(aCreate({ wait_ms: 50_000 }));
+      expect(refused.document).toMatchObject({ state: "failed", error: "It does not set up." });
+      world.enqueue = () => ({ kind: "queued", queue_position: 1 });
+      const { document } = await world.object.create(aCreate());
+      await vi.waitFor(async () =>
+        expect((await world.object.get(document.id, "alice"))?.waiting_for).toMatchObject({ reason: "boot" }),
+      );
+    }));
+
+  it("guarantees that secrets are dropped at the end and never shown", () =>
+    withPredictions(async (world) => {
+      const id = await running(world, { input: { key: "s3cret" }, shown_input: { key: "[REDACTED]" } });
+      expect(world.started[0]?.input).toEqual({ key: "s3cret" });
+      expect((await world.object.get(id, "alice"))?.input).toEqual({ key: "[REDACTED]" });
+      await world.send(id, 1, events(0, started, succeeded));
+      expect((await world.object.get(id, "alice"))?.input).toEqual({ key: "[REDACTED]" });
+      expect(JSON.stringify(world.state.storage.sql.exec("SELECT * FROM predictions").toArray())).not.toContain(
+        "s3cret",
+      );
+    }));
+});
+
+describe("events", () => {
+  it("guarantees that a repeat changes nothing, a gap is asked for again, and a late one is fenced", () =>
+    withPredictions(async (world) => {
+      const id = await running(world);
+      const first = events(0, started, output("a"));
+      expect((await world.send(id, 1, first))[0]).toMatchObject({ outcome: "stored", through_i: 1 });
+      expect((await world.send(id, 1, first))[0]).toMatchObject({ outcome: "stored", through_i: 1 });
+      expect((await world.send(id, 1, events(3, output("c"))))[0]).toMatchObject({ outcome: "retry", through_i: 1 });
+      world.restart();
+      const end = events(2, output("b"), succeeded);
+      expect((await world.send(id, 1, end))[0]).toMatchObject({ outcome: "stored", through_i: 3 });
+      expect((await world.send(id, 1, end))[0]).toMatchObject({ outcome: "stored" });
+      expect((await world.send(id, 1, events(4, output("late"))))[0]).toMatchObject({ outcome: "fenced" });
+      expect((await world.send(id, 2, events(0, started)))[0]).toMatchObject({ outcome: "fenced" });
+      expect((await world.object.get(id, "alice"))?.output).toEqual(["a", "b"]);
+    }));
+
+  it("guarantees one settlement and one release, again and again until they were taken", () =>
+    withPredictions(async (world) => {
+      const id = await running(world);
+      world.ownersAreAway = true;
+      await world.send(id, 1, events(0, started, output("a"), succeeded));
+      world.restart();
+      passTime(5_000);
+      await world.object.alarm();
+      expect(world.settled).toEqual([]);
+      world.ownersAreAway = false;
+      world.restart();
+      passTime(5_000);
+      await world.object.alarm();
+      expect(world.settled).toMatchObject([{ prediction_id: id, document: { state: "succeeded" } }]);
+      expect(world.released).toEqual([{ prediction_id: id, attempt: 1, ran_ms: 1, instance_gone: false }]);
+      expect(world.state.storage.sql.exec("SELECT * FROM outbox").toArray()).toEqual([]);
+      passTime(5_000);
+      await world.object.alarm();
+      expect(world.settled).toHaveLength(1);
+    }));
+
+  it("guarantees values above a row's size: whole in the document and the stream, in R2 until removed", () =>
+    withPredictions(async (world) => {
+      const id = await running(world, { retention_ms: 1_000 });
+      const large = "x".repeat(2_500_000);
+      await world.send(id, 1, events(0, started, output("a"), output(large), output("b"), succeeded));
+      world.restart();
+      expect((await world.object.get(id, "alice"))?.output).toEqual(["a", large, "b"]);
+      const streamed = await readStream(await world.object.fetch(streamRequest(id)));
+      expect(streamed.map(({ data }) => data.length)).toEqual([1, 2_500_000, 1, 2]);
+      const rows = world.state.storage.sql.exec<{ size: number }>("SELECT max(length(events)) AS size FROM log").one();
+      expect(rows.size).toBeLessThan(262_144 + 1_024);
+      expect((await files().list({ prefix: `predictions/${id}/` })).objects).toHaveLength(1);
+      passTime(1_001);
+      await world.object.alarm();
+      expect((await files().list({ prefix: `predictions/${id}/` })).objects).toHaveLength(0);
+    }));
+});
+
+describe("streams", () => {
+  it("guarantees the same bytes to an early, a late and a resumed reader", () =>
+    withPredictions(async (world) => {
+      const id = await running(world);
+      const early = readStream(await world.object.fetch(streamRequest(id)));
+      await world.send(id, 1, events(0, started, output("a"), line("log\n"), output(" b\nc")));
+      const middle = readStream(await world.object.fetch(streamRequest(id)));
+      await world.send(id, 1, events(4, output("\r\nd"), succeeded));
+      const late = await readStream(await world.object.fetch(streamRequest(id)));
+      expect(late.map(({ event, data }) => [event, data])).toEqual([
+        ["output", "a"],
+        ["logs", "log\n"],
+        ["output", " b\nc"],
+        ["output", "\nd"],
+        ["done", "{}"],
+      ]);
+      expect(await early).toEqual(late);
+      expect(await middle).toEqual(late);
+      expect(new Set(late.map((event) => event.id)).size).toBe(late.length);
+      world.restart();
+      for (const [n, event] of late.entries()) {
+        const resumed = await readStream(await world.object.fetch(streamRequest(id, event.id)));
+        expect(resumed).toEqual(late.slice(n + 1));
+      }
+      expect(await readStream(await world.object.fetch(streamRequest(id, "never-1")))).toEqual(late);
+    }));
+
+  it("guarantees `error` before `done` when it failed, and resuming between the two", () =>
+    withPredictions(async (world) => {
+      const id = await running(world);
+      const failed = { type: "finished", status: "failed", error: "boom", metrics: {}, predict_time_s: 0 } as const;
+      await world.send(id, 1, events(0, started, failed));
+      const all = await readStream(await world.object.fetch(streamRequest(id)));
+      expect(all.map(({ event, data }) => [event, data])).toEqual([
+        ["error", '{"detail":"boom"}'],
+        ["done", '{"reason":"error"}'],
+      ]);
+      const resumed = await readStream(await world.object.fetch(streamRequest(id, all[0]?.id)));
+      expect(resumed).toEqual(all.slice(1));
+    }));
+
+  it("guarantees that a slow reader is cut, the others go on, and it resumes without a gap", () =>
+    withPredictions(async (world) => {
+      const id = await running(world);
+      const slow = (await world.object.fetch(streamRequest(id))).body?.getReader();
+      const quick = readStream(await world.object.fetch(streamRequest(id)));
+      // The slow one takes what was there when it came, and then nothing.
+      await slow?.read();
+      const chunk = "y".repeat(100_000);
+      let i = 1;
+      await world.send(id, 1, events(0, started));
+      for (; i <= 12; i++) await world.send(id, 1, events(i, output(`${i} ${chunk}`)));
+      await world.send(id, 1, events(i, succeeded));
+      let text = "";
+      const decoder = new TextDecoder();
+      await expect(
+        (async () => {
+          for (let part = await slow?.read(); part?.done === false; part = await slow?.read()) {
+            text += decoder.decode(part.value, { stream: true });
+          }
+        })(),
+      ).rejects.toThrow("too slow");
+      const all = await quick;
+      expect(all).toHaveLength(13);
+      const seen = parseStream(text.slice(0, text.lastIndexOf("\n\n") + 2));
+      expect(seen.length).toBeLessThan(12);
+      const rest = await readStream(await world.object.fetch(streamRequest(id, seen.at(-1)?.id)));
+      expect([...seen, ...rest]).toEqual(all);
+    }));
+
+  it("guarantees that a reader which left is freed", () =>
+    withPredictions(async (world) => {
+      const id = await running(world);
+      const gone = new AbortController();
+      await Promise.all(
+        Array.from({ length: 1_000 }, () => world.object.fetch(streamRequest(id, undefined, gone.signal))),
+      );
+      expect((await world.object.fetch(streamRequest(id))).status).toBe(429);
+      gone.abort();
+      const next = await world.object.fetch(streamRequest(id));
+      expect(next.status).toBe(200);
+      await next.body?.cancel();
+    }));
+});
+
+describe("cancel", () => {
+  it("guarantees an answer at the end: a queued one at once, a running one when the model stopped", () =>
+    withPredictions(async (world) => {
+      world.enqueue = () => ({ kind: "queued", queue_position: 1 });
+      const queued = (await world.object.create(aCreate())).document.id;
+      expect(await world.object.cancel(queued, "alice")).toMatchObject({ state: "canceled", started_at: null });
+      expect(await world.object.leasesGranted([leaseOf(queued)])).toEqual({
+        declined: [{ prediction_id: queued, attempt: 1 }],
+      });
+      world.enqueue = (key) => world.leased(key);
+      const id = await running(world);
+      await world.send(id, 1, events(0, started, output("a")));
+      const canceled = world.object.cancel(id, "alice");
+      await vi.waitFor(() => expect(world.cancels).toEqual([`${id}/1`]));
+      const stopped = { type: "finished", status: "canceled", metrics: {}, predict_time_s: 0 } as const;
+      await world.send(id, 1, events(2, stopped));
+      expect(await canceled).toMatchObject({ state: "canceled", output: ["a"] });
+      expect(await world.object.cancel(id, "alice")).toMatchObject({ state: "canceled" });
+    }));
+
+  it("guarantees the end though the origin never confirms, also over an eviction", () =>
+    withPredictions(async (world) => {
+      const id = await running(world);
+      await world.send(id, 1, events(0, started));
+      const canceled = world.object.cancel(id, "alice");
+      await vi.waitFor(() => expect(world.cancels).toHaveLength(1));
+      passTime(8_000);
+      await world.object.alarm();
+      expect(await canceled).toMatchObject({ state: "canceled" });
+      expect((await world.send(id, 1, events(1, succeeded)))[0]).toMatchObject({ outcome: "fenced" });
+    }));
+
+  it("guarantees the deadline: aborted before it started, canceled after", () =>
+    withPredictions(async (world) => {
+      world.enqueue = () => ({ kind: "queued", queue_position: 1 });
+      const waiting = (await world.object.create(aCreate({ deadline_at: Date.now() + 10_000 }))).document.id;
+      world.enqueue = (key) => world.leased(key);
+      const id = await running(world, { deadline_at: Date.now() + 10_000 });
+      await world.send(id, 1, events(0, started));
+      passTime(10_001);
+      await world.object.alarm();
+      expect(await world.object.get(waiting, "alice")).toMatchObject({ state: "aborted" });
+      await vi.waitFor(() => expect(world.cancels).toEqual([`${id}/1`]));
+      const stopped = { type: "finished", status: "canceled", metrics: {}, predict_time_s: 0 } as const;
+      await world.send(id, 1, events(1, stopped));
+      expect(await world.object.get(id, "alice")).toMatchObject({ state: "canceled" });
+    }));
+});
+
+describe("what gets lost", () => {
+  it("guarantees another attempt when the slot was not there", () =>
+    withPredictions(async (world) => {
+      world.startAnswer = refusal("instance.unknown");
+      const { id } = (await world.object.create(aCreate())).document;
+      await vi.waitFor(() => expect(world.started.length).toBeGreaterThan(1));
+      world.startAnswer = () => Response.json({}, { status: 500 });
+      expect(world.released[0]).toEqual({ prediction_id: id, attempt: 1, ran_ms: 0, instance_gone: true });
+      expect(world.started[1]?.attempt).toBe(2);
+    }));
+
+  it("guarantees that an attempt whose start was lost is started again after an eviction, once", () =>
+    withPredictions(async (world) => {
+      const id = await running(world);
+      world.restart();
+      passTime(20_000);
+      await world.object.alarm();
+      expect(world.started.map(({ prediction_id, attempt }) => [prediction_id, attempt])).toEqual([
+        [id, 1],
+        [id, 1],
+      ]);
+    }));
+
+  it("guarantees an end with a reason when the origin lost a started attempt, or is gone", () =>
+    withPredictions(async (world) => {
+      const lost = await running(world);
+      await world.send(lost, 1, events(0, started, output("a")));
+      await world.send(lost, 1, events(2, { type: "lost", started: true, reason: "it was restarted" }));
+      expect(await world.object.get(lost, "alice")).toMatchObject({
+        state: "failed",
+        error_code: "origin.lost",
+        output: ["a"],
+        meter: { platform_failure: true },
+      });
+      const silent = await running(world);
+      await world.send(silent, 1, events(0, started));
+      world.attemptState = null;
+      world.restart();
+      passTime(20_000);
+      await world.object.alarm();
+      expect(await world.object.get(silent, "alice")).toMatchObject({ state: "failed", error_code: "origin.lost" });
+    }));
+
+  it("guarantees an idempotent one another run, whose readers see no output twice", () =>
+    withPredictions(async (world) => {
+      const id = await running(world, idempotent);
+      const reader = readStream(await world.object.fetch(streamRequest(id)));
+      await world.send(id, 1, events(0, started, output("a"), output("b")));
+      await world.send(id, 1, events(3, { type: "lost", started: true, reason: "it was restarted" }));
+      await vi.waitFor(() => expect(world.started.at(-1)?.attempt).toBe(2));
+      world.restart();
+      await world.send(id, 2, events(0, started, output("a")));
+      await world.send(id, 2, events(2, output("b"), output("c"), succeeded));
+      expect(await world.object.get(id, "alice")).toMatchObject({ state: "succeeded", output: ["a", "b", "c"] });
+      const late = await readStream(await world.object.fetch(streamRequest(id)));
+      expect(late.map(({ data }) => data)).toEqual(["a", "b", "c", "{}"]);
+      // The reader of the evicted object is gone with it; it got what was there.
+      void reader;
+    }));
+
+  it("guarantees `origin.lost` when the second run says something else, or less", () =>
+    withPredictions(async (world) => {
+      for (const second of [[output("x")], [output("a"), succeeded]]) {
+        const id = await running(world, idempotent);
+        await world.send(id, 1, events(0, started, output("a"), output("b")));
+        await world.send(id, 1, events(3, { type: "lost", started: true, reason: "it was restarted" }));
+        await vi.waitFor(() => expect(world.started.at(-1)).toMatchObject({ prediction_id: id, attempt: 2 }));
+        await world.send(id, 2, events(0, started, ...second));
+        expect(await world.object.get(id, "alice")).toMatchObject({
+          state: "failed",
+          error_code: "origin.lost",
+          output: ["a", "b"],
+        });
+      }
+    }));
+});
+
+describe("retention", () => {
+  it("guarantees that data goes in time and not before what is owed was taken, the row a day later", () =>
+    withPredictions(async (world) => {
+      const id = await running(world, { retention_ms: 10_000 });
+      await files().put(`outputs/${id}/0/a.png`, "bytes");
+      world.ownersAreAway = true;
+      const file = { n: 0, name: "a.png", content_type: "image/png", size_bytes: 5, sha256: "0".repeat(64) };
+      await world.send(id, 1, events(0, started, output({ $cogway_file: file }), line("log"), succeeded));
+      passTime(10_001);
+      await world.object.alarm();
+      expect((await world.object.get(id, "alice"))?.data_removed).toBe(false);
+      world.ownersAreAway = false;
+      passTime(60_000);
+      await world.object.alarm();
+      const document = await world.object.get(id, "alice");
+      expect(document).toMatchObject({ data_removed: true, input: {}, output: null, logs: "", state: "succeeded" });
+      expect(document?.metrics["predict_time"]).toBe(0.001);
+      expect(await files().head(`outputs/${id}/0/a.png`)).toBeNull();
+      expect((await world.object.fetch(streamRequest(id))).status).toBe(410);
+      await vi.waitFor(() => expect(world.removed).toMatchObject([{ id, data_removed: true }]));
+      passTime(86_400_001);
+      await world.object.alarm();
+      expect(await world.object.get(id, "alice")).toBeNull();
+      expect(world.state.storage.sql.exec("SELECT * FROM log").toArray()).toEqual([]);
+    }));
+});
+
+function leaseOf(prediction_id: string) {
+  return { prediction_id, attempt: 1, instance_id: "instance1", origin_id: "origin1", leased_at: Date.now() };
+}

@@ -1,0 +1,165 @@
+/** A real PredictionObject over real SQLite and R2, between a deployment, an account and an origin that are only pretended. */
+import { env } from "cloudflare:workers";
+import type { AttemptBatch, AttemptEvent, AttemptStart, AttemptState } from "../../schema/origin-protocol.ts";
+import { AttemptStartSchema } from "../../schema/origin-protocol.ts";
+import type { PredictionDocument } from "../../schema/prediction-document.ts";
+import type { CreatePrediction, DeploymentApi, EnqueueResult, LeaseKey, Settlement } from "../contracts.ts";
+import { forgetOrigins } from "../origin-directory.ts";
+import { PredictionObject } from "../prediction.ts";
+import { aPredictionId, aSpec, envWith, freshName, withObject } from "./harness.ts";
+
+export const ORIGIN_ID = "origin1";
+
+export function aCreate(change: Partial<CreatePrediction> = {}): CreatePrediction {
+  return {
+    id: aPredictionId(),
+    account_id: "alice",
+    spec: aSpec({ output_is_iterator: true }),
+    input: { text: "hello" },
+    input_ref: null,
+    shown_input: null,
+    created_at: Date.now(),
+    deadline_at: null,
+    retention_ms: 3_600_000,
+    source: "api",
+    webhook: null,
+    webhook_events_filter: null,
+    stream_kind: "text",
+    log_lines: [],
+    wait_ms: 0,
+    ...change,
+  };
+}
+
+type EventBody = AttemptEvent extends infer E ? (E extends AttemptEvent ? Omit<E, "i" | "t_ms"> : never) : never;
+
+/** Events with their numbers: `from` is the first index. */
+export function events(from: number, ...bodies: EventBody[]): AttemptEvent[] {
+  return bodies.map((body, n) => ({ ...body, i: from + n, t_ms: from + n }) as AttemptEvent);
+}
+
+export const started: EventBody = { type: "started" };
+export const output = (value: unknown): EventBody => ({ type: "output", mode: "append", value });
+export const line = (data: string): EventBody => ({ type: "log", source: "stdout", data });
+export const succeeded: EventBody = { type: "finished", status: "succeeded", metrics: {}, predict_time_s: 0.001 };
+
+export interface World {
+  object: PredictionObject;
+  state: DurableObjectState;
+  /** drops the object's memory */
+  restart(): void;
+  enqueue: (key: LeaseKey) => EnqueueResult;
+  released: Parameters<DeploymentApi["release"]>[0];
+  settled: Settlement[];
+  removed: PredictionDocument[];
+  started: AttemptStart[];
+  cancels: string[];
+  /** what the origin answers about an attempt; null: it does not know it */
+  attemptState: AttemptState["state"] | null;
+  startAnswer: () => Response;
+  originIsAlive: boolean;
+  /** The owners of effects are away. */
+  ownersAreAway: boolean;
+  send(id: string, attempt: number, sent: AttemptEvent[]): ReturnType<PredictionObject["applyEvents"]>;
+  leased(key: LeaseKey): EnqueueResult;
+}
+
+export function withPredictions(test: (world: World) => Promise<void>): Promise<void> {
+  return withObject("PREDICTIONS", freshName(), async (state) => {
+    forgetOrigins();
+    const key = { key_id: "k1", secret: "c2VjcmV0" };
+    const away = (): void => {
+      if (world.ownersAreAway) throw new Error("away");
+    };
+    const fakeEnv = envWith({
+      deployment: () => ({
+        enqueue: async (request) => world.enqueue(request),
+        release: async (releases) => {
+          away();
+          world.released.push(...releases);
+        },
+        waitingFor: async () => ({ reason: "boot", queue_position: 1, elapsed_ms: 5, estimate_ms: null }),
+      }),
+      account: {
+        settle: async (settlements) => {
+          away();
+          world.settled.push(...settlements);
+        },
+        removeData: async (documents) => {
+          world.removed.push(...documents);
+        },
+      },
+      fleet: {
+        origins: async () => [{ origin_id: ORIGIN_ID, url: "http://origin.test", key, alive: world.originIsAlive }],
+        keys: async () => [],
+      },
+      origin: async (request) => {
+        const [, , , id = "", attempt = "0", verb] = new URL(request.url).pathname.split("/");
+        if (request.method === "PUT") {
+          world.started.push(AttemptStartSchema.parse(await request.json()));
+          return world.startAnswer();
+        }
+        if (verb === "cancel") world.cancels.push(`${id}/${attempt}`);
+        if (world.attemptState === null) return Response.json({ code: "attempt.unknown", detail: "" }, { status: 404 });
+        return Response.json(stateOf(id, Number(attempt), world.attemptState));
+      },
+    });
+    const world: World = {
+      object: new PredictionObject(state as never, fakeEnv),
+      state,
+      restart() {
+        world.object = new PredictionObject(state as never, fakeEnv);
+      },
+      enqueue: (request) => world.leased(request),
+      released: [],
+      settled: [],
+      removed: [],
+      started: [],
+      cancels: [],
+      attemptState: "running",
+      startAnswer: () => Response.json(stateOf("", 1, "running"), { status: 202 }),
+      originIsAlive: true,
+      ownersAreAway: false,
+      send(id, attempt, sent) {
+        const batch: AttemptBatch = { prediction_id: id, attempt, events: sent };
+        return world.object.applyEvents([batch], ORIGIN_ID);
+      },
+      leased: ({ prediction_id, attempt }) => ({
+        kind: "leased",
+        lease: { prediction_id, attempt, instance_id: "instance1", origin_id: ORIGIN_ID, leased_at: Date.now() },
+      }),
+    };
+    await test(world);
+  });
+}
+
+function stateOf(prediction_id: string, attempt: number, state: AttemptState["state"]): AttemptState {
+  return { prediction_id, attempt, state, started: true, last_event_i: 0 };
+}
+
+/** Reads a stream to its end: events in order. */
+export async function readStream(response: Response): Promise<{ event: string; id: string; data: string }[]> {
+  return parseStream(await response.text());
+}
+
+export function parseStream(text: string): { event: string; id: string; data: string }[] {
+  return text
+    .split("\n\n")
+    .filter((block) => block !== "" && !block.startsWith(":"))
+    .map((block) => {
+      const lines = block.split("\n");
+      const field = (name: string): string[] =>
+        lines.filter((each) => each.startsWith(`${name}: `)).map((each) => each.slice(name.length + 2));
+      return { event: field("event").join(""), id: field("id").join(""), data: field("data").join("\n") };
+    });
+}
+
+/** A reader's request. */
+export function streamRequest(id: string, lastEventId?: string, signal?: AbortSignal): Request {
+  return new Request(`https://prediction/stream/${id}`, {
+    headers: lastEventId === undefined ? {} : { "last-event-id": lastEventId },
+    ...(signal === undefined ? {} : { signal }),
+  });
+}
+
+export const files = (): R2Bucket => env.FILES;
