@@ -211,7 +211,7 @@ function inOrder(models: ModelFolder[]): ModelFolder[] {
 }
 
 /** A folder's name, made fit for an address. */
-function modelName(folder: string): string {
+export function modelName(folder: string): string {
   return basename(folder)
     .toLowerCase()
     .replace(/[^a-z0-9._-]+/g, "-")

@@ -1,0 +1,236 @@
+/**
+ * The edge as one local process: workerd through the Miniflare API, with the built Worker and the bindings of wrangler.toml, and what only a local edge needs.
+ * Everything that Miniflare calls unsafe or unstable is in this file; its version is pinned.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { get } from "node:http";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { convertV4MiniflareOptions, Log, LogLevel, Miniflare, type WorkerOptions } from "miniflare";
+import { operatorSeed } from "../../schema/tables/operator-seed.ts";
+import type { LogFile } from "./log-file.ts";
+import { EDGE_BUILD, PAGE_BUILD, ROOT } from "./paths.ts";
+
+/** A full young generation stops every connection for up to 0.3 s; with this size it does so for less than 0.07 s. */
+const V8_FLAGS = "--max-semi-space-size=4";
+/** Ranges that count as public and must not be reached: benchmarks, documentation, and addresses that carry an IPv4 address inside. */
+const EGRESS_DENY = [
+  "198.18.0.0/15",
+  "192.0.2.0/24",
+  "198.51.100.0/24",
+  "203.0.113.0/24",
+  "64:ff9b::/96",
+  "64:ff9b:1::/48",
+  "2002::/16",
+  "2001::/32",
+];
+const EGRESS_WORKER = "export default { fetch: (request, env) => env.NETWORK.fetch(request) };";
+const PROBE_INTERVAL_MS = 3_000;
+const PROBE_TIMEOUT_MS = 10_000;
+/** Miniflare starts a dead workerd again by itself, in about a second; after so many failed probes it is started anew, a hung one too. */
+const PROBES_FAILED_MAX = 3;
+
+const ENDING_SIGNALS = ["SIGINT", "SIGTERM"] as const;
+
+export interface EdgeSettings {
+  /** where workerd listens, on loopback, in plain HTTP */
+  port: number;
+  originPort: number;
+  publicUrl: string;
+  retention: string;
+  /** CIDRs of private networks that the Worker's fetch may reach */
+  allowPrivateCidrs: string[];
+  signingSecret: string;
+  joinTokenSha256: string;
+  /** folder of D1, R2 and the objects */
+  stateDir: string;
+  /** where the process file of workerd goes */
+  processFile: string;
+}
+
+type MiniflareOptions = Parameters<typeof convertV4MiniflareOptions>[0];
+
+/** The options of Miniflare: those of wrangler.toml, as the build wrote them, and the local additions. */
+export function edgeOptions(settings: EdgeSettings, log: LogFile): MiniflareOptions {
+  const fromToml: unknown = JSON.parse(readFileSync(join(EDGE_BUILD, "bindings.json"), "utf8"));
+  const worker = fromToml as WorkerOptions & { bindings: Record<string, string>; assets: { directory: string } };
+  return {
+    host: "127.0.0.1",
+    // The entry that Miniflare puts before the Worker is used by its own calls alone; callers come by the direct socket.
+    port: 0,
+    cf: false,
+    logRequests: false,
+    unsafeLocalExplorer: false,
+    unsafeObservability: false,
+    telemetry: { enabled: false },
+    resourcePersistencePath: settings.stateDir,
+    log: new FileLog(log),
+    handleStructuredLogs: ({ level, message }) => log.write(level === "log" ? message : `${level}: ${message}`),
+    unsafeRuntimeEnv: { COGWAY_WORKERD: workerdBinary(), COGWAY_WORKERD_PID_FILE: settings.processFile },
+    unsafeHandleRuntimeRestart: () => log.write("the launcher: workerd ended and was started again"),
+    workers: [
+      {
+        ...worker,
+        name: "edge",
+        rootPath: ROOT,
+        modulesRoot: EDGE_BUILD,
+        modules: modules(),
+        assets: { ...worker.assets, directory: PAGE_BUILD },
+        bindings: {
+          ...worker.bindings,
+          PUBLIC_URL: settings.publicUrl,
+          RETENTION: settings.retention,
+          ALLOW_PRIVATE_URLS: settings.allowPrivateCidrs.join(","),
+          LOOP_TURN: "1",
+          SIGNING_SECRET: settings.signingSecret,
+          JOIN_TOKEN_SHA256: settings.joinTokenSha256,
+        },
+        serviceBindings: { LOCAL_ORIGIN: { external: { address: `127.0.0.1:${settings.originPort}`, http: {} } } },
+        outboundService: "egress",
+        unsafeDirectSockets: [{ host: "127.0.0.1", port: settings.port }],
+      },
+      {
+        name: "egress",
+        modules: [{ type: "ESModule", path: "egress.js", contents: EGRESS_WORKER }],
+        serviceBindings: {
+          NETWORK: { network: { allow: ["public", ...settings.allowPrivateCidrs], deny: EGRESS_DENY } },
+        },
+      },
+    ],
+  };
+}
+
+function modules(): { type: "ESModule" | "Text"; path: string }[] {
+  return readdirSync(EDGE_BUILD)
+    .filter((name) => name === "index.js" || name.endsWith(".sql"))
+    .map((name) => ({ type: name.endsWith(".js") ? "ESModule" : "Text", path: join(EDGE_BUILD, name) }));
+}
+
+function workerdBinary(): string {
+  const miniflare = createRequire(import.meta.url).resolve("miniflare");
+  const { default: path } = createRequire(miniflare)("workerd") as { default: string };
+  return path;
+}
+
+/** Miniflare's own words go where workerd's go. */
+class FileLog extends Log {
+  readonly #file: LogFile;
+
+  constructor(file: LogFile) {
+    super(LogLevel.WARN);
+    this.#file = file;
+  }
+
+  override log(message: string): void {
+    this.#file.write(message);
+  }
+}
+
+export class Edge {
+  readonly #settings: EdgeSettings;
+  readonly #log: LogFile;
+  #miniflare: Miniflare | null = null;
+  #watch: NodeJS.Timeout | null = null;
+  #isStopped = false;
+
+  constructor(settings: EdgeSettings, log: LogFile) {
+    this.#settings = settings;
+    this.#log = log;
+  }
+
+  /** Resolves when workerd answers and the database is as the migrations want it. */
+  async start(operatorToken: string): Promise<void> {
+    process.env["MINIFLARE_WORKERD_V8_FLAGS"] = V8_FLAGS;
+    process.env["MINIFLARE_WORKERD_PATH"] = join(import.meta.dirname, "workerd.sh");
+    const miniflare = await this.#startMiniflare();
+    await applyMigrations(await miniflare.getD1Database("DB"), operatorToken);
+    this.#watchOver();
+  }
+
+  async #startMiniflare(): Promise<Miniflare> {
+    const options = convertV4MiniflareOptions(edgeOptions(this.#settings, this.#log));
+    const miniflare = withoutSignalHandlers(() => new Miniflare(options));
+    this.#miniflare = miniflare;
+    await miniflare.ready;
+    return miniflare;
+  }
+
+  #watchOver(): void {
+    let failed = 0;
+    const probe = async (): Promise<void> => {
+      failed = (await answers(this.#settings.port)) ? 0 : failed + 1;
+      if (failed === PROBES_FAILED_MAX && !this.#isStopped) {
+        failed = 0;
+        this.#log.write("the launcher: the edge does not answer and is started anew");
+        await this.#dispose();
+        await this.#startMiniflare();
+      }
+    };
+    const next = (): void => {
+      if (this.#isStopped) return;
+      this.#watch = setTimeout(() => {
+        void probe()
+          .catch((error: unknown) => this.#log.write(`the launcher: ${error}`))
+          .finally(next);
+      }, PROBE_INTERVAL_MS);
+    };
+    next();
+  }
+
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    if (this.#watch !== null) clearTimeout(this.#watch);
+    await this.#dispose();
+  }
+
+  async #dispose(): Promise<void> {
+    const miniflare = this.#miniflare;
+    this.#miniflare = null;
+    // One that never became ready rejects, and is gone all the same.
+    await miniflare?.dispose().catch((error: unknown) => this.#log.write(`the launcher: ${error}`));
+  }
+}
+
+/** Miniflare ends the process by itself on a signal. Here the launcher does that, after the drain. */
+function withoutSignalHandlers<T>(make: () => T): T {
+  const before = new Map(ENDING_SIGNALS.map((name) => [name, process.listeners(name)]));
+  const made = make();
+  for (const [name, own] of before) {
+    for (const listener of process.listeners(name)) if (!own.includes(listener)) process.removeListener(name, listener);
+  }
+  return made;
+}
+
+/** Whether the edge gives any answer at all: what it answers is not the launcher's to judge. */
+function answers(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const request = get({ host: "127.0.0.1", port, path: "/healthz", agent: false, timeout: PROBE_TIMEOUT_MS });
+    request.on("response", (response) => {
+      response.resume();
+      resolve(true);
+    });
+    request.on("timeout", () => request.destroy());
+    request.on("error", () => resolve(false));
+    request.on("close", () => resolve(false));
+  });
+}
+
+type Database = Awaited<ReturnType<Miniflare["getD1Database"]>>;
+
+/** Applies what is missing, in order, each file in one transaction; the table is wrangler's own, so both may apply them. Then the first account. */
+async function applyMigrations(db: Database, operatorToken: string): Promise<void> {
+  await db.exec(
+    "CREATE TABLE IF NOT EXISTS d1_migrations (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, applied_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP NOT NULL)",
+  );
+  const { results } = await db.prepare("SELECT name FROM d1_migrations").all<{ name: string }>();
+  const applied = new Set(results.map(({ name }) => name));
+  const folder = join(ROOT, "schema/migrations");
+  const files = readdirSync(folder).filter((name) => name.endsWith(".sql"));
+  for (const name of files.sort()) {
+    if (applied.has(name)) continue;
+    const statements = readFileSync(join(folder, name), "utf8").split("--> statement-breakpoint");
+    const insert = db.prepare("INSERT INTO d1_migrations (name) VALUES (?)").bind(name);
+    await db.batch([...statements.map((sql) => db.prepare(sql)), insert]);
+  }
+  await db.batch(operatorSeed(operatorToken, Date.now()).map(({ sql, params }) => db.prepare(sql).bind(...params)));
+}

@@ -1,0 +1,143 @@
+/**
+ * Who runs below the launcher: one file per process, so that a start after `kill -9` finds and ends what was left. A process id alone may have been given to
+ * another process since, so each file also holds when its process started.
+ */
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { SetupFault } from "./settings.ts";
+
+export type ProcessName = "launcher" | "gpu-origin" | "workerd";
+
+/** A launcher whose npm was killed ends itself within this time of being told, or says that it is ending. */
+const LAUNCHER_NOTICE_MS = 3_000;
+/** Longer than the longest drain. */
+const LAUNCHER_END_MS = 45_000;
+const KILL_TIMEOUT_MS = 5_000;
+const POLL_MS = 50;
+
+/** A text that no other process with this id ever has; null when there is no such process. */
+export function startMark(pid: number): string | null {
+  try {
+    if (process.platform !== "linux")
+      return execFileSync("ps", ["-o", "lstart=", "-p", String(pid)], { encoding: "utf8" }).trim();
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    if (fields[0] === "Z") return null;
+    // Field 22 of the file: ticks since the boot, which the boot's id makes unique.
+    return `${readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()}/${fields[19]}`;
+  } catch {
+    return null;
+  }
+}
+
+/** The files of one data folder. Each holds `<pid> <start mark>`. */
+export class ProcessFiles {
+  readonly #folder: string;
+
+  constructor(dataDir: string) {
+    this.#folder = join(dataDir, "run");
+    mkdirSync(this.#folder, { recursive: true });
+  }
+
+  path(name: ProcessName): string {
+    return join(this.#folder, `${name}.pid`);
+  }
+
+  write(name: ProcessName, pid: number): void {
+    writeFileSync(`${this.path(name)}.part`, `${pid} ${startMark(pid) ?? ""}\n`);
+    renameSync(`${this.path(name)}.part`, this.path(name));
+  }
+
+  remove(name: ProcessName): void {
+    rmSync(this.path(name), { force: true });
+  }
+
+  /** The id of the recorded process if that very process still runs. */
+  running(name: ProcessName): number | null {
+    try {
+      const [pid = "", mark = ""] = readFileSync(this.path(name), "utf8").trim().split(/ (.*)/);
+      return mark !== "" && startMark(Number(pid)) === mark ? Number(pid) : null;
+    } catch {
+      return null;
+    }
+  }
+
+  /** Makes this process the folder's launcher: refuses while another one lives, ends what a dead one left. Returns how many were ended. */
+  async takeOver(): Promise<number> {
+    const began = performance.now();
+    for (let other = this.running("launcher"); other !== null; other = this.running("launcher")) {
+      if (performance.now() - began > (existsSync(this.#endingPath) ? LAUNCHER_END_MS : LAUNCHER_NOTICE_MS)) {
+        throw new SetupFault(
+          `Cogway runs already on this data folder (process ${other}); stop it, or choose other ports and another COGWAY_DATA.`,
+        );
+      }
+      await pause();
+    }
+    this.write("launcher", process.pid);
+    rmSync(this.#endingPath, { force: true });
+    const left = [await this.kill("gpu-origin"), await this.kill("workerd")];
+    return left.filter((ran) => ran).length;
+  }
+
+  /** Tells a launcher that comes next that this one is on its way out. */
+  markEnding(): void {
+    writeFileSync(this.#endingPath, "");
+  }
+
+  get #endingPath(): string {
+    return join(this.#folder, "ending");
+  }
+
+  /** True when it ran. */
+  async kill(name: ProcessName): Promise<boolean> {
+    const pid = this.running(name);
+    if (pid !== null) {
+      signal(pid, "SIGKILL");
+      const until = performance.now() + KILL_TIMEOUT_MS;
+      while (this.running(name) === pid && performance.now() < until) await pause();
+    }
+    this.remove(name);
+    return pid !== null;
+  }
+}
+
+function pause(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, POLL_MS));
+}
+
+/** A process that has ended already is no fault. */
+export function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch (error) {
+    if (!(error instanceof Error && "code" in error && error.code === "ESRCH")) throw error;
+  }
+}
+
+/** Rejects with a clear line when something listens on the port. */
+export async function requireFreePort(port: number, variable: string): Promise<void> {
+  const server = createServer();
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (error: NodeJS.ErrnoException) => {
+      const why = error.code === "EADDRINUSE" ? "is taken" : `cannot be used (${error.code})`;
+      reject(
+        new SetupFault(
+          `Port ${port} (${variable}) ${why}; stop what listens there, or choose another with ${variable}=<port>.`,
+        ),
+      );
+    });
+    server.listen(port, "127.0.0.1", resolve);
+  });
+  await new Promise((resolve) => server.close(resolve));
+}
+
+/** A port that is free now. */
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return typeof address === "object" && address !== null ? address.port : 0;
+}

@@ -1,0 +1,168 @@
+/** The launcher's environment, parsed once: what design calls the set-up contract. A fault is one line that says what to do. */
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
+import ipaddr from "ipaddr.js";
+import { z } from "zod";
+import { isTokenWellFormed, newToken } from "../../schema/tokens.ts";
+import { ModelFault, readCogYaml } from "../cog-yaml.ts";
+import { exampleNames, ROOT } from "./paths.ts";
+
+/** Something that the person who starts Cogway has to change. Its message is the one line that they see. */
+export class SetupFault extends Error {}
+
+export interface Settings {
+  /** where callers connect */
+  port: number;
+  originPort: number;
+  dataDir: string;
+  /** undefined: the origin's default, below dataDir */
+  cacheDir: string | undefined;
+  publicUrl: string;
+  /** address that works on this machine, whatever the public one is */
+  localUrl: string;
+  isTls: boolean;
+  allowPrivateUrls: string;
+  retention: string;
+  modelDirs: string[];
+  /** the user named them, so a broken one ends the start */
+  modelsAreExplicit: boolean;
+  token: string;
+  signingSecret: string;
+  joinToken: string;
+}
+
+const PortSchema = z.coerce.number("must be a port number").int().min(1).max(65535);
+
+const EnvironmentSchema = z.object({
+  COGWAY_PORT: PortSchema.default(8787),
+  COGWAY_ORIGIN_PORT: PortSchema.default(8788),
+  COGWAY_DATA: z.string().optional(),
+  COGWAY_CACHE: z.string().optional(),
+  COGWAY_TOKEN: z
+    .string()
+    .trim()
+    .refine(isTokenWellFormed, "is no well-formed token (cw_…, with its checksum)")
+    .optional(),
+  COGWAY_MODELS: z.string().optional(),
+  COGWAY_PUBLIC_URL: z.url({ protocol: /^https?$/, error: "must be an http or https URL" }).optional(),
+  COGWAY_TLS: z.enum(["0", "1"], "must be 1 or 0").default("0"),
+  COGWAY_ALLOW_PRIVATE_URLS: z
+    .string()
+    .refine((text) => cidrs(text).every((cidr) => ipaddr.isValidCIDR(cidr)), "must be a comma list of CIDR ranges")
+    .default(""),
+  COGWAY_RETENTION: z
+    .string()
+    .regex(/^(\d{1,9}|(?=\d)(\d{1,9}d)?(\d{1,9}h)?(\d{1,9}m)?(\d{1,9}s)?)$/, "must be a duration such as 30m, 1h or 7d")
+    .default("1h"),
+});
+
+/** Reads the environment, and makes what is kept in the data folder: the token, the secrets. */
+export function readSettings(env: NodeJS.ProcessEnv): Settings {
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
+  const parsed = EnvironmentSchema.safeParse(given);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    throw new SetupFault(`${issue?.path.join(".") ?? "The environment"} ${issue?.message ?? "is invalid"}.`);
+  }
+  const values = parsed.data;
+  const { COGWAY_PORT: port, COGWAY_ORIGIN_PORT: originPort, COGWAY_DATA, COGWAY_CACHE, COGWAY_MODELS } = values;
+  if (port === originPort)
+    throw new SetupFault(`COGWAY_PORT and COGWAY_ORIGIN_PORT are both ${port}; they must differ.`);
+  const modelDirs =
+    COGWAY_MODELS === undefined ? exampleNames().map(exampleDir) : COGWAY_MODELS.split(",").flatMap(modelDir);
+  checkModels(COGWAY_MODELS === undefined ? [] : modelDirs);
+  const isTls = values.COGWAY_TLS === "1";
+  const localUrl = `${isTls ? "https" : "http"}://127.0.0.1:${port}`;
+  const dataDir = COGWAY_DATA === undefined ? join(ROOT, ".cogway") : fromCaller(COGWAY_DATA);
+  makeDataDir(dataDir);
+  return {
+    port,
+    originPort,
+    dataDir,
+    cacheDir: COGWAY_CACHE === undefined ? undefined : fromCaller(COGWAY_CACHE),
+    publicUrl: values.COGWAY_PUBLIC_URL?.replace(/\/+$/, "") ?? localUrl,
+    localUrl,
+    isTls,
+    allowPrivateUrls: values.COGWAY_ALLOW_PRIVATE_URLS,
+    retention: values.COGWAY_RETENTION,
+    modelDirs,
+    modelsAreExplicit: COGWAY_MODELS !== undefined,
+    token: values.COGWAY_TOKEN ?? keptToken(join(dataDir, "token")),
+    ...keptSecrets(join(dataDir, "secrets.json")),
+  };
+}
+
+export function cidrs(text: string): string[] {
+  return text
+    .split(",")
+    .map((cidr) => cidr.trim())
+    .filter((cidr) => cidr !== "");
+}
+
+/** npm runs scripts in the package's folder; a relative path means the folder where the person stands. */
+function fromCaller(path: string): string {
+  return resolve(process.env["INIT_CWD"] ?? process.cwd(), path);
+}
+
+function exampleDir(name: string): string {
+  return join(ROOT, "examples", "models", name);
+}
+
+/** The folder of one entry of COGWAY_MODELS: an example's name, or a path. */
+function modelDir(entry: string): string[] {
+  const text = entry.trim();
+  if (text === "") return [];
+  if (exampleNames().includes(text)) return [exampleDir(text)];
+  const folder = fromCaller(text);
+  if (existsSync(folder)) return [folder];
+  throw new SetupFault(
+    `COGWAY_MODELS: "${text}" is no folder, and no example (those are: ${exampleNames().join(", ") || "none"}).`,
+  );
+}
+
+/** What can be seen before anything runs: the origin looks again, and deeper. */
+function checkModels(folders: string[]): void {
+  const names = new Set<string>();
+  for (const folder of folders) {
+    const name = basename(folder).toLowerCase();
+    if (names.has(name)) throw new SetupFault(`COGWAY_MODELS: two of the folders are named "${name}"; rename one.`);
+    names.add(name);
+    if (!statSync(folder).isDirectory()) throw new SetupFault(`COGWAY_MODELS: ${folder} is not a folder.`);
+    try {
+      readCogYaml(folder);
+    } catch (error) {
+      throw error instanceof ModelFault ? new SetupFault(error.message) : error;
+    }
+  }
+}
+
+function makeDataDir(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new SetupFault(`COGWAY_DATA: ${path} cannot be made: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
+/** The first account's token: made once, for its owner's eyes only. */
+function keptToken(path: string): string {
+  if (!existsSync(path)) writeFileSync(path, `${newToken()}\n`, { mode: 0o600 });
+  const token = readFileSync(path, "utf8").trim();
+  if (isTokenWellFormed(token)) return token;
+  throw new SetupFault(`${path} holds no well-formed token; remove the file, and a new one is made.`);
+}
+
+const SecretsSchema = z.object({ signingSecret: z.string().min(1), joinToken: z.string().min(1) });
+
+/** Made once: with another signing secret every URL that was handed out would end. */
+function keptSecrets(path: string): z.infer<typeof SecretsSchema> {
+  if (!existsSync(path)) {
+    const random = (): string => Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString("base64");
+    writeFileSync(path, JSON.stringify({ signingSecret: random(), joinToken: random() }), { mode: 0o600 });
+  }
+  try {
+    return SecretsSchema.parse(JSON.parse(readFileSync(path, "utf8")));
+  } catch {
+    throw new SetupFault(`${path} cannot be read as secrets; remove it, and new ones are made (old output URLs end).`);
+  }
+}
