@@ -1,0 +1,121 @@
+/** Calls of the public API. Types are the wire's own (schema/api); nothing else of the server is known here. */
+import type { z } from "zod";
+import type { AccountSchema } from "../../../schema/api/account.ts";
+import type { ModelSchema, VersionSchema } from "../../../schema/api/models.ts";
+import type { PredictionSchema } from "../../../schema/api/predictions.ts";
+import type { WaitingFor } from "../../../schema/prediction-document.ts";
+import type { ProblemDocument } from "../../../schema/problems.ts";
+
+export type Account = z.infer<typeof AccountSchema>;
+export type Model = z.infer<typeof ModelSchema>;
+export type Version = z.infer<typeof VersionSchema>;
+export type Prediction = z.infer<typeof PredictionSchema> & { waiting_for?: WaitingFor };
+export interface Page<T> {
+  previous: string | null;
+  next: string | null;
+  results: T[];
+}
+
+/** A refusal by the server (its problem document), or `problem: null` when it could not be reached or did not answer as expected. */
+export class ApiError extends Error {
+  readonly status: number;
+  readonly problem: ProblemDocument | null;
+  constructor(status: number, problem: ProblemDocument | null, cause?: unknown) {
+    super(problem?.detail ?? (status === 0 ? "The server could not be reached" : `The server answered ${status}`), {
+      cause,
+    });
+    this.status = status;
+    this.problem = problem;
+  }
+}
+
+/**
+ * A URL of the API as seen from this page: only path and query are kept. The server writes absolute URLs with its public name, and this page may have
+ * been opened under another one (localhost for 127.0.0.1, a tunnel), to which calls would be cross-origin.
+ */
+export function ownOrigin(url: string): string {
+  const parsed = new URL(url, location.origin);
+  return parsed.pathname + parsed.search;
+}
+
+export interface Api {
+  account(): Promise<Account>;
+  models(next?: string): Promise<Page<Model>>;
+  model(owner: string, name: string): Promise<Model>;
+  readme(owner: string, name: string): Promise<string | null>;
+  versions(owner: string, name: string): Promise<Page<Version>>;
+  version(owner: string, name: string, id: string): Promise<Version>;
+  createPrediction(model: Model, version: string | null, input: Record<string, unknown>): Promise<Prediction>;
+  prediction(id: string, signal?: AbortSignal): Promise<Prediction>;
+  predictions(next?: string): Promise<Page<Prediction>>;
+  cancel(id: string): Promise<Prediction>;
+  /** Opens an event stream. The URL itself grants access. */
+  openStream(url: string, lastEventId: string | null, signal: AbortSignal): Promise<Response>;
+}
+
+/** `onUnauthenticated` is told of every 401, so that one place signs the reader out. */
+export function createApi(token: string, onUnauthenticated: () => void): Api {
+  async function call(path: string, init: RequestInit = {}): Promise<Response> {
+    const headers = new Headers(init.headers);
+    headers.set("authorization", `Bearer ${token}`);
+    let response: Response;
+    try {
+      response = await fetch(path, { ...init, headers });
+    } catch (error) {
+      if (init.signal?.aborted) throw error;
+      throw new ApiError(0, null, error);
+    }
+    if (response.ok) return response;
+    if (response.status === 401) onUnauthenticated();
+    throw new ApiError(response.status, await problemOf(response));
+  }
+  async function json<T>(path: string, init?: RequestInit): Promise<T> {
+    const response = await call(path, init);
+    return (await response.json()) as T;
+  }
+  const modelUrl = (owner: string, name: string) =>
+    `/v1/models/${encodeURIComponent(owner)}/${encodeURIComponent(name)}`;
+  return {
+    account: () => json("/v1/account"),
+    models: (next) => json(next === undefined ? "/v1/models" : ownOrigin(next)),
+    model: (owner, name) => json(modelUrl(owner, name)),
+    async readme(owner, name) {
+      try {
+        return await (await call(`${modelUrl(owner, name)}/readme`)).text();
+      } catch (error) {
+        if (error instanceof ApiError && error.status === 404) return null;
+        throw error;
+      }
+    },
+    versions: (owner, name) => json(`${modelUrl(owner, name)}/versions`),
+    version: (owner, name, id) => json(`${modelUrl(owner, name)}/versions/${encodeURIComponent(id)}`),
+    createPrediction: (model, version, input) =>
+      json(version === null ? `${modelUrl(model.owner, model.name)}/predictions` : "/v1/predictions", {
+        method: "POST",
+        headers: { "content-type": "application/json", prefer: "respond-async", "x-cogway-source": "web" },
+        body: JSON.stringify(version === null ? { input } : { version, input }),
+      }),
+    prediction: (id, signal) =>
+      json(`/v1/predictions/${encodeURIComponent(id)}`, signal === undefined ? {} : { signal }),
+    predictions: (next) => json(next === undefined ? "/v1/predictions" : ownOrigin(next)),
+    cancel: (id) => json(`/v1/predictions/${encodeURIComponent(id)}/cancel`, { method: "POST" }),
+    openStream(url, lastEventId, signal) {
+      const headers: Record<string, string> = { accept: "text/event-stream" };
+      if (lastEventId !== null) headers["last-event-id"] = lastEventId;
+      return fetch(ownOrigin(url), { headers, signal, cache: "no-store" });
+    },
+  };
+}
+
+async function problemOf(response: Response): Promise<ProblemDocument | null> {
+  if (!/json/.test(response.headers.get("content-type") ?? "")) return null;
+  try {
+    const body: unknown = await response.json();
+    return typeof body === "object" && body !== null && "detail" in body ? (body as ProblemDocument) : null;
+  } catch {
+    return null;
+  }
+}
+
+const ENDED = new Set<Prediction["status"]>(["succeeded", "failed", "canceled", "aborted"]);
+export const hasEnded = (prediction: Prediction) => ENDED.has(prediction.status);

@@ -1,0 +1,131 @@
+/** The caller's predictions, newest first, kept fresh: at once after a change on this page, else in turns while any of them lives. */
+import { Button } from "@cloudflare/kumo/components/button";
+import { Loader } from "@cloudflare/kumo/components/loader";
+import { useState } from "react";
+import { hasEnded, type Page, type Prediction } from "../api.ts";
+import { ago, dateTime, duration } from "../format.ts";
+import { useApi, useInterval, useLoaded, useNow, useOnPredictionsChanged } from "../hooks.ts";
+import { classify } from "../output/classify.ts";
+import { FilePreview } from "../output/media.tsx";
+import { predictionPath } from "../route.ts";
+import { Link } from "../router.tsx";
+import { ExplainedError } from "./explained.tsx";
+import { Status } from "./status.tsx";
+
+/** While one of them lives, and when all have ended. */
+const LIVE_REFRESH_MS = 2_000;
+const IDLE_REFRESH_MS = 15_000;
+const CLOCK_MS = 10_000;
+
+/** `limit`: at most so many, without further pages. */
+export function PredictionList({ limit, empty }: { limit?: number; empty: React.ReactNode }) {
+  const api = useApi();
+  const first = useLoaded("predictions", () => api.predictions());
+  const [older, setOlder] = useState<Page<Prediction>[]>([]);
+  const [isLoadingOlder, setLoadingOlder] = useState(false);
+  const [olderError, setOlderError] = useState<unknown>(undefined);
+  const now = useNow(CLOCK_MS);
+  const isLive = first.data?.results.some((prediction) => !hasEnded(prediction)) === true;
+  useInterval(first.reload, isLive ? LIVE_REFRESH_MS : IDLE_REFRESH_MS);
+  useOnPredictionsChanged(first.reload);
+
+  if (first.data === undefined) {
+    return first.error === undefined ? (
+      <p className="loading">
+        <Loader size="sm" /> Loading predictions
+      </p>
+    ) : (
+      <ExplainedError error={first.error} onRetry={first.reload} />
+    );
+  }
+  // The first page moves on while older ones stand: what is on both is shown once.
+  const rows = [
+    ...new Map([...first.data.results, ...older.flatMap((page) => page.results)].map((row) => [row.id, row])).values(),
+  ];
+  const shown = limit === undefined ? rows : rows.slice(0, limit);
+  const next = limit === undefined ? (older.at(-1) ?? first.data).next : null;
+  const loadOlder = async () => {
+    if (next === null) return;
+    setLoadingOlder(true);
+    try {
+      const page = await api.predictions(next);
+      setOlder((pages) => [...pages, page]);
+      setOlderError(undefined);
+    } catch (error) {
+      setOlderError(error);
+    } finally {
+      setLoadingOlder(false);
+    }
+  };
+  if (shown.length === 0) return empty;
+  return (
+    <>
+      <ul className="prediction-list">
+        {shown.map((prediction) => (
+          <Row key={prediction.id} prediction={prediction} now={now} />
+        ))}
+      </ul>
+      {olderError === undefined ? null : <ExplainedError error={olderError} />}
+      {next === null ? null : (
+        <Button className="load-older" loading={isLoadingOlder} onClick={() => void loadOlder()}>
+          Load older
+        </Button>
+      )}
+    </>
+  );
+}
+
+function Row({ prediction, now }: { prediction: Prediction; now: number }) {
+  const ran = prediction.metrics["predict_time"];
+  return (
+    <li>
+      <Link href={predictionPath(prediction.id)} className="prediction-row">
+        <Status status={prediction.status} />
+        <span className="prediction-row-model">{prediction.model}</span>
+        <span className="prediction-row-result">
+          <Glimpse prediction={prediction} />
+        </span>
+        <span className="prediction-row-ran numeral">{typeof ran === "number" ? duration(ran * 1_000) : ""}</span>
+        <time className="prediction-row-time" dateTime={prediction.created_at} title={dateTime(prediction.created_at)}>
+          {ago(prediction.created_at, now)}
+        </time>
+      </Link>
+    </li>
+  );
+}
+
+/** A glance at what came out, or why nothing did. */
+function Glimpse({ prediction }: { prediction: Prediction }) {
+  if (prediction.data_removed) return <span className="muted">Data removed</span>;
+  if (prediction.status === "failed") return <span className="glimpse-error">{prediction.error ?? "Failed"}</span>;
+  const output = prediction.output;
+  const text =
+    Array.isArray(output) && output.every((item) => typeof item === "string") && classify(output).kind === "texts"
+      ? output.join("")
+      : null;
+  const shape = text === null ? classify(output) : classify(text);
+  switch (shape.kind) {
+    case "nothing":
+      return null;
+    case "text":
+      return shape.text.trim().slice(0, 160);
+    case "file":
+      return shape.media === "image" ? (
+        <FilePreview url={shape.url} />
+      ) : (
+        <>{shape.media === "other" ? "A file" : words(shape.media)}</>
+      );
+    case "files":
+      return (
+        <>
+          {shape.urls.slice(0, 4).map((url) => (
+            <FilePreview key={url} url={url} />
+          ))}
+        </>
+      );
+    default:
+      return <span className="mono">{JSON.stringify(output).slice(0, 160)}</span>;
+  }
+}
+
+const words = (media: "audio" | "video" | "image") => ({ audio: "Sound", video: "Video", image: "Picture" })[media];

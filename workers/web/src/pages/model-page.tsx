@@ -1,0 +1,146 @@
+/** A model: what it is, a form to run it, what came out, and how to call it from a program. */
+import { Loader } from "@cloudflare/kumo/components/loader";
+import { lazy, Suspense } from "react";
+import type { Model } from "../api.ts";
+import { Explained, ExplainedError } from "../components/explained.tsx";
+import { Workbench } from "../components/workbench.tsx";
+import { count, dateTime, words } from "../format.ts";
+import { useApi, useInterval, useLoaded } from "../hooks.ts";
+import { modelPath } from "../route.ts";
+import { Link, navigate, useSearch } from "../router.tsx";
+import { useTitle } from "../use-title.ts";
+
+const Markdown = lazy(() => import("../components/markdown.tsx"));
+const PREPARING_REFRESH_MS = 3_000;
+
+export default function ModelPage({ owner, name }: { owner: string; name: string }) {
+  useTitle(`${owner}/${name}`);
+  const api = useApi();
+  const model = useLoaded(`model ${owner}/${name}`, () => api.model(owner, name));
+  useInterval(model.reload, model.data?.state === "preparing" ? PREPARING_REFRESH_MS : null);
+  if (model.data === undefined) {
+    return model.error === undefined ? (
+      <p className="loading">
+        <Loader size="sm" /> Loading the model
+      </p>
+    ) : (
+      <ExplainedError error={model.error} onRetry={model.reload} />
+    );
+  }
+  return (
+    <>
+      <ModelHead model={model.data} />
+      {model.data.latest_version === null ? (
+        <NoVersion model={model.data} />
+      ) : (
+        <VersionChosen key={`${owner}/${name}`} model={model.data} />
+      )}
+      <Readme owner={owner} name={name} />
+    </>
+  );
+}
+
+function ModelHead({ model }: { model: Model }) {
+  return (
+    <header className="model-head">
+      <p className="crumbs">
+        <Link href="/">Models</Link> <span aria-hidden>/</span> {model.owner} <span aria-hidden>/</span> {model.name}
+      </p>
+      <h1>{model.title ?? words(model.name)}</h1>
+      {model.description === null ? null : <p className="lede">{model.description}</p>}
+      <ul className="model-facts">
+        {model.latest_version === null ? null : <li>{count(model.run_count, "run", "runs")}</li>}
+        {model.visibility === "private" ? <li>Private</li> : null}
+        {model.weights_license === null ? null : <li>Weights: {model.weights_license}</li>}
+        {model.tags.map((tag) => (
+          <li key={tag} className="tag">
+            {tag}
+          </li>
+        ))}
+      </ul>
+    </header>
+  );
+}
+
+function NoVersion({ model }: { model: Model }) {
+  if (model.state === "preparing") {
+    return (
+      <div className="explained" data-tone="note" role="status">
+        <Loader size="sm" />
+        <div>
+          <p className="explained-title">This model is being prepared</p>
+          <p className="explained-detail">
+            {model.state_reason ??
+              "Its environment is being made. That happens once; the form appears here when it is done."}
+          </p>
+        </div>
+      </div>
+    );
+  }
+  return (
+    <Explained
+      explanation={{
+        title: model.state === "failed" ? "This model cannot run here" : "This model has no version yet",
+        detail: model.state_reason ?? "The machine that prepared it says why in its log.",
+      }}
+    />
+  );
+}
+
+/** `?version=` names another version than the latest, `?from=` a prediction whose input fills the form. */
+function VersionChosen({ model }: { model: Model }) {
+  const api = useApi();
+  const search = new URLSearchParams(useSearch());
+  const latest = model.latest_version;
+  const asked = search.get("version");
+  const from = search.get("from");
+  const versions = useLoaded(`versions ${model.owner}/${model.name}`, () => api.versions(model.owner, model.name));
+  const source = useLoaded(`input ${from ?? ""}`, async () => (from === null ? null : await api.prediction(from)));
+  if (latest === null) return null;
+  const known = versions.data?.results ?? [latest];
+  const version = known.find((one) => one.id === asked) ?? latest;
+  if (
+    (asked !== null && versions.data === undefined && versions.error === undefined) ||
+    (from !== null && source.data === undefined && source.error === undefined)
+  ) {
+    return <Loader size="sm" />;
+  }
+  const choose = (id: string) => navigate(id === latest.id ? modelPath(model) : `${modelPath(model)}?version=${id}`);
+  return (
+    <>
+      {known.length > 1 ? (
+        <label className="version-choice">
+          <span>Version</span>
+          <select value={version.id} onChange={(event) => choose(event.target.value)}>
+            {known.map((one) => (
+              <option key={one.id} value={one.id}>
+                {one.id.slice(0, 12)} · {dateTime(one.created_at)}
+                {one.id === latest.id ? " · latest" : ""}
+              </option>
+            ))}
+          </select>
+        </label>
+      ) : null}
+      <Workbench
+        key={`${version.id} ${from ?? ""}`}
+        model={model}
+        version={version}
+        isLatest={version.id === latest.id}
+        startInput={source.data?.data_removed === false ? source.data.input : null}
+      />
+    </>
+  );
+}
+
+function Readme({ owner, name }: { owner: string; name: string }) {
+  const api = useApi();
+  const readme = useLoaded(`readme ${owner}/${name}`, () => api.readme(owner, name));
+  if (!readme.data) return null;
+  return (
+    <section className="readme" aria-label="README">
+      <Suspense fallback={null}>
+        <Markdown text={readme.data} />
+      </Suspense>
+    </section>
+  );
+}

@@ -1,0 +1,40 @@
+/** Builds the page into dist/web, which the Worker serves as its assets, and puts what the API's own documentation pages need beside it. */
+import { cp, mkdir } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { basename, join } from "node:path";
+import react from "@vitejs/plugin-react";
+import { defineConfig, type Plugin } from "vite";
+
+const outDir = join(import.meta.dirname, "../../dist/web");
+
+const require = createRequire(import.meta.url);
+/** Copied into docs-assets/, by the names that workers/routes/pages.ts asks for. */
+const DOCS_ASSETS = [
+  require.resolve("swagger-ui-dist/swagger-ui.css"),
+  require.resolve("swagger-ui-dist/swagger-ui-bundle.js"),
+  join(import.meta.dirname, "../../docs/problems.md"),
+];
+
+function docsAssets(): Plugin {
+  return {
+    name: "cogway:docs-assets",
+    apply: "build",
+    async closeBundle() {
+      const folder = join(outDir, "docs-assets");
+      await mkdir(folder, { recursive: true });
+      await Promise.all(DOCS_ASSETS.map((file) => cp(file, join(folder, basename(file)))));
+    },
+  };
+}
+
+export default defineConfig({
+  root: import.meta.dirname,
+  plugins: [react(), docsAssets()],
+  build: {
+    outDir,
+    emptyOutDir: true,
+    // Everything stays a file of its own, which the pages' policy allows and caches keep.
+    assetsInlineLimit: 0,
+    target: "es2022",
+  },
+});
