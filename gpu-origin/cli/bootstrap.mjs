@@ -119,7 +119,8 @@ function lockDigest() {
 /** `npm install`, never `npm ci`: the lock leaves out packages of other platforms, which `ci` takes for a fault. */
 async function install() {
   const startedAt = Date.now();
-  const wanted = Object.keys(JSON.parse(readFileSync(join(ROOT, "package-lock.json"), "utf8")).packages);
+  const { packages } = JSON.parse(readFileSync(join(ROOT, "package-lock.json"), "utf8"));
+  const wanted = Object.keys(packages).filter((path) => path !== "");
   const isLive = process.stdout.isTTY === true;
   const tell = () => {
     const done = wanted.filter((path) => existsSync(join(ROOT, path, "package.json"))).length;

@@ -1,0 +1,137 @@
+/**
+ * `npm test`: runs the test projects one after another, and ends with one line, `N passed, N failed`, whose numbers are those of the reports. What is no test
+ * but went wrong (a file that does not load, an error outside of tests, a project without tests) counts as failed.
+ */
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { z } from "zod";
+import { buildAll } from "./build.ts";
+import { findChromium } from "./chromium.ts";
+import { ROOT } from "./paths.ts";
+import { paint, progress, seconds } from "./progress.ts";
+import { SetupFault } from "./settings.ts";
+
+const PROJECTS = ["edge", "platform-limits", "origin", "e2e"];
+
+const HELP = `npm test [-- project…] [file…]
+
+Runs every test: ${PROJECTS.join(", ")}. Names of projects select some, other words select files by a part of their path.
+Chromium, which the page's test drives, is taken from COGWAY_CHROMIUM or PATH, or installed by apt where that is allowed.`;
+
+const ReportSchema = z.object({
+  numTotalTests: z.number(),
+  numPassedTests: z.number(),
+  numFailedTests: z.number(),
+  numPendingTests: z.number(),
+  testResults: z.array(
+    z.object({ name: z.string(), status: z.string(), assertionResults: z.array(z.object({ status: z.string() })) }),
+  ),
+});
+
+interface Suite {
+  name: string;
+  passed: number;
+  failed: number;
+  /** what went wrong outside of tests */
+  faults: string[];
+  took: string;
+}
+
+let running: ReturnType<typeof spawn> | null = null;
+
+async function main(): Promise<void> {
+  const args = process.argv.slice(2);
+  if (args.includes("--help") || args.includes("-h")) return progress.line(HELP);
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.on(name, () => {
+      running?.kill("SIGTERM");
+      process.exitCode = 1;
+    });
+  }
+  const named = PROJECTS.filter((project) => args.includes(project));
+  const projects = named.length === 0 ? PROJECTS : named;
+  const files = args.filter((arg) => !PROJECTS.includes(arg));
+  // The Worker's tests take the built page as its assets, e2e starts the whole.
+  await buildAll();
+  const chromium = projects.includes("e2e") ? await findChromium() : null;
+  const folder = mkdtempSync(join(tmpdir(), "cogway-test-"));
+  const suites: Suite[] = [];
+  try {
+    for (const project of projects) {
+      if (process.exitCode === 1) break;
+      progress.line(`\n${paint("bold", project)}`);
+      const env = { ...process.env, ...(chromium === null ? {} : { COGWAY_CHROMIUM: chromium }) };
+      suites.push(await runProject(project, files, join(folder, `${project}.json`), env));
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  const passed = suites.reduce((sum, suite) => sum + suite.passed, 0);
+  const failed = suites.reduce((sum, suite) => sum + suite.failed, 0);
+  progress.line();
+  for (const suite of suites) {
+    progress.line(
+      `${suite.name.padEnd(16)} ${`${suite.passed} passed, ${suite.failed} failed`.padEnd(26)} ${suite.took}`,
+    );
+    for (const fault of suite.faults) progress.line(`  ${paint("red", fault)}`);
+  }
+  if (failed > 0 || passed === 0) process.exitCode = 1;
+  progress.line(`${passed} passed, ${failed} failed`);
+}
+
+async function runProject(name: string, files: string[], report: string, env: NodeJS.ProcessEnv): Promise<Suite> {
+  const startedAt = performance.now();
+  const args = [
+    "run",
+    "--project",
+    name,
+    "--reporter=default",
+    "--reporter=json",
+    `--outputFile.json=${report}`,
+    ...files,
+  ];
+  const child = spawn(process.execPath, [join(ROOT, "node_modules/vitest/vitest.mjs"), ...args], {
+    cwd: ROOT,
+    env,
+    stdio: ["ignore", "inherit", "inherit"],
+  });
+  running = child;
+  const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
+  running = null;
+  return { name, ...sums(report, code), took: seconds(startedAt) };
+}
+
+function sums(path: string, code: number | null): Pick<Suite, "passed" | "failed" | "faults"> {
+  const report = readReport(path);
+  if (report === null) return { passed: 0, failed: 1, faults: [`vitest ended with ${code} and gave no report`] };
+  const faults = report.testResults
+    .filter(
+      ({ status, assertionResults }) =>
+        status === "failed" && assertionResults.every((each) => each.status !== "failed"),
+    )
+    .map(({ name }) => `${name} could not be run`);
+  if (report.numTotalTests === 0 && faults.length === 0) faults.push("no tests were found");
+  if (report.numPendingTests > 0) faults.push(`${report.numPendingTests} tests were skipped`);
+  if (code !== 0 && report.numFailedTests + faults.length === 0)
+    faults.push(`vitest ended with ${code}: an error outside of tests`);
+  return { passed: report.numPassedTests, failed: report.numFailedTests + faults.length, faults };
+}
+
+function readReport(path: string): z.infer<typeof ReportSchema> | null {
+  try {
+    return ReportSchema.parse(JSON.parse(readFileSync(path, "utf8")));
+  } catch {
+    return null;
+  }
+}
+
+try {
+  await main();
+} catch (error) {
+  if (!(error instanceof SetupFault)) throw error;
+  progress.fault(error.message);
+  progress.line("0 passed, 1 failed");
+  process.exitCode = 1;
+}
