@@ -53,8 +53,9 @@ export async function startPrediction(edge: Edge, start: StartPrediction): Promi
     ...(start.exempt === undefined ? {} : { exempt: start.exempt }),
   });
   if (admitted.kind !== "admitted") return admitted;
+  let input_ref: string | null = null;
   try {
-    const input_ref = await putLargeInput(env, id, input.input);
+    input_ref = await putLargeInput(env, id, input.input);
     const { document, settled } = await createOnce(env, {
       id,
       account_id: start.account_id,
@@ -76,6 +77,7 @@ export async function startPrediction(edge: Edge, start: StartPrediction): Promi
   } catch (error) {
     // Should the object have it after all, its end lists it again.
     await account.unadmit(id);
+    if (input_ref !== null) edge.later(env.FILES.delete(input_ref));
     throw error;
   }
 }

@@ -8,7 +8,15 @@ import { type AppEnv, settingsOf } from "../env.ts";
 /** Renders anything that was thrown. What is not ours becomes `internal.error`: its cause is logged under the request id and never shown. */
 export function renderError(error: unknown, c: Context<AppEnv>): Response {
   if (error instanceof AppError) return problemResponse(c, error.code, error.detail, error.extra);
-  if (error instanceof HTTPException) return problemResponse(c, codeOfStatus(error.status), error.message);
+  if (error instanceof HTTPException) {
+    const code = codeOfStatus(error.status);
+    const isTyped = code !== "request.unsupported_media_type";
+    return problemResponse(
+      c,
+      code,
+      isTyped ? error.message : "Send the body as JSON, with Content-Type: application/json.",
+    );
+  }
   console.error(
     JSON.stringify({
       level: "error",

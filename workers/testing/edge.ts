@@ -1,0 +1,268 @@
+/** The whole edge inside workerd, called as clients and origins call it: accounts with tokens, and an origin that does what a test tells it. */
+import { env, exports } from "cloudflare:workers";
+import { vi } from "vitest";
+import { newId } from "../../schema/ids.ts";
+import {
+  type AttemptAck,
+  type AttemptEvent,
+  type AttemptStart,
+  type InstanceBoot,
+  type ModelAnnounce,
+  ORIGIN_PROTOCOL_VERSION,
+  type Register,
+} from "../../schema/origin-protocol.ts";
+import type { ProblemDocument } from "../../schema/problems.ts";
+import { bodyDigest, type SigningKey, signRequest } from "../../schema/request-signature.ts";
+import { operatorSeed } from "../../schema/tables/operator-seed.ts";
+import { hashToken, newToken, type Scope } from "../../schema/tokens.ts";
+import { insertAccount } from "../storage/accounts.ts";
+
+export const PUBLIC_URL = env.PUBLIC_URL;
+const ORIGIN_URL = "http://127.0.0.1:18788";
+/** Longer than anything here takes. */
+const WAIT_MS = 10_000;
+
+export type WirePrediction = Record<string, unknown> & {
+  id: string;
+  status: string;
+  output: unknown;
+  logs: string;
+  input: Record<string, unknown>;
+  urls: Record<string, string>;
+};
+
+/** One request to the edge. `body` other than text is sent as JSON. */
+export function call(
+  method: string,
+  path: string,
+  options: { token?: string; body?: unknown; headers?: Record<string, string> } = {},
+): Promise<Response> {
+  const { token, body } = options;
+  return exports.default.fetch(
+    new Request(new URL(path, PUBLIC_URL), {
+      method,
+      redirect: "manual",
+      headers: {
+        ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+        ...(body === undefined ? {} : { "content-type": "application/json" }),
+        ...options.headers,
+      },
+      ...(body === undefined ? {} : { body: typeof body === "string" ? body : JSON.stringify(body) }),
+    }),
+  );
+}
+
+/** The problem of an answer, which must be one. */
+export async function problemOf(answer: Response): Promise<ProblemDocument> {
+  const text = await answer.text();
+  if (answer.headers.get("content-type") !== "application/problem+json")
+    throw new Error(`no problem: ${answer.status} ${text}`);
+  return JSON.parse(text) as ProblemDocument;
+}
+
+export async function predictionOf(answer: Response): Promise<WirePrediction> {
+  if (!answer.ok) throw new Error(`${answer.status} ${await answer.text()}`);
+  return answer.json();
+}
+
+/** The operator's account; gives its token. */
+export async function theOperator(): Promise<string> {
+  const token = newToken();
+  await env.DB.batch(operatorSeed(token, Date.now()).map(({ sql, params }) => env.DB.prepare(sql).bind(...params)));
+  return token;
+}
+
+export async function anAccount(
+  limits: { creates_per_minute?: number } = {},
+): Promise<{ id: string; username: string; token: string }> {
+  const username = `u${newId(10)}`;
+  const made = await insertAccount(env.DB, { type: "user", username, name: "Test", limits });
+  if (made === null) throw new Error("the name is taken");
+  return { id: made.account.id, username, token: made.token };
+}
+
+/** Another token of an account. */
+export async function aToken(accountId: string, scopes: Scope[], expires_at: number | null = null): Promise<string> {
+  const token = newToken();
+  await env.DB.prepare(
+    "INSERT INTO tokens (hash, account_id, scopes, last_four, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
+  )
+    .bind(hashToken(token), accountId, JSON.stringify(scopes), token.slice(-4), Date.now(), expires_at)
+    .run();
+  return token;
+}
+
+let versions = 0;
+/** An announced model that is ready, with a version of its own. */
+export function anAnnounce(
+  change: Partial<ModelAnnounce> = {},
+  output: Record<string, unknown> = { type: "string" },
+): ModelAnnounce {
+  versions += 1;
+  return {
+    state: "ready",
+    visibility: "public",
+    title: "Echo",
+    readme: "# Echo",
+    version: {
+      id: versions.toString(16).padStart(64, "0"),
+      cog_version: "0.17.0",
+      openapi_schema: openapiSchema(output),
+      // tests leave many predictions running
+      slots: 500,
+      memory_bytes: 1_000_000,
+      hardware: "cpu",
+      idempotent: false,
+    },
+    ...change,
+  };
+}
+
+function openapiSchema(output: Record<string, unknown>): Record<string, unknown> {
+  const properties = {
+    text: { type: "string", "x-order": 0 },
+    count: { type: "integer", default: 3, minimum: 1, maximum: 10, "x-order": 1 },
+    color: { allOf: [{ $ref: "#/components/schemas/color" }], default: "red", "x-order": 2 },
+    image: { type: "string", format: "uri", nullable: true, "x-order": 3 },
+    key: { type: "string", "x-cog-secret": true, format: "password", "x-order": 4 },
+  };
+  return {
+    openapi: "3.0.2",
+    components: {
+      schemas: {
+        color: { type: "string", enum: ["red", "blue"] },
+        Input: { type: "object", required: ["text"], properties },
+        Output: output,
+      },
+    },
+  };
+}
+
+/** An origin that joined over HTTP. Its calls go to the real edge; what the edge asks of it is recorded, and answered as a good origin does. */
+export class FakeOrigin {
+  readonly boots: InstanceBoot[] = [];
+  readonly attempts: AttemptStart[] = [];
+  readonly cancels: string[] = [];
+  readonly key: SigningKey;
+
+  private constructor(key: SigningKey) {
+    this.key = key;
+  }
+
+  static async join(): Promise<FakeOrigin> {
+    const answer = await call("POST", "/origin/v1/register", {
+      body: aRegister({ join_token: "join-token-of-tests" }),
+    });
+    if (!answer.ok) throw new Error(await answer.text());
+    const { key } = await answer.json<{ key: SigningKey }>();
+    const origin = new FakeOrigin(key);
+    const outside = globalThis.fetch;
+    vi.stubGlobal("fetch", async (input: RequestInfo | URL, init?: RequestInit) => {
+      const request = new Request(input, init);
+      return request.url.startsWith(ORIGIN_URL) ? origin.#answer(request) : outside(request);
+    });
+    return origin;
+  }
+
+  async #answer(request: Request): Promise<Response> {
+    const path = new URL(request.url).pathname;
+    if (request.method === "POST" && path === "/v1/instances") {
+      const boot = await request.json<InstanceBoot>();
+      this.boots.push(boot);
+      return Response.json(statusOf(boot, "boot"), { status: 202 });
+    }
+    const attempt = /^\/v1\/attempts\/([a-z2-7]{26})\/(\d+)(\/cancel)?$/.exec(path);
+    if (attempt === null) return Response.json({ code: "route.not_found", detail: path }, { status: 404 });
+    const [, prediction_id = "", number = "", cancel] = attempt;
+    if (cancel !== undefined) this.cancels.push(prediction_id);
+    else if (request.method === "PUT") this.attempts.push(await request.json<AttemptStart>());
+    const state = { prediction_id, attempt: Number(number), state: "running", started: true, last_event_i: -1 };
+    return Response.json(state, { status: 202 });
+  }
+
+  /** A signed call. */
+  send(
+    method: string,
+    path: string,
+    body?: string | Uint8Array,
+    headers: Record<string, string> = { "content-type": "application/json" },
+    body_sha256 = bodyDigest(body ?? ""),
+  ): Promise<Response> {
+    const signed = signRequest(this.key, { method, path, body_sha256 }, Date.now());
+    return exports.default.fetch(
+      new Request(new URL(path, PUBLIC_URL), {
+        method,
+        headers: { ...headers, ...signed },
+        ...(body === undefined ? {} : { body }),
+      }),
+    );
+  }
+
+  async announce(name: string, announced: ModelAnnounce): Promise<void> {
+    const answer = await this.send("PUT", `/origin/v1/models/${name}`, JSON.stringify(announced));
+    if (!answer.ok) throw new Error(await answer.text());
+  }
+
+  /** Brings up whatever the edge asked to boot, until the attempt of this prediction has come. */
+  async attemptOf(predictionId: string): Promise<AttemptStart> {
+    return vi.waitFor(
+      async () => {
+        const boots = this.boots.splice(0);
+        if (boots.length > 0)
+          await this.#post(
+            [],
+            boots.map((boot) => statusOf(boot, "ready")),
+          );
+        const attempt = this.attempts.find((start) => start.prediction_id === predictionId);
+        if (attempt === undefined) throw new Error("no attempt yet");
+        return attempt;
+      },
+      { timeout: WAIT_MS, interval: 20 },
+    );
+  }
+
+  /** Sends events of an attempt; `i` and time are filled in from the first index on. */
+  async events(predictionId: string, first: number, events: EventBody[]): Promise<AttemptAck[]> {
+    const numbered = events.map((event, k) => ({ ...event, i: first + k, t_ms: first + k }) as AttemptEvent);
+    const { acks } = await this.#post([{ prediction_id: predictionId, attempt: 1, events: numbered }], []);
+    return acks;
+  }
+
+  /** Runs a prediction to its good end. */
+  async succeed(predictionId: string, output: unknown): Promise<void> {
+    await this.attemptOf(predictionId);
+    await this.events(predictionId, 0, [
+      { type: "started" },
+      { type: "output", mode: "set", value: output },
+      { type: "finished", status: "succeeded", metrics: {}, predict_time_s: 0.1 },
+    ]);
+  }
+
+  async #post(attempts: unknown[], instances: unknown[]): Promise<{ acks: AttemptAck[] }> {
+    const batch = { protocol: ORIGIN_PROTOCOL_VERSION, attempts, instances };
+    const answer = await this.send("POST", "/origin/v1/events", JSON.stringify(batch));
+    if (!answer.ok) throw new Error(await answer.text());
+    return answer.json();
+  }
+}
+
+type EventBody = AttemptEvent extends infer E ? (E extends AttemptEvent ? Omit<E, "i" | "t_ms"> : never) : never;
+
+export function aRegister(change: Partial<Register> = {}): Register {
+  return {
+    protocol: ORIGIN_PROTOCOL_VERSION,
+    url: ORIGIN_URL,
+    incarnation: "first",
+    region: "local",
+    driver: "fake",
+    hardware: [{ sku: "cpu", name: "CPU", cpus: 2, memory_bytes: 8_000_000_000, gpus: 0 }],
+    capacity: { instances: 8, memory_bytes: 8_000_000_000 },
+    instances: [],
+    ...change,
+  };
+}
+
+function statusOf(boot: InstanceBoot, state: "boot" | "ready") {
+  const { instance_id, deployment_key, version_id, slots, memory_bytes } = boot;
+  return { instance_id, deployment_key, version_id, state, slots, slots_busy: 0, memory_bytes };
+}
