@@ -2,12 +2,16 @@
  * Four projects. `edge`: workers, durable-objects and schema inside workerd with real D1, R2 and SQLite objects. `platform-limits`: what local workerd
  * hides, also inside workerd. `origin`: gpu-origin and schema in Node over real coglet. `e2e`: the started system, one scenario a file, one at a time.
  */
+import { mkdirSync } from "node:fs";
 import { cloudflareTest, readD1Migrations } from "@cloudflare/vitest-pool-workers";
 import { defineConfig } from "vitest/config";
 
 if (Number(process.versions.node.split(".")[0]) < 22) {
   throw new Error("The tests need Node 24, which the npm package `node` brings: run them with `npm test`.");
 }
+
+// The Worker's assets: built by `npm test`, but a test that runs alone needs the folder at least.
+mkdirSync("./dist/web", { recursive: true });
 
 const migrations = await readD1Migrations("./schema/migrations");
 

@@ -28,7 +28,6 @@ const COMMANDS = {
   start: "gpu-origin/cli/start.ts",
   test: "gpu-origin/cli/test.ts",
   check: "gpu-origin/cli/check.ts",
-  openapi: "gpu-origin/cli/openapi.ts",
 };
 
 const [command = "", ...args] = process.argv.slice(2);
