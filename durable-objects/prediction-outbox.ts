@@ -65,14 +65,13 @@ export class PredictionOutbox {
   async #work(owner: string): Promise<void> {
     for (;;) {
       const waiting = this.#waiting.get(owner);
-      if (waiting === undefined) return;
-      const batch = [...waiting.values()].slice(0, BATCH_MAX);
+      const batch = [...(waiting?.values() ?? [])].slice(0, BATCH_MAX);
       if (batch.length === 0) {
         this.#waiting.delete(owner);
         this.#sending.delete(owner);
         return;
       }
-      for (const row of batch) waiting.delete(row.n);
+      for (const row of batch) waiting?.delete(row.n);
       try {
         await this.#call(owner, batch);
         this.#sent.push(...batch.map((row) => row.n));

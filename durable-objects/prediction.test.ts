@@ -141,6 +141,19 @@ describe("events", () => {
       expect(world.settled).toHaveLength(1);
     }));
 
+  it("guarantees that an alarm with nothing left to send does not stop what comes after it", () =>
+    withPredictions(async (world) => {
+      const first = await running(world);
+      await world.send(first, 1, events(0, started, succeeded));
+      await vi.waitFor(() => expect([world.released.length, world.settled.length]).toEqual([1, 1]));
+      // The rows were taken, and are deleted by the next commit: the alarm comes before it.
+      passTime(5_000);
+      await world.object.alarm();
+      const second = await running(world);
+      await world.send(second, 1, events(0, started, succeeded));
+      await vi.waitFor(() => expect([world.released.length, world.settled.length]).toEqual([2, 2]));
+    }));
+
   it("guarantees values above a row's size: whole in the document and the stream, in R2 until removed", () =>
     withPredictions(async (world) => {
       const id = await running(world, { retention_ms: 1_000 });
