@@ -30,6 +30,8 @@ const workerd = () =>
 
 export default defineConfig({
   test: {
+    // The Worker logs each request: shown for failed tests alone.
+    silent: "passed-only",
     projects: [
       {
         plugins: [workerd()],

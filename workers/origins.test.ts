@@ -1,7 +1,7 @@
 /** What origins say to the edge, and the files that they bring: signatures, idempotency, and how outputs are served. */
 import { createExecutionContext, waitOnExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import type { PredictionApi } from "../durable-objects/contracts.ts";
 import { newPredictionId, predictionObjectName } from "../schema/ids.ts";
 import type { FileRef } from "../schema/origin-protocol.ts";
@@ -31,7 +31,6 @@ beforeAll(async () => {
   await origin.announce("painter", announce);
   token = (await anAccount()).token;
 });
-afterAll(() => vi.unstubAllGlobals());
 
 async function aRunning(): Promise<string> {
   const { id } = await predictionOf(

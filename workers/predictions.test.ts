@@ -1,6 +1,6 @@
 /** Predictions as their callers see them: the real edge with its objects, D1 and R2, and an origin that does what a test says. */
 import { env } from "cloudflare:workers";
-import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { beforeAll, describe, expect, it, vi } from "vitest";
 import { PredictionPageSchema, PredictionSchema } from "../schema/api/predictions.ts";
 import type { ModelAnnounce } from "../schema/origin-protocol.ts";
 import {
@@ -28,7 +28,6 @@ beforeAll(async () => {
   await origin.announce("echo", echo);
   [alice, bob] = await Promise.all([anAccount(), anAccount()]);
 });
-afterAll(() => vi.unstubAllGlobals());
 
 const create = (body: unknown, headers: Record<string, string> = {}, token = alice.token) =>
   call("POST", "/v1/predictions", { token, body, headers });
