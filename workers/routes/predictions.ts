@@ -21,7 +21,7 @@ import { decodeCursor, pageUrl } from "../domain/cursors.ts";
 import { listPredictions, PredictionCursor } from "../domain/list-predictions.ts";
 import { unknownVersion } from "../domain/resolve-version.ts";
 import { showPrediction } from "../domain/show-prediction.ts";
-import { type AppEnv, type Edge, edgeOf } from "../env.ts";
+import { type AppEnv, edgeOf } from "../env.ts";
 import { callerOf } from "../middleware/authenticate.ts";
 import { CREATE_BODY_BYTES_MAX } from "../middleware/json-body.ts";
 import { allow, json, newRouter, verbatim } from "./router.ts";
@@ -106,7 +106,7 @@ async function answerCreate(
     input: body.input,
     webhook: body.webhook ?? null,
     webhook_events_filter: body.webhook_events_filter ?? null,
-    source: isFromPage(c, edge) ? "web" : "api",
+    source: isFromPage(c) ? "web" : "api",
     wait_ms: prefer.wait_ms,
     cancel_after_ms: parseCancelAfter(c.req.header("cancel-after")),
     idempotency,
@@ -136,9 +136,9 @@ function response({ status, headers, body }: KeptResponse): Response {
   return new Response(body, { status, headers: [...headers, ["content-type", "application/json"]] });
 }
 
-/** Browsers name the page's origin with every POST, and nobody else has a reason to name ours. */
-function isFromPage(c: Context<AppEnv>, edge: Edge): boolean {
-  return c.req.header("origin") === new URL(edge.settings.publicUrl).origin;
+/** Browsers say so of requests that our own pages make, under whichever name they were opened. */
+function isFromPage(c: Context<AppEnv>): boolean {
+  return c.req.header("sec-fetch-site") === "same-origin";
 }
 
 function show(c: Context<AppEnv>, document: PredictionDocument) {
