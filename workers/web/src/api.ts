@@ -92,7 +92,7 @@ export function createApi(token: string, onUnauthenticated: () => void): Api {
     createPrediction: (model, version, input) =>
       json(version === null ? `${modelUrl(model.owner, model.name)}/predictions` : "/v1/predictions", {
         method: "POST",
-        headers: { "content-type": "application/json", prefer: "respond-async", "x-cogway-source": "web" },
+        headers: { "content-type": "application/json", prefer: "respond-async" },
         body: JSON.stringify(version === null ? { input } : { version, input }),
       }),
     prediction: (id, signal) =>

@@ -95,7 +95,8 @@ export function explainEnd(prediction: Prediction): Explanation | null {
 export function explainWait(prediction: Prediction): string {
   const waiting = prediction.waiting_for;
   if (waiting === undefined) return "Waiting to start";
-  const estimate = waiting.estimate_ms === null ? "" : `, about ${duration(waiting.estimate_ms)}`;
+  const estimate =
+    waiting.estimate_ms === null ? "" : `, usually about ${duration(Math.ceil(waiting.estimate_ms / 1_000) * 1_000)}`;
   const position = waiting.queue_position;
   const failed = waiting.last_error === undefined ? "" : ` (the last try failed: ${waiting.last_error})`;
   switch (waiting.reason) {

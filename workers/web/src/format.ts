@@ -5,9 +5,10 @@ const MINUTE_MS = 60 * SECOND_MS;
 const HOUR_MS = 60 * MINUTE_MS;
 const DAY_MS = 24 * HOUR_MS;
 
-/** `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`. Tenths only where they can be read. */
+/** `40 ms`, `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`. Tenths only where they can be read. */
 export function duration(ms: number): string {
   const positive = Math.max(0, ms);
+  if (positive > 0 && positive < 95) return `${Math.max(1, Math.round(positive))} ms`;
   if (positive < 10 * SECOND_MS) return `${(positive / SECOND_MS).toFixed(1)} s`;
   if (positive < MINUTE_MS) return `${Math.round(positive / SECOND_MS)} s`;
   if (positive < HOUR_MS) {

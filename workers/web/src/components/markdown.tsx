@@ -1,6 +1,6 @@
 /** A model's README. Its author may be anyone: HTML in it is shown as text, addresses that run code are dropped, and pictures come by https only. */
 import { Markdown as MarkdownToJsx } from "markdown-to-jsx/react";
-import type { AnchorHTMLAttributes, ImgHTMLAttributes } from "react";
+import { type AnchorHTMLAttributes, Fragment, type ImgHTMLAttributes } from "react";
 
 function SafeLink({ href, children, title }: AnchorHTMLAttributes<HTMLAnchorElement>) {
   const isOutside = href !== undefined && /^(https?:|mailto:)/i.test(href);
@@ -20,7 +20,8 @@ function SafeImage({ src, alt, title }: ImgHTMLAttributes<HTMLImageElement>) {
 
 const OPTIONS = {
   disableParsingRawHTML: true,
-  // The page has its own first heading.
+  wrapper: Fragment,
+  // The page has the first heading.
   overrides: {
     a: { component: SafeLink },
     img: { component: SafeImage },
@@ -30,7 +31,7 @@ const OPTIONS = {
   },
 } as const;
 
-export default function Markdown({ text }: { text: string }) {
+export function Markdown({ text }: { text: string }) {
   return (
     <div className="prose">
       <MarkdownToJsx options={OPTIONS}>{text}</MarkdownToJsx>

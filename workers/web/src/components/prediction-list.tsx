@@ -5,11 +5,10 @@ import { useState } from "react";
 import { hasEnded, type Page, type Prediction } from "../api.ts";
 import { ago, dateTime, duration } from "../format.ts";
 import { useApi, useInterval, useLoaded, useNow, useOnPredictionsChanged } from "../hooks.ts";
-import { classify } from "../output/classify.ts";
-import { FilePreview } from "../output/media.tsx";
 import { predictionPath } from "../route.ts";
 import { Link } from "../router.tsx";
 import { ExplainedError } from "./explained.tsx";
+import { Glimpse } from "./glimpse.tsx";
 import { Status } from "./status.tsx";
 
 /** While one of them lives, and when all have ended. */
@@ -93,39 +92,3 @@ function Row({ prediction, now }: { prediction: Prediction; now: number }) {
     </li>
   );
 }
-
-/** A glance at what came out, or why nothing did. */
-function Glimpse({ prediction }: { prediction: Prediction }) {
-  if (prediction.data_removed) return <span className="muted">Data removed</span>;
-  if (prediction.status === "failed") return <span className="glimpse-error">{prediction.error ?? "Failed"}</span>;
-  const output = prediction.output;
-  const text =
-    Array.isArray(output) && output.every((item) => typeof item === "string") && classify(output).kind === "texts"
-      ? output.join("")
-      : null;
-  const shape = text === null ? classify(output) : classify(text);
-  switch (shape.kind) {
-    case "nothing":
-      return null;
-    case "text":
-      return shape.text.trim().slice(0, 160);
-    case "file":
-      return shape.media === "image" ? (
-        <FilePreview url={shape.url} />
-      ) : (
-        <>{shape.media === "other" ? "A file" : words(shape.media)}</>
-      );
-    case "files":
-      return (
-        <>
-          {shape.urls.slice(0, 4).map((url) => (
-            <FilePreview key={url} url={url} />
-          ))}
-        </>
-      );
-    default:
-      return <span className="mono">{JSON.stringify(output).slice(0, 160)}</span>;
-  }
-}
-
-const words = (media: "audio" | "video" | "image") => ({ audio: "Sound", video: "Video", image: "Picture" })[media];

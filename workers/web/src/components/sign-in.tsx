@@ -26,11 +26,12 @@ export function SignIn({ wasRefused, onToken }: { wasRefused: boolean; onToken: 
             The token was not accepted. It may be mistyped, expired or revoked.
           </p>
         ) : null}
-        <label htmlFor={id} className="member-label">
+        <label htmlFor={id} id={`${id}-label`} className="member-label">
           Token
         </label>
         <Input
           id={id}
+          aria-labelledby={`${id}-label`}
           className="control"
           size="lg"
           type="password"
@@ -39,7 +40,7 @@ export function SignIn({ wasRefused, onToken }: { wasRefused: boolean; onToken: 
           value={token}
           onChange={(event) => setToken(event.target.value)}
         />
-        <Button type="submit" variant="primary" size="lg" disabled={token.trim() === ""}>
+        <Button type="submit" className="plain-button" variant="primary" size="lg" disabled={token.trim() === ""}>
           Sign in
         </Button>
       </form>

@@ -118,7 +118,14 @@ export function Workbench({ model, version, isLatest, startInput }: Props) {
             >
               {refusal === undefined ? null : <ExplainedError error={refusal} />}
               <div className="run-row">
-                <Button type="submit" variant="primary" size="lg" icon={PlayIcon} loading={isSending}>
+                <Button
+                  type="submit"
+                  className="plain-button"
+                  variant="primary"
+                  size="lg"
+                  icon={PlayIcon}
+                  loading={isSending}
+                >
                   {isRunning ? "Run another" : "Run"}
                 </Button>
                 <span className="muted run-hint">

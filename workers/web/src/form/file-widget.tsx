@@ -11,7 +11,7 @@ import { FilePreview } from "../output/media.tsx";
 const FILE_BYTES_MAX = 11 * 1024 * 1024;
 
 export function FileWidget(props: WidgetProps<Record<string, unknown>>) {
-  const { id, value, onChange, schema, label, disabled, hideLabel } = props;
+  const { id, value, onChange, schema, label, disabled } = props;
   const [note, setNote] = useState<string | null>(null);
   const [name, setName] = useState<string | null>(null);
   const [isOver, setOver] = useState(false);
@@ -72,8 +72,10 @@ export function FileWidget(props: WidgetProps<Record<string, unknown>>) {
             placeholder="Drop a file, or paste a URL"
             autoComplete="off"
             disabled={disabled === true}
-            variant={props.rawErrors?.length ? "error" : "default"}
-            aria-label={hideLabel ? `${label}, URL` : undefined}
+            aria-invalid={(props.rawErrors?.length ?? 0) > 0}
+            {...(props.options["label"] === false
+              ? { "aria-label": `${label}, URL` }
+              : { "aria-labelledby": `${id}__label` })}
             aria-describedby={ariaDescribedByIds(id)}
             value={url}
             onChange={(event) => onChange(event.target.value === "" ? undefined : event.target.value.trim())}

@@ -35,8 +35,8 @@ export function JsonField(props: FieldProps<Json>) {
         rows={3}
         spellCheck={false}
         disabled={disabled === true}
-        variant={fault !== null || rawErrors?.length ? "error" : "default"}
-        aria-label={schema.type === "array" ? schema.title : undefined}
+        aria-invalid={fault !== null || (rawErrors?.length ?? 0) > 0}
+        {...(schema.type === "array" ? { "aria-label": String(schema.title) } : { "aria-labelledby": `${id}__label` })}
         aria-describedby={ariaDescribedByIds(id)}
         value={text}
         onChange={(event) => change(event.target.value)}

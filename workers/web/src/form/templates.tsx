@@ -14,7 +14,7 @@ import { limitsOf } from "./limits.ts";
 type Json = Record<string, unknown>;
 
 export function MemberTemplate(props: FieldTemplateProps<Json>) {
-  const { id, label, children, schema, required, rawErrors, rawDescription, hidden, displayLabel, fieldPathId } = props;
+  const { id, label, children, schema, required, rawErrors, rawDescription, hidden, fieldPathId } = props;
   if (hidden) return <div hidden>{children}</div>;
   const isRoot = fieldPathId.path.length === 0;
   const isEntry = typeof fieldPathId.path.at(-1) === "number";
@@ -24,7 +24,7 @@ export function MemberTemplate(props: FieldTemplateProps<Json>) {
       {label} {rawErrors.join("; ")}
     </p>
   ) : null;
-  if (isEntry || displayLabel === false) {
+  if (isEntry) {
     return (
       <div className="member-entry">
         {children}
@@ -38,7 +38,7 @@ export function MemberTemplate(props: FieldTemplateProps<Json>) {
   const head = (
     <>
       {label}
-      {required ? null : <span className="member-optional"> optional</span>}
+      {required || schema.default !== undefined ? null : <span className="member-optional"> optional</span>}
     </>
   );
   const rest = (

@@ -9,7 +9,9 @@ import { sliderStep } from "./limits.ts";
 type Json = Record<string, unknown>;
 type Props = WidgetProps<Json>;
 
-const variantOf = (props: Props) => (props.rawErrors?.length ? ("error" as const) : ("default" as const));
+/** A member is named by its label (templates.tsx); an entry of a list has none of its own. */
+const nameOf = (props: Props) =>
+  props.options["label"] === false ? { "aria-label": props.label } : { "aria-labelledby": `${props.id}__label` };
 /** Empty is absent: the model's own default applies. */
 const textOrNothing = (text: string) => (text === "" ? undefined : text);
 
@@ -21,7 +23,7 @@ function common(props: Props) {
     required: props.required === true,
     "aria-describedby": ariaDescribedByIds(props.id),
     "aria-invalid": (props.rawErrors?.length ?? 0) > 0,
-    ...(props.hideLabel ? { "aria-label": props.label } : {}),
+    ...nameOf(props),
   };
 }
 
@@ -30,7 +32,6 @@ function LineWidget(props: Props) {
     <Input
       {...common(props)}
       className="control"
-      variant={variantOf(props)}
       autoComplete="off"
       value={String(props.value ?? "")}
       onChange={(event) => props.onChange(textOrNothing(event.target.value))}
@@ -38,16 +39,15 @@ function LineWidget(props: Props) {
   );
 }
 
-/** Lines that a text box shows at first; it grows with its text (styles/form.css) up to a limit. */
+/** Lines of a text box where it cannot grow with its text (styles/form.css). */
 const LONG_TEXT_ROWS = 4;
 
 function LongTextWidget(props: Props) {
   return (
     <InputArea
       {...common(props)}
-      className="control long-text"
-      variant={variantOf(props)}
-      rows={props.hideLabel ? 2 : LONG_TEXT_ROWS}
+      className={props.options["label"] === false ? "control long-text short" : "control long-text"}
+      rows={LONG_TEXT_ROWS}
       value={String(props.value ?? "")}
       onChange={(event) => props.onChange(textOrNothing(event.target.value))}
     />
@@ -59,7 +59,6 @@ function SecretWidget(props: Props) {
     <Input
       {...common(props)}
       className="control"
-      variant={variantOf(props)}
       type="password"
       autoComplete="off"
       value={String(props.value ?? "")}
@@ -77,7 +76,6 @@ function NumberWidget(props: Props) {
     <Input
       {...common(props)}
       className="control number"
-      variant={variantOf(props)}
       type="number"
       inputMode={schema["type"] === "integer" ? "numeric" : "decimal"}
       step={schema["type"] === "integer" ? 1 : "any"}
@@ -110,9 +108,10 @@ function NumberWidget(props: Props) {
 function ToggleWidget(props: Props) {
   return (
     <Switch
+      className="toggle"
       id={props.id}
       name={props.htmlName ?? props.id}
-      aria-labelledby={`${props.id}__label`}
+      {...nameOf(props)}
       aria-describedby={ariaDescribedByIds(props.id)}
       checked={props.value === true}
       disabled={props.disabled === true}
@@ -127,13 +126,13 @@ function ChoiceWidget(props: Props) {
   // Values may be numbers; the control is keyed by their place.
   const values = (props.schema.enum ?? []) as unknown[];
   const items = values.map((value, index) => ({ value: String(index), label: String(value) }));
-  if (!props.required) items.unshift({ value: UNSET, label: "Not set" });
+  if (!props.required && props.schema.default === undefined) items.unshift({ value: UNSET, label: "Not set" });
   const chosen = values.indexOf(props.value);
   return (
     <Select
       id={props.id}
       className="control"
-      aria-label={props.label}
+      {...nameOf(props)}
       disabled={props.disabled === true}
       placeholder="Choose"
       items={items}

@@ -1,5 +1,5 @@
 /** Long lists of numbers, drawn. A module of its own, so that its library is loaded only where there is something to draw. */
-import { useEffect, useRef, useState } from "react";
+import { useEffect, useMemo, useRef, useState } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { CopyButton } from "../components/copy-button.tsx";
@@ -12,43 +12,75 @@ const LINES_MAX = 6;
 /** Numbers shown as text; all of them can be copied. */
 const NUMBERS_SHOWN = 64;
 
-/** Colours of lines, from styles/output.css, so that they follow the theme. */
-function lineColours(element: Element): string[] {
-  const style = getComputedStyle(element);
-  return Array.from(
-    { length: LINES_MAX },
-    (_, index) => style.getPropertyValue(`--line-${index + 1}`).trim() || "#888",
+/** Longer lists hide each other when they are drawn over one another: then only the first is drawn until others are asked for. */
+const OVERLAID_POINTS_MAX = 200;
+
+const nameOf = (series: Series[], index: number) => series[index]?.label ?? `List ${index + 1}`;
+
+export default function LinePlot({ series }: { series: Series[] }) {
+  const lines = useMemo(() => series.slice(0, LINES_MAX), [series]);
+  const longest = Math.max(...lines.map(({ values }) => values.length));
+  const [drawn, setDrawn] = useState(() => lines.map((_, index) => index === 0 || longest <= OVERLAID_POINTS_MAX));
+  const first = Math.max(0, drawn.indexOf(true));
+  const toggle = (index: number) => setDrawn((before) => before.map((is, at) => (at === index ? !is : is)));
+  return (
+    <div className="plot">
+      <Canvas lines={lines} drawn={drawn} label={describe(series)} />
+      {lines.length > 1 ? (
+        <ul className="plot-legend">
+          {lines.map((_, index) => (
+            // biome-ignore lint/suspicious/noArrayIndexKey: lines have no other name.
+            <li key={index} data-line={index + 1}>
+              <label>
+                <input type="checkbox" checked={drawn[index] === true} onChange={() => toggle(index)} />
+                <span>{nameOf(series, index)}</span>
+              </label>
+            </li>
+          ))}
+          {series.length > LINES_MAX ? (
+            <li className="muted">and {series.length - LINES_MAX} more, all of them under JSON</li>
+          ) : null}
+        </ul>
+      ) : null}
+      <Numbers values={lines[first]?.values ?? []} name={lines.length > 1 ? nameOf(series, first) : null} />
+    </div>
   );
 }
 
-export default function LinePlot({ series }: { series: Series[] }) {
-  const box = useRef<HTMLDivElement>(null);
-  const [scheme, setScheme] = useState(() => matchMedia("(prefers-color-scheme: dark)").matches);
-  const [chosen, setChosen] = useState(0);
-  const shown = series.slice(0, LINES_MAX);
+function Numbers({ values, name }: { values: number[]; name: string | null }) {
+  return (
+    <details className="numbers">
+      <summary>
+        {values.length.toLocaleString("en-US")} numbers{name === null ? "" : ` of “${name}”`}
+      </summary>
+      <p className="numbers-text">
+        {values.slice(0, NUMBERS_SHOWN).map(number).join("  ")}
+        {values.length > NUMBERS_SHOWN ? " …" : ""}
+      </p>
+      <CopyButton text={() => JSON.stringify(values)} label="Copy all" />
+    </details>
+  );
+}
 
+function Canvas({ lines, drawn, label }: { lines: Series[]; drawn: boolean[]; label: string }) {
+  const box = useRef<HTMLDivElement>(null);
+  const [isDark, setDark] = useState(() => matchMedia("(prefers-color-scheme: dark)").matches);
   useEffect(() => {
     const dark = matchMedia("(prefers-color-scheme: dark)");
-    const follow = () => setScheme(dark.matches);
+    const follow = () => setDark(dark.matches);
     dark.addEventListener("change", follow);
     return () => dark.removeEventListener("change", follow);
   }, []);
 
-  // `scheme` is read through the computed colours: a change draws anew.
-  // biome-ignore lint/correctness/useExhaustiveDependencies: see above.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: `isDark` is read through the computed colours; a change draws anew.
   useEffect(() => {
     const element = box.current;
     if (element === null) return;
-    const colours = lineColours(element);
-    const axis = getComputedStyle(element).getPropertyValue("--muted").trim();
-    const grid = getComputedStyle(element).getPropertyValue("--line").trim();
-    const longest = Math.max(...shown.map(({ values }) => values.length));
-    const axes = {
-      stroke: axis,
-      grid: { stroke: grid, width: 1 },
-      ticks: { stroke: grid, width: 1 },
-      font: "12px sans-serif",
-    };
+    const style = getComputedStyle(element);
+    const colour = (name: string) => style.getPropertyValue(name).trim();
+    const longest = Math.max(...lines.map(({ values }) => values.length));
+    const grid = { stroke: colour("--line"), width: 1 };
+    const axis = { stroke: colour("--muted"), grid, ticks: grid, font: `12px ${colour("--sans")}` };
     const plot = new uPlot(
       {
         width: element.clientWidth,
@@ -56,15 +88,19 @@ export default function LinePlot({ series }: { series: Series[] }) {
         legend: { show: false },
         cursor: { drag: { x: true, y: false } },
         scales: { x: { time: false } },
-        axes: [axes, { ...axes, size: 52, values: (_, ticks) => ticks.map((tick) => number(tick)) }],
+        axes: [axis, { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => number(tick)) }],
         series: [
           {},
-          ...shown.map((_, index) => ({ stroke: colours[index] ?? axis, width: shown.length === 1 ? 1.25 : 1 })),
+          ...lines.map((_, index) => ({
+            stroke: colour(`--line-${index + 1}`),
+            width: 1.25,
+            show: drawn[index] === true,
+          })),
         ],
       },
       [
         Array.from({ length: longest }, (_, index) => index),
-        ...shown.map(({ values }) => Array.from({ length: longest }, (_, index) => values[index] ?? null)),
+        ...lines.map(({ values }) => Array.from({ length: longest }, (_, index) => values[index] ?? null)),
       ],
       element,
     );
@@ -74,48 +110,8 @@ export default function LinePlot({ series }: { series: Series[] }) {
       resize.disconnect();
       plot.destroy();
     };
-  }, [series, scheme]);
-
-  const current = series[Math.min(chosen, series.length - 1)]?.values ?? [];
-  return (
-    <div className="plot">
-      <div ref={box} className="plot-canvas" role="img" aria-label={describe(series)} />
-      {series.length > 1 ? (
-        <ol className="plot-legend">
-          {shown.map(({ label }, index) => (
-            // biome-ignore lint/suspicious/noArrayIndexKey: lines have no other name.
-            <li key={index} data-line={index + 1}>
-              {label ?? `List ${index + 1}`}
-            </li>
-          ))}
-          {series.length > LINES_MAX ? <li className="muted">and {series.length - LINES_MAX} more</li> : null}
-        </ol>
-      ) : null}
-      <details className="numbers">
-        <summary>
-          {current.length.toLocaleString("en-US")} numbers{series.length > 1 ? " each" : ""}
-        </summary>
-        {series.length > 1 ? (
-          <label className="numbers-choice">
-            <span>Of</span>
-            <select value={chosen} onChange={(event) => setChosen(Number(event.target.value))}>
-              {series.map(({ label }, index) => (
-                // biome-ignore lint/suspicious/noArrayIndexKey: lines have no other name.
-                <option key={index} value={index}>
-                  {label ?? `List ${index + 1}`}
-                </option>
-              ))}
-            </select>
-          </label>
-        ) : null}
-        <p className="numbers-text">
-          {current.slice(0, NUMBERS_SHOWN).map(number).join("  ")}
-          {current.length > NUMBERS_SHOWN ? " …" : ""}
-        </p>
-        <CopyButton text={() => JSON.stringify(current)} label="Copy all" />
-      </details>
-    </div>
-  );
+  }, [lines, drawn, isDark]);
+  return <div ref={box} className="plot-canvas" role="img" aria-label={label} />;
 }
 
 function describe(series: Series[]): string {

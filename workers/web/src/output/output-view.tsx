@@ -128,7 +128,7 @@ function Table({ columns, rows }: { columns: string[]; rows: Record<string, unkn
         <thead>
           <tr>
             {columns.map((column) => (
-              <th key={column} scope="col">
+              <th key={column} scope="col" className={typeof rows[0]?.[column] === "number" ? "numeral" : undefined}>
                 {words(column)}
               </th>
             ))}

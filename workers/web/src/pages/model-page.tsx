@@ -1,8 +1,8 @@
 /** A model: what it is, a form to run it, what came out, and how to call it from a program. */
 import { Loader } from "@cloudflare/kumo/components/loader";
-import { lazy, Suspense } from "react";
 import type { Model } from "../api.ts";
 import { Explained, ExplainedError } from "../components/explained.tsx";
+import { Markdown } from "../components/markdown.tsx";
 import { Workbench } from "../components/workbench.tsx";
 import { count, dateTime, words } from "../format.ts";
 import { useApi, useInterval, useLoaded } from "../hooks.ts";
@@ -10,7 +10,6 @@ import { modelPath } from "../route.ts";
 import { Link, navigate, useSearch } from "../router.tsx";
 import { useTitle } from "../use-title.ts";
 
-const Markdown = lazy(() => import("../components/markdown.tsx"));
 const PREPARING_REFRESH_MS = 3_000;
 
 export default function ModelPage({ owner, name }: { owner: string; name: string }) {
@@ -138,9 +137,10 @@ function Readme({ owner, name }: { owner: string; name: string }) {
   if (!readme.data) return null;
   return (
     <section className="readme" aria-label="README">
-      <Suspense fallback={null}>
-        <Markdown text={readme.data} />
-      </Suspense>
+      <Markdown text={withoutTitle(readme.data)} />
     </section>
   );
 }
+
+/** The page has said the model's name already. */
+const withoutTitle = (markdown: string) => markdown.replace(/^\s*# [^\n]*\n/, "");
