@@ -50,7 +50,7 @@ describe("/healthz", () => {
 });
 
 describe("the web page", () => {
-  it.each(["/", "/p/abc", "/cogway/echo", "/some-one/llama-3.1"])("is at %s, with a strict policy", async (path) => {
+  it.each(["/", "/p", "/p/abc", "/cogway/echo", "/some-one/llama-3.1"])("is at %s, with a strict policy", async (path) => {
     const answer = await get(path);
     expect(answer.status).toBe(200);
     expect(await answer.text()).toContain("<title>Cogway</title>");

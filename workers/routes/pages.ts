@@ -49,7 +49,7 @@ export async function readPage(c: Context<AppEnv>): Promise<Response | null> {
   if (c.req.method !== "GET" && c.req.method !== "HEAD") return null;
   const segments = c.req.path.split("/").slice(1);
   const first = segments[0] ?? "";
-  const isPage = first === "" || (first === "p" ? segments.length === 2 : isModelPath(segments));
+  const isPage = first === "" || (first === "p" ? segments.length <= 2 : isModelPath(segments));
   if (isPage) {
     const index = await asset(c, "/");
     return index.ok ? secured(c, index) : null;
