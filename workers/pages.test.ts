@@ -50,16 +50,19 @@ describe("/healthz", () => {
 });
 
 describe("the web page", () => {
-  it.each(["/", "/p", "/p/abc", "/cogway/echo", "/some-one/llama-3.1"])("is at %s, with a strict policy", async (path) => {
-    const answer = await get(path);
-    expect(answer.status).toBe(200);
-    expect(await answer.text()).toContain("<title>Cogway</title>");
-    const policy = answer.headers.get("content-security-policy");
-    expect(policy).toContain("default-src 'none'; script-src 'self'; style-src 'self';");
-    expect(policy).toContain("frame-ancestors 'none'");
-    expect(answer.headers.get("x-frame-options")).toBe("DENY");
-    expect(answer.headers.get("x-content-type-options")).toBe("nosniff");
-  });
+  it.each(["/", "/p", "/p/abc", "/cogway/echo", "/some-one/llama-3.1"])(
+    "is at %s, with a strict policy",
+    async (path) => {
+      const answer = await get(path);
+      expect(answer.status).toBe(200);
+      expect(await answer.text()).toContain("<title>Cogway</title>");
+      const policy = answer.headers.get("content-security-policy");
+      expect(policy).toContain("default-src 'none'; script-src 'self'; style-src 'self';");
+      expect(policy).toContain("frame-ancestors 'none'");
+      expect(answer.headers.get("x-frame-options")).toBe("DENY");
+      expect(answer.headers.get("x-content-type-options")).toBe("nosniff");
+    },
+  );
 
   it("has its files, which never change under their names", async () => {
     const file = await get("/assets/main-abc.js");

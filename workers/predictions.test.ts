@@ -1,6 +1,8 @@
 /** Predictions as their callers see them: the real edge with its objects, D1 and R2, and an origin that does what a test says. */
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it, vi } from "vitest";
+import { accountStub } from "../durable-objects/stubs.ts";
+import { aDocument } from "../durable-objects/testing/harness.ts";
 import { PredictionPageSchema, PredictionSchema } from "../schema/api/predictions.ts";
 import type { ModelAnnounce } from "../schema/origin-protocol.ts";
 import {
@@ -240,6 +242,7 @@ describe("refusals start nothing", () => {
     const problem = await problemOf(limited);
     expect(problem.code).toBe("rate.limited");
     expect(limited.headers.get("retry-after")).toBe(String(problem.retry_after));
+    expect(limited.headers.get("x-should-retry")).toBe("true");
   });
 });
 
@@ -318,6 +321,35 @@ describe("read, cancel, list", () => {
     const newest = first.results[0]?.created_at ?? "";
     const since = await call("GET", `/v1/predictions?created_after=${newest}`, { token });
     expect(PredictionPageSchema.parse(await since.json()).results.length).toBeGreaterThan(0);
+  });
+
+  it("says why a prediction waits", async () => {
+    await origin.announce("cold", anAnnounce());
+    const made = await call("POST", "/v1/models/cogway/cold/predictions", {
+      token: alice.token,
+      body: { input: { text: "w" } },
+    });
+    const { id } = await predictionOf(made);
+    await vi.waitFor(async () => {
+      const waiting = await predictionOf(await call("GET", `/v1/predictions/${id}`, { token: alice.token }));
+      expect(waiting).toMatchObject({
+        status: "starting",
+        waiting_for: { reason: expect.any(String), queue_position: 1 },
+      });
+    });
+  });
+
+  it("shows what only the account's list still has", async () => {
+    const document = aDocument({ account_id: alice.id, data_removed: true, output: null });
+    const meter = { hardware: "cpu", predict_time_s: 1, outcome: "succeeded", platform_failure: false } as const;
+    await accountStub(env, alice.id).settle([{ prediction_id: document.id, document, meter }]);
+    const path = `/v1/predictions/${document.id}`;
+    expect(await predictionOf(await call("GET", path, { token: alice.token }))).toMatchObject({
+      id: document.id,
+      data_removed: true,
+    });
+    expect((await call("POST", `${path}/cancel`, { token: alice.token })).status).toBe(200);
+    expect((await call("GET", path, { token: bob.token })).status).toBe(404);
   });
 
   it.each(["cursor=nonsense", "created_after=yesterday", "source=api"])("refuses the query %s", async (query) => {

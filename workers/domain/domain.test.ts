@@ -1,14 +1,19 @@
 /** The pure parts: what inputs, headers, cursors and ranges mean. */
+import { env } from "cloudflare:workers";
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { z } from "zod";
+import { aDocument } from "../../durable-objects/testing/harness.ts";
+import { PredictionSchema } from "../../schema/api/predictions.ts";
 import { AppError } from "../../schema/problems.ts";
-import { parseDuration } from "../env.ts";
+import { parseDuration, settingsOf } from "../env.ts";
 import { exceedsDepth } from "../middleware/json-body.ts";
+import { Memo } from "../storage/memo.ts";
 import { parseCancelAfter, parseIdempotencyKey, parsePrefer } from "./create-headers.ts";
 import { decodeCursor, encodeCursor, pageUrl } from "./cursors.ts";
 import { matchesEtag, parseRange } from "./http-range.ts";
 import { renderMarkdown } from "./markdown.ts";
+import { showPrediction } from "./show-prediction.ts";
 import { faultsDetail, outputKind, validateInput } from "./validate-input.ts";
 
 let versions = 0;
@@ -236,6 +241,58 @@ describe("ranges", () => {
     expect(matchesEtag("*", '"a"')).toBe(true);
     expect(matchesEtag('"ab"', '"a"')).toBe(false);
     expect(matchesEtag(undefined, '"a"')).toBe(false);
+  });
+});
+
+describe("what is shown", () => {
+  const edge = { env, settings: settingsOf(env), later: () => {} };
+  it.each([
+    ["replicate-javascript/1.4.0", "canceled"],
+    ["replicate-python/1.0.7", "canceled"],
+    ["replicate-python/2.0.0", "aborted"],
+    ["curl/8.0", "aborted"],
+    [undefined, "aborted"],
+  ])("an aborted prediction is to %s %s", (userAgent, status) => {
+    expect(showPrediction(edge, aDocument({ state: "aborted" }), { userAgent }).status).toBe(status);
+  });
+
+  it("has no member beside the schema's own and the extra ones", () => {
+    const shown = showPrediction(edge, aDocument());
+    const known = new Set(Object.keys(PredictionSchema.shape));
+    expect(Object.keys(shown).filter((name) => !known.has(name))).toEqual([]);
+    expect(JSON.stringify(shown)).not.toContain("account_id");
+  });
+});
+
+describe("the memory of catalog rows", () => {
+  afterEach(() => vi.useRealTimers());
+  it("serves the young, renews the older behind the answer, and never serves the old", async () => {
+    vi.useFakeTimers({ now: 0, toFake: ["Date"] });
+    const memo = new Memo<number>(1_000, 2);
+    let value = 1;
+    const behind: Promise<unknown>[] = [];
+    const read = (key = "a") =>
+      memo.get(
+        key,
+        async () => value,
+        (work) => void behind.push(work),
+      );
+    expect(await read()).toBe(1);
+    value = 2;
+    vi.setSystemTime(400);
+    expect(await read()).toBe(1);
+    expect(behind).toHaveLength(0);
+    vi.setSystemTime(600);
+    expect(await Promise.all([read(), read()])).toEqual([1, 1]);
+    expect(behind).toHaveLength(1);
+    await Promise.all(behind);
+    expect(await read()).toBe(2);
+    value = 3;
+    vi.setSystemTime(1_700);
+    expect(await read()).toBe(3);
+    value = 4;
+    await Promise.all([read("b"), read("c")]);
+    expect(await read()).toBe(4);
   });
 });
 

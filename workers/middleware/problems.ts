@@ -27,7 +27,7 @@ export function renderError(error: unknown, c: Context<AppEnv>): Response {
   return problemResponse(c, "internal.error", `Something failed on our side. Request id: ${c.get("requestId")}`);
 }
 
-/** A problem as an answer, with `Retry-After` (and `x-should-retry`, which the openai clients read) where a retry can help. */
+/** A problem as an answer, with `Retry-After` where a retry can help, and `x-should-retry`, which some clients obey. */
 export function problemResponse(
   c: Context<AppEnv>,
   code: ProblemCode,
@@ -47,12 +47,15 @@ export function problemResponse(
     headers: {
       "content-type": "application/problem+json",
       ...(retry_after === undefined ? {} : { "retry-after": String(retry_after) }),
+      ...(isRetried(row.status) ? { "x-should-retry": String(row.retry) } : {}),
       ...(row.status === 401 ? { "www-authenticate": 'Bearer realm="cogway"' } : {}),
       ...extra.headers,
     },
   });
 }
 
+/** Statuses that clients try again by themselves, unless they are told not to. */
+const isRetried = (status: number): boolean => status === 409 || status === 429 || status >= 500;
 /** Seconds until a retry may help, where nothing better is known. */
 const RETRY_AFTER_DEFAULT_S = 1;
 
