@@ -107,7 +107,7 @@ export const ATTEMPTS_MAX = 20;
 /** Attempts of an idempotent version that may be lost after their model started; more, and it is likely the prediction that kills its host. */
 export const LOST_RUNS_MAX = 5;
 
-/** Of a model's own words; a stack trace is in the logs. */
+/** Of a model's own words, or an origin's; a stack trace is in the logs. */
 const ERROR_CHARACTERS_MAX = 16_384;
 
 /** Codes of `finished` that mean: the origin gave the attempt up, not the model. */
@@ -164,20 +164,14 @@ export function transition(life: PredictionLife, event: LifecycleEvent, now: num
       const isGivenUp = event.status === "failed" && GIVEN_UP_CODES.includes(event.code ?? "");
       if (isGivenUp && life.state !== "canceling") {
         const { error, code } = event;
-        return giveUp(life, life.attempt_started, { error: error ?? "The origin went away.", code: code ?? "" }, now);
+        return giveUp(life, life.attempt_started, { error: error || "The origin went away.", code: code ?? "" }, now);
       }
       const started_at = life.started_at ?? (event.status === "succeeded" ? Math.max(now, life.created_at) : null);
       // A cancel that came too late loses against the end; one that made the model fail or stop wins.
       if (event.status === "canceled" || isGivenUp) {
         return end({ ...life, started_at }, canceledState(life), { predict_time_s: event.predict_time_s }, now);
       }
-      const failure =
-        event.status === "failed"
-          ? {
-              error: (event.error || "The prediction failed.").slice(0, ERROR_CHARACTERS_MAX),
-              error_code: event.code ?? null,
-            }
-          : { error: null, error_code: null };
+      const failure = event.status === "failed" ? { error: event.error, error_code: event.code } : {};
       return end(
         { ...life, started_at },
         event.status,
@@ -238,7 +232,7 @@ function giveUp(life: PredictionLife, started: boolean, why: { error: string; co
 function end(
   life: PredictionLife,
   outcome: Meter["outcome"],
-  facts: Partial<Pick<PredictionLife, "error" | "error_code" | "predict_time_s">>,
+  facts: { error?: string | undefined; error_code?: string | undefined; predict_time_s?: number },
   now: number,
   instance_gone = false,
 ): Transition {
@@ -247,7 +241,7 @@ function end(
   const next: PredictionLife = {
     ...life,
     state: outcome,
-    error: facts.error ?? null,
+    error: outcome === "failed" ? (facts.error || "The prediction failed.").slice(0, ERROR_CHARACTERS_MAX) : null,
     error_code,
     predict_time_s,
     // Two clocks: the model's own measure may end a little after ours.
