@@ -40,6 +40,8 @@ export default defineConfig({
           include: ["workers/**/*.test.ts", "durable-objects/**/*.test.ts", "schema/**/*.test.ts"],
           exclude: ["workers/web/**", "**/*.limits.test.ts", "**/node_modules/**"],
           setupFiles: ["./workers/testing/apply-migrations.ts"],
+          // Disks of shared machines make a commit take tens of milliseconds.
+          testTimeout: 20_000,
         },
       },
       {

@@ -92,7 +92,12 @@ describe("documentation", () => {
     expect(Object.keys(document.paths)).toContain("/v1/predictions");
     const page = await (await get("/docs")).text();
     const files = [...page.matchAll(/(?:src|href)="([^"]+)"/g)].map((match) => match[1]);
-    expect(files).toEqual(["/docs-assets/swagger-ui.css", "/docs-assets/swagger-ui-bundle.js", "/docs/init.js"]);
+    expect(files).toEqual([
+      "/favicon.svg",
+      "/docs-assets/swagger-ui.css",
+      "/docs-assets/swagger-ui-bundle.js",
+      "/docs/init.js",
+    ]);
     expect(await (await get("/docs/init.js")).text()).toContain("/openapi.json");
   });
 

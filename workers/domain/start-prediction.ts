@@ -90,7 +90,8 @@ async function createOnce(
   try {
     return await predictionStub(env, request.id).create(request);
   } catch (error) {
-    if (!(error instanceof Error) || !("retryable" in error) || "overloaded" in error) throw error;
+    const { retryable, overloaded } = error as { retryable?: boolean; overloaded?: boolean };
+    if (retryable !== true || overloaded === true) throw error;
     return predictionStub(env, request.id).create(request);
   }
 }

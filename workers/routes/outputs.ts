@@ -70,8 +70,9 @@ async function readOutput(c: Context<AppEnv>, key: string): Promise<Response> {
   }
   headers.set("content-length", String(range.kind === "part" ? range.length : file.size));
   const status = range.kind === "part" ? 206 : 200;
+  if (c.req.method === "HEAD") return new Response(null, { status, headers });
 
-  const cacheKey = `${edgeOf(c).settings.publicUrl}/${encodeURI(key)}?etag=${file.etag}`;
+  const cacheKey = `${edgeOf(c).settings.publicUrl}/${encodeURIComponent(key)}?etag=${file.etag}`;
   const cached = await caches.default.match(new Request(cacheKey, { headers: rangeHeader(range) }));
   headers.set("x-cogway-cache", cached?.status === status ? "HIT" : "MISS");
   if (cached?.status === status) return new Response(cached.body, { status, headers });

@@ -39,7 +39,7 @@ const PROBLEMS_STYLE =
   "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}h2{font-family:monospace}:target{background:#ff8}</style>";
 
 function page(c: Context<AppEnv>, title: string, head: string, body: string): Response {
-  const html = `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>${title}</title>${head}</head><body>${body}</body></html>`;
+  const html = `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>${title}</title><link rel="icon" href="/favicon.svg">${head}</head><body>${body}</body></html>`;
   const response = new Response(html, { headers: { "content-type": "text/html; charset=utf-8" } });
   return secured(c, response, "'self' 'unsafe-inline'");
 }

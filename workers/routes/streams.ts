@@ -51,7 +51,8 @@ async function readStream(c: Context<AppEnv>, token: string): Promise<Response> 
   if (answer.status === 404) throw new AppError("stream.not_found", "This stream does not exist.");
   if (answer.status === 410) throw new AppError("stream.expired", "The prediction's data was removed.");
   if (answer.status === 429) throw new AppError("reader.too_many", "This stream has all the readers it can have.");
-  return new Response(answer.body, {
+  if (c.req.method === "HEAD") await answer.body?.cancel();
+  return new Response(c.req.method === "HEAD" ? null : answer.body, {
     status: answer.status,
     headers: {
       "content-type": "text/event-stream",
