@@ -61,8 +61,8 @@ export interface CreatePrediction {
 export interface PredictionApi {
   /** Idempotent by id. `settled`: whether the end was reached within wait_ms. */
   create(request: CreatePrediction): Promise<{ document: PredictionDocument; settled: boolean }>;
-  /** null: no such prediction of this account. `wait_ms` as in create. */
-  get(id: string, accountId: string, waitMs?: number): Promise<PredictionDocument | null>;
+  /** null: no such prediction of this account. */
+  get(id: string, accountId: string): Promise<PredictionDocument | null>;
   /** For pages of a list: documents in the order asked, null where gone. */
   getMany(ids: string[], accountId: string): Promise<(PredictionDocument | null)[]>;
   /** Answers when the end is reached (by force after 5 s, so within about 8 s). Terminal already: the unchanged document. */
@@ -113,8 +113,6 @@ export interface DeploymentApi {
   enqueue(request: EnqueueRequest): Promise<EnqueueResult>;
   /** Frees slots (or queue places) and grants them to the next in the same transaction. Idempotent. `instance_gone`: the origin does not know the instance. */
   release(releases: (LeaseKey & { ran_ms: number; instance_gone?: boolean })[]): Promise<void>;
-  /** Takes a queued one out. True when it was still queued. */
-  withdraw(key: LeaseKey): Promise<boolean>;
   /** Why a queued prediction waits; null when it is not in the queue. */
   waitingFor(key: LeaseKey): Promise<WaitingFor | null>;
   /** Newest states of instances of this deployment, pushed by their origin. */

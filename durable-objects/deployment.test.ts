@@ -130,13 +130,12 @@ describe("leases", () => {
       expect(await deployment.describe()).toMatchObject({ queue_length: 1, leases: 1 });
     }));
 
-  it("guarantees that a withdrawn prediction is not granted, and says whether it was queued", () =>
+  it("guarantees that a prediction which is released while it waits is not granted", () =>
     withReady(1, async (deployment, { around }) => {
       const [a, b, c] = [anEnqueue(), anEnqueue(), anEnqueue()];
       for (const request of [a, b, c]) await deployment.enqueue(request);
-      expect(await deployment.withdraw(b)).toBe(true);
-      expect(await deployment.withdraw(b)).toBe(false);
-      expect(await deployment.withdraw(a)).toBe(false);
+      await deployment.release([keyOf(b)]);
+      await deployment.release([keyOf(b)]);
       await deployment.release([keyOf(a)]);
       await vi.waitFor(() => expect(around.grantedIds()).toEqual([c.prediction_id]));
     }));
@@ -198,7 +197,6 @@ describe("leases", () => {
               "enqueue",
               "release",
               "release",
-              "withdraw",
               "restart",
               "repeat",
               "ready2",
@@ -228,9 +226,7 @@ describe("leases", () => {
                 await deployment.instancesChanged("origin2", [aStatus({ instance_id: "second", slots })]);
               } else if (step === "gone2") await deployment.instancesGone("origin2", ["second"]);
               else if (picked !== undefined && step === "repeat") await deployment.enqueue(picked);
-              else if (picked !== undefined && step === "withdraw") {
-                if (await deployment.withdraw(picked)) live.splice(live.indexOf(picked), 1);
-              } else if (picked !== undefined && step === "release") {
+              else if (picked !== undefined && step === "release") {
                 await deployment.release([keyOf(picked)]);
                 live.splice(live.indexOf(picked), 1);
               }
@@ -338,7 +334,7 @@ describe("the queue", () => {
           SELECT 'p' || i, 1, 'alice', 0, i, 0 FROM n`,
       );
       expect(await deployment.enqueue(anEnqueue())).toMatchObject({ kind: "refused", code: "deployment.queue_full" });
-      await deployment.withdraw({ prediction_id: "p1", attempt: 1 });
+      await deployment.release([{ prediction_id: "p1", attempt: 1, ran_ms: 0 }]);
       expect(await deployment.enqueue(anEnqueue())).toEqual({ kind: "queued", queue_position: 10_000 });
     }));
 });

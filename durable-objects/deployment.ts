@@ -176,10 +176,6 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     });
   }
 
-  withdraw(key: LeaseKey): Promise<boolean> {
-    return this.#write(() => this.#queue.exists() && this.#queue.dequeue(key));
-  }
-
   /** Frees leases whose predictions do not hold them any more: their release was lost. */
   async #checkLeases(): Promise<void> {
     // A lease that its prediction was never told of cannot be held: after a start that may be any.

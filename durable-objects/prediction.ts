@@ -136,9 +136,8 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     return true;
   }
 
-  async get(id: string, accountId: string, waitMs = 0): Promise<PredictionDocument | null> {
+  async get(id: string, accountId: string): Promise<PredictionDocument | null> {
     if (this.#store.get(id)?.request.account_id !== accountId) return null;
-    if (waitMs > 0) await this.#untilEnd(id, waitMs);
     const document = await this.#document(id);
     const waiting_for = document === null ? null : await this.#waitingFor(id);
     return document === null || waiting_for == null ? document : { ...document, waiting_for };
