@@ -11,7 +11,7 @@
  */
 import { type AttemptStart, LEASE_TTL_MS, ORIGIN_PROTOCOL_VERSION } from "../schema/origin-protocol.ts";
 import { isTerminal, type LifecycleEvent } from "../schema/prediction-lifecycle.ts";
-import type { Lease, LeaseKey } from "./contracts.ts";
+import type { CreatePrediction, EnqueueResult, Lease, LeaseKey } from "./contracts.ts";
 import { attemptState, cancelAttempt, startAttempt } from "./origin-client.ts";
 import { originEntry } from "./origin-directory.ts";
 import type { PredictionRow, PredictionStore } from "./prediction-store.ts";
@@ -39,6 +39,8 @@ interface Known {
   canceling_since: number | null;
 }
 
+type AttemptRequest = Pick<CreatePrediction, "spec" | "account_id" | "created_at">;
+
 export interface AttemptsHost {
   env: Env;
   store: PredictionStore;
@@ -52,23 +54,44 @@ export interface AttemptsHost {
 export class PredictionAttempts {
   readonly #host: AttemptsHost;
   readonly #known = new Map<string, Known>();
+  /** predictions whose slot was asked for before they are stored, with a lease that came before the answer */
+  readonly #asked = new Map<string, Lease | null>();
 
   constructor(host: AttemptsHost) {
     this.#host = host;
   }
 
-  /** Asks for a slot for the current attempt, and starts it where there is one. */
-  async dispatch(id: string): Promise<void> {
+  /**
+   * Asks for a slot for a prediction that is being stored; {@link dispatch} takes the answer. Should storing fail, the lease is one that no live
+   * attempt holds, which its deployment finds.
+   */
+  ask(id: string, request: AttemptRequest): Promise<EnqueueResult> {
+    this.#asked.set(id, null);
+    return this.#enqueue({ prediction_id: id, attempt: 1 }, request);
+  }
+
+  #enqueue(key: LeaseKey, { spec, account_id, created_at }: AttemptRequest): Promise<EnqueueResult> {
+    const deployment = deploymentStub(this.#host.env, spec.deployment_key);
+    return deployment.enqueue({ ...key, account_id, spec, enqueued_at: created_at });
+  }
+
+  /** Gets the current attempt a slot (or takes the answer that was asked for already), and starts it where there is one. */
+  async dispatch(id: string, asked?: Promise<EnqueueResult>): Promise<void> {
     const row = this.#waiting(id);
     if (row === null) return;
-    const { env } = this.#host;
     const key = { prediction_id: id, attempt: row.stage.life.attempt };
-    const { spec, account_id, created_at } = row.request;
     const known = this.#know(key);
     // Should the call be lost, this finds it.
     known.check_at = Date.now() + LEASE_TTL_MS;
-    const request = { ...key, account_id, spec, enqueued_at: created_at };
-    const result = await deploymentStub(env, spec.deployment_key).enqueue(request);
+    let early: Lease | null;
+    let result: EnqueueResult;
+    try {
+      result = await (asked ?? this.#enqueue(key, row.request));
+    } finally {
+      early = this.#asked.get(id) ?? null;
+      this.#asked.delete(id);
+    }
+    if (early !== null) return this.#start(early);
     switch (result.kind) {
       case "leased":
         return this.#start(result.lease);
@@ -84,6 +107,11 @@ export class PredictionAttempts {
   granted(leases: Lease[]): LeaseKey[] {
     const declined: LeaseKey[] = [];
     for (const lease of leases) {
+      if (this.#asked.has(lease.prediction_id) && lease.attempt === 1) {
+        // It waited for a moment only, and is still being stored: it starts when it is.
+        this.#asked.set(lease.prediction_id, lease);
+        continue;
+      }
       if (!this.isHeld(lease)) {
         declined.push({ prediction_id: lease.prediction_id, attempt: lease.attempt });
         continue;
@@ -98,6 +126,7 @@ export class PredictionAttempts {
 
   /** Whether a live attempt is behind this key. */
   isHeld(key: LeaseKey): boolean {
+    if (this.#asked.has(key.prediction_id)) return true;
     const life = this.#host.store.get(key.prediction_id)?.stage.life;
     return life !== undefined && !isTerminal(life.state) && life.attempt === key.attempt;
   }
@@ -116,6 +145,7 @@ export class PredictionAttempts {
   }
 
   forget(id: string): void {
+    this.#asked.delete(id);
     this.#known.delete(id);
   }
 

@@ -10,6 +10,8 @@ import { accountStub, deploymentStub } from "./stubs.ts";
 
 /** Messages in one call. */
 const BATCH_MAX = 200;
+/** Nobody waits for an account's books, so they wait for company: one commit for all ends of this time. A slot is given back at once. */
+const ACCOUNT_LINGER_MS = 100;
 
 /** What the messages say, read when they are sent. Null: the prediction is gone. */
 export interface OutboxSource {
@@ -64,6 +66,7 @@ export class PredictionOutbox {
 
   async #work(owner: string): Promise<void> {
     for (;;) {
+      if (owner.startsWith("account:")) await new Promise((resolve) => setTimeout(resolve, ACCOUNT_LINGER_MS));
       const waiting = this.#waiting.get(owner);
       const batch = [...(waiting?.values() ?? [])].slice(0, BATCH_MAX);
       if (batch.length === 0) {

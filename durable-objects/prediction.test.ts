@@ -90,6 +90,18 @@ describe("create", () => {
       );
     }));
 
+  it("guarantees a start though its slot was granted before it was stored", () =>
+    withPredictions(async (world) => {
+      const answers: unknown[] = [];
+      world.enqueue = (key) => {
+        void world.object.leasesGranted([leaseOf(key.prediction_id)]).then((answer) => answers.push(answer));
+        return { kind: "queued", queue_position: 1 };
+      };
+      const { id } = (await world.object.create(aCreate())).document;
+      await vi.waitFor(() => expect(world.started.map((start) => start.prediction_id)).toEqual([id]));
+      expect(answers).toEqual([{ declined: [] }]);
+    }));
+
   it("guarantees that secrets are dropped at the end and never shown", () =>
     withPredictions(async (world) => {
       const id = await running(world, { input: { key: "s3cret" }, shown_input: { key: "[REDACTED]" } });

@@ -68,6 +68,8 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     this.#alarms.forget();
   });
   readonly #waiters = new Map<string, Set<() => void>>();
+  /** predictions whose first commit is on its way */
+  readonly #storing = new Map<string, Promise<void>>();
   readonly #outbox = new PredictionOutbox(this.env, {
     settlement: (id) => this.#settlement(id),
     document: (id) => this.#document(id),
@@ -92,19 +94,31 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
 
   async create(request: CreatePrediction): Promise<{ document: PredictionDocument; settled: boolean }> {
     const { id, wait_ms } = request;
-    const known = this.#store.get(id);
-    if (known === null) {
-      const shownInputRef = await this.#spillShownInput(request);
-      const isNew = await this.#writes.run(() => this.#insert(request, shownInputRef));
-      // The slot is asked for behind the answer of a caller that does not wait, and beside the wait of one that does.
-      if (isNew) this.#later(this.#attempts.dispatch(id));
+    if (this.#store.get(id) === null) {
+      const storing = this.#storing.get(id) ?? this.#createNew(request).finally(() => this.#storing.delete(id));
+      this.#storing.set(id, storing);
+      await storing;
     }
     if (wait_ms > 0) await this.#untilEnd(id, wait_ms);
     return { document: await this.#existing(id), settled: this.#isOver(id) };
   }
 
-  #insert(request: CreatePrediction, shown_input_ref: string | null): boolean {
-    if (this.#store.get(request.id) !== null) return false;
+  async #createNew(request: CreatePrediction): Promise<void> {
+    const { id } = request;
+    const shownInputRef = await this.#spillShownInput(request);
+    // The slot is asked for beside the commit; the attempt starts only after it.
+    const slot = this.#attempts.ask(id, request);
+    slot.catch(() => undefined);
+    try {
+      await this.#writes.run(() => this.#insert(request, shownInputRef));
+    } catch (error) {
+      this.#attempts.forget(id);
+      throw error;
+    }
+    this.#later(this.#attempts.dispatch(id, slot));
+  }
+
+  #insert(request: CreatePrediction, shown_input_ref: string | null): void {
     const { input, shown_input, wait_ms: _, log_lines, ...kept } = request;
     const now = Date.now();
     const progress = newProgress(newLife(request.created_at, request.spec.idempotent));
@@ -133,7 +147,6 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     }
     this.#alarms.setNoLaterThan("check", now + CHECK_MS);
     this.#alarms.setNoLaterThan("due", dueAt);
-    return true;
   }
 
   async get(id: string, accountId: string): Promise<PredictionDocument | null> {

@@ -9,22 +9,31 @@ import { type RunCounterApi, runCounterProxy } from "./itty.ts";
 /** The one shard of the fleet today; `region:shard` once there are more than 500 origins or a second region. */
 const FLEET_SHARD = "local:0";
 
+/**
+ * Where a new object is made: near the accounts, origins and D1 of this deployment's region. The platform minds it only at the first call of an object,
+ * which never moves afterwards; without one an object is made near whoever calls it first. The run counter, on no path that anyone waits for, has none.
+ * https://developers.cloudflare.com/durable-objects/reference/data-location/
+ */
+function placed(env: Env): { locationHint?: DurableObjectLocationHint } {
+  return env.LOCATION_HINT === "" ? {} : { locationHint: env.LOCATION_HINT as DurableObjectLocationHint };
+}
+
 /** The object that holds the prediction `id`. Ids with an equal {@link predictionObjectName} share it. */
 export function predictionStub(env: Env, id: string): PredictionApi {
-  return env.PREDICTIONS.getByName(predictionObjectName(id)) as unknown as PredictionApi;
+  return env.PREDICTIONS.getByName(predictionObjectName(id), placed(env)) as unknown as PredictionApi;
 }
 
 export function accountStub(env: Env, accountId: string): AccountApi {
-  return env.ACCOUNTS.getByName(accountId) as unknown as AccountApi;
+  return env.ACCOUNTS.getByName(accountId, placed(env)) as unknown as AccountApi;
 }
 
 /** `deploymentKey` as in RunSpec: `version:<id>` or `deployment:<owner>/<name>`. */
 export function deploymentStub(env: Env, deploymentKey: string): DeploymentApi {
-  return env.DEPLOYMENTS.getByName(deploymentKey) as unknown as DeploymentApi;
+  return env.DEPLOYMENTS.getByName(deploymentKey, placed(env)) as unknown as DeploymentApi;
 }
 
 export function fleetStub(env: Env): FleetApi {
-  return env.FLEETS.getByName(FLEET_SHARD) as unknown as FleetApi;
+  return env.FLEETS.getByName(FLEET_SHARD, placed(env)) as unknown as FleetApi;
 }
 
 /** The counter of runs of `model` (owner/name). */
