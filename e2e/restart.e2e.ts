@@ -41,9 +41,11 @@ test("kill -9 of the launcher, SIGTERM to npm, SIGINT to its group: nothing is l
 
   // The next start finds what the killed one left, ends it, and takes the same ports.
   const second = await start(ports);
-  const now = second.processes().map(({ pid }) => pid);
-  expect(second.leftovers().filter(({ pid }) => !now.includes(pid))).toEqual([]);
-  expect(before.filter(isAlive)).toEqual([]);
+  await waitFor("the end of what the killed launcher left", END_WITHIN_MS, () => {
+    const now = second.processes().map(({ pid }) => pid);
+    const left = second.leftovers().filter(({ pid }) => !now.includes(pid));
+    return before.filter(isAlive).length + left.length === 0 ? true : null;
+  });
   expect((await listed(second)).find(({ id }) => id === yesterday.id)).toEqual(yesterday);
   expect(await second.api.run("noop", { text: "today" })).toMatchObject({ status: "succeeded", output: "today" });
 

@@ -1,42 +1,33 @@
 /** COGWAY_TLS=1: https with a local certificate, so that official clients wrap file outputs. */
+import { readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import tls from "node:tls";
 import Replicate from "replicate";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { System } from "./lib/system.ts";
+import { System, temporaryFolder } from "./lib/system.ts";
 import { waitFor } from "./lib/wait.ts";
 
-let system: System;
+const data = temporaryFolder();
 const trusted = tls.getCACertificates("default");
+let system: System;
 
-/** Trusts whatever certificate the started edge shows, as a user would after looking at it. */
-async function trustCertificateOf(port: number): Promise<void> {
-  const certificate = await waitFor("a certificate", 120_000, () => readCertificate(port));
-  tls.setDefaultCACertificates([...trusted, certificate]);
-}
-
-function readCertificate(port: number): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const socket = tls.connect({ host: "127.0.0.1", port, rejectUnauthorized: false }, () => {
-      const base64 = socket
-        .getPeerCertificate()
-        .raw.toString("base64")
-        .replace(/(.{64})/g, "$1\n");
-      socket.destroy();
-      resolve(`-----BEGIN CERTIFICATE-----\n${base64}\n-----END CERTIFICATE-----\n`);
-    });
-    socket.on("error", reject);
-  });
+/** As a user does who is told to trust the local authority. */
+async function trustLocalAuthority(): Promise<void> {
+  const authority = await waitFor("the local authority", 120_000, () =>
+    readFileSync(join(data, "tls/authority.pem"), "utf8"),
+  );
+  tls.setDefaultCACertificates([...trusted, authority]);
 }
 
 beforeAll(async () => {
-  const ports = await System.freePorts();
-  const starting = System.start({ models: ["files", "tokens"], env: { COGWAY_TLS: "1" }, ports });
-  await Promise.all([trustCertificateOf(ports.edge), starting]);
+  const starting = System.start({ models: ["files", "tokens"], env: { COGWAY_TLS: "1" }, data });
+  await Promise.all([trustLocalAuthority(), starting]);
   system = await starting;
 });
 afterAll(async () => {
   tls.setDefaultCACertificates(trusted);
   await system.stop();
+  rmSync(data, { recursive: true, force: true });
 });
 
 test("the client wraps a file output, and reads it", async () => {

@@ -123,10 +123,14 @@ export class System {
   }
 
   async #untilReady(models: string[]): Promise<void> {
-    this.#api = await waitFor("the operator's token", READY_TIMEOUT_MS, () => {
-      if (this.#child.exitCode !== null) throw new Error(`the launcher ended with ${this.#child.exitCode}`);
-      const token = readFileSync(join(this.data, "token"), "utf8").trim();
-      return token === "" ? null : new Api(this.url, token);
+    this.#api = await waitFor("the launcher's own edge", READY_TIMEOUT_MS, () => {
+      if (this.#child.exitCode !== null) return "ended" as const;
+      // Its own: a killed launcher's edge may still answer on the same port.
+      this.edge();
+      return new Api(this.url, readFileSync(join(this.data, "token"), "utf8").trim());
+    }).then((found) => {
+      if (found === "ended") throw new Error(`the launcher ended with ${this.#child.exitCode}`);
+      return found;
     });
     await this.untilHealthy(READY_TIMEOUT_MS);
     for (const name of models) {
