@@ -10,6 +10,7 @@ import { convertV4MiniflareOptions, Log, LogLevel, Miniflare, type WorkerOptions
 import { operatorSeed } from "../../schema/tables/operator-seed.ts";
 import type { LogFile } from "./log-file.ts";
 import { EDGE_BUILD, PAGE_BUILD, ROOT } from "./paths.ts";
+import { SetupFault } from "./settings.ts";
 
 /** A full young generation stops every connection for up to 0.3 s; with this size it does so for less than 0.07 s. */
 const V8_FLAGS = "--max-semi-space-size=4";
@@ -151,7 +152,13 @@ export class Edge {
     const options = convertV4MiniflareOptions(edgeOptions(this.#settings, this.#log));
     const miniflare = withoutSignalHandlers(() => new Miniflare(options));
     this.#miniflare = miniflare;
-    await miniflare.ready;
+    try {
+      await miniflare.ready;
+    } catch (error) {
+      const { port } = this.#settings;
+      if (!isAddressInUse(error)) throw error;
+      throw new SetupFault(`Port ${port} (COGWAY_PORT) is taken; stop what listens there, or choose another.`);
+    }
     return miniflare;
   }
 
@@ -199,6 +206,10 @@ function withoutSignalHandlers<T>(make: () => T): T {
     for (const listener of process.listeners(name)) if (!own.includes(listener)) process.removeListener(name, listener);
   }
   return made;
+}
+
+function isAddressInUse(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "ERR_ADDRESS_IN_USE";
 }
 
 /** Whether the edge gives any answer at all: what it answers is not the launcher's to judge. */

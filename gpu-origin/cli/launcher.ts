@@ -57,7 +57,7 @@ export class Launcher {
     step.end(`Cogway answers at ${settings.localUrl}`);
     const example = waitsForPrediction ? await this.#firstPrediction(url) : null;
     progress.line(welcome(settings, example ?? this.#anyExample(), this.#authorityPath, startedAt));
-    if (!this.#models.isDone) progress.line("Other models are being prepared meanwhile.");
+    if (!this.#models.isDone) progress.line("More models are being prepared meanwhile.");
     this.#models.isQuiet = true;
   }
 
@@ -159,7 +159,7 @@ export class Launcher {
 
   async #end(): Promise<void> {
     setTimeout(() => void this.#killAll().finally(() => process.exit(1)), END_DEADLINE_MS).unref();
-    this.#files.markEnding();
+    if (this.#files.isOwner) this.#files.markEnding();
     this.#models.isQuiet = true;
     this.#ending.abort(new SetupFault("Interrupted."));
     const step = this.#origin === null ? null : progress.begin("Ending: predictions that run get up to 30 s");
@@ -171,6 +171,7 @@ export class Launcher {
   }
 
   async #killAll(): Promise<void> {
+    if (!this.#files.isOwner) return;
     await this.#files.kill("gpu-origin");
     await this.#files.kill("workerd");
     this.#files.remove("launcher");

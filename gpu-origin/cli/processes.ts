@@ -16,6 +16,7 @@ const LAUNCHER_NOTICE_MS = 3_000;
 const LAUNCHER_END_MS = 45_000;
 const KILL_TIMEOUT_MS = 5_000;
 const POLL_MS = 50;
+const CLAIM_MS = 100;
 
 /** A text that no other process with this id ever has; null when there is no such process. */
 export function startMark(pid: number): string | null {
@@ -46,8 +47,9 @@ export class ProcessFiles {
   }
 
   write(name: ProcessName, pid: number): void {
-    writeFileSync(`${this.path(name)}.part`, `${pid} ${startMark(pid) ?? ""}\n`);
-    renameSync(`${this.path(name)}.part`, this.path(name));
+    const part = `${this.path(name)}.${process.pid}`;
+    writeFileSync(part, `${pid} ${startMark(pid) ?? ""}\n`);
+    renameSync(part, this.path(name));
   }
 
   remove(name: ProcessName): void {
@@ -64,18 +66,26 @@ export class ProcessFiles {
     }
   }
 
+  /** This process is the folder's launcher. */
+  get isOwner(): boolean {
+    return this.running("launcher") === process.pid;
+  }
+
   /** Makes this process the folder's launcher: refuses while another one lives, ends what a dead one left. Returns how many were ended. */
   async takeOver(): Promise<number> {
     const began = performance.now();
-    for (let other = this.running("launcher"); other !== null; other = this.running("launcher")) {
-      if (performance.now() - began > (existsSync(this.#endingPath) ? LAUNCHER_END_MS : LAUNCHER_NOTICE_MS)) {
+    while (!this.isOwner) {
+      const other = this.running("launcher");
+      if (other === null) {
+        this.write("launcher", process.pid);
+        // Two starts may get here at the same moment: the file tells whose it is.
+        await pause(CLAIM_MS);
+      } else if (performance.now() - began > (existsSync(this.#endingPath) ? LAUNCHER_END_MS : LAUNCHER_NOTICE_MS)) {
         throw new SetupFault(
           `Cogway runs already on this data folder (process ${other}); stop it, or choose other ports and another COGWAY_DATA.`,
         );
-      }
-      await pause();
+      } else await pause(POLL_MS);
     }
-    this.write("launcher", process.pid);
     rmSync(this.#endingPath, { force: true });
     const left = [await this.kill("gpu-origin"), await this.kill("workerd")];
     return left.filter((ran) => ran).length;
@@ -96,15 +106,15 @@ export class ProcessFiles {
     if (pid !== null) {
       signal(pid, "SIGKILL");
       const until = performance.now() + KILL_TIMEOUT_MS;
-      while (this.running(name) === pid && performance.now() < until) await pause();
+      while (this.running(name) === pid && performance.now() < until) await pause(POLL_MS);
     }
     this.remove(name);
     return pid !== null;
   }
 }
 
-function pause(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, POLL_MS));
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 /** A process that has ended already is no fault. */
