@@ -45,7 +45,8 @@ function outputSignature(secret: string, { prediction_id, n, name }: OutputName)
 export function outputPath(secret: string, predictionId: string, file: FileRef["$cogway_file"]): string {
   const { n, name } = file;
   const signature = outputSignature(secret, { prediction_id: predictionId, n, name });
-  return `/outputs/${predictionId}/${n}/${encodeURIComponent(name)}?s=${signature}`;
+  // A model may write this by hand, with half a surrogate pair in it: then there is no such file, and no reason to fail.
+  return `/outputs/${predictionId}/${n}/${encodeURIComponent(name.toWellFormed())}?s=${signature}`;
 }
 
 /** `name` is decoded. */

@@ -39,7 +39,7 @@ export function storedEvents(event: AttemptEvent): StoredEvent[] {
       ) {
         return value.map((item) => ({ type: "output", mode: "append", value: item }));
       }
-      return [{ type: "output", mode, value, ...(silent ? { silent } : {}) }];
+      return [{ type: "output", mode, value: value ?? null, ...(silent ? { silent } : {}) }];
     }
     case "log":
       return [{ type: "log", data: event.data }];
@@ -59,20 +59,20 @@ export class LogFold {
   #logLength = 0;
   #isCut = false;
   readonly #metrics: Record<string, unknown> = {};
+  readonly #ownLists = new WeakSet<unknown[]>();
 
   add(event: StoredEvent): void {
     switch (event.type) {
       case "output":
         if (event.mode === "set") this.#output = event.value;
-        else if (Array.isArray(this.#output)) this.#output.push(event.value);
-        else this.#output = [event.value];
+        else this.#output = this.#appended(this.#output, event.value);
         break;
       case "log":
         this.#logs.push(event.data);
         this.#logLength += event.data.length;
-        while (this.#logLength > LOG_BYTES_MAX && this.#logs.length > 1) {
+        this.#isCut ||= this.#logLength > LOG_BYTES_MAX;
+        while (this.#logLength - (this.#logs[0]?.length ?? 0) >= LOG_BYTES_MAX) {
           this.#logLength -= this.#logs.shift()?.length ?? 0;
-          this.#isCut = true;
         }
         break;
       case "metric":
@@ -88,8 +88,16 @@ export class LogFold {
     const old = Object.hasOwn(this.#metrics, name) ? this.#metrics[name] : undefined;
     let next = value;
     if (mode === "increment" && typeof value === "number") next = (typeof old === "number" ? old : 0) + value;
-    if (mode === "append") next = Array.isArray(old) ? [...old, value] : [value];
+    if (mode === "append") next = this.#appended(old, value);
     Object.defineProperty(this.#metrics, name, { value: next, enumerable: true, configurable: true, writable: true });
+  }
+
+  /** A list is copied when it came in an event, and grows in place afterwards: a log may append to one 200,000 times. */
+  #appended(list: unknown, value: unknown): unknown[] {
+    const own = Array.isArray(list) ? (this.#ownLists.has(list) ? list : [...list]) : [];
+    this.#ownLists.add(own);
+    own.push(value);
+    return own;
   }
 
   result(): Folded {
