@@ -17,14 +17,16 @@ const ASSETS = {
   fetch: async (request: Request) => {
     const file = FILES[new URL(request.url).pathname];
     if (file === undefined) return new Response("Not found", { status: 404 });
-    return new Response(file[1], { headers: { "content-type": file[0] } });
+    const etag = `"${file[1].length}"`;
+    if (request.headers.get("if-none-match") === etag) return new Response(null, { status: 304, headers: { etag } });
+    return new Response(file[1], { headers: { "content-type": file[0], etag } });
   },
 };
 
-async function get(path: string, method = "GET"): Promise<Response> {
+async function get(path: string, method = "GET", headers: Record<string, string> = {}): Promise<Response> {
   const context = createExecutionContext();
   const answer = await app.fetch(
-    new Request(PUBLIC_URL + path, { method }),
+    new Request(PUBLIC_URL + path, { method, headers }),
     { ...env, ASSETS } as unknown as Env,
     context,
   );
@@ -63,6 +65,11 @@ describe("the web page", () => {
       expect(answer.headers.get("x-content-type-options")).toBe("nosniff");
     },
   );
+
+  it.each(["/", "/assets/main-abc.js"])("is still at %s for a browser that has it already", async (path) => {
+    const etag = (await get(path)).headers.get("etag") ?? "";
+    expect((await get(path, "GET", { "if-none-match": etag })).status).toBe(304);
+  });
 
   it("has its files, which never change under their names", async () => {
     const file = await get("/assets/main-abc.js");

@@ -52,14 +52,17 @@ export async function readPage(c: Context<AppEnv>): Promise<Response | null> {
   const isPage = first === "" || (first === "p" ? segments.length <= 2 : isModelPath(segments));
   if (isPage) {
     const index = await asset(c, "/");
-    return index.ok ? secured(c, index) : null;
+    return isFound(index) ? secured(c, index) : null;
   }
   const file = await asset(c, c.req.path);
-  if (!file.ok) return null;
+  if (!isFound(file)) return null;
   const response = secured(c, file);
   if (first === "assets") response.headers.set("cache-control", ASSET_CACHE_CONTROL);
   return response;
 }
+
+/** There, whole or unchanged since the browser asked last. */
+const isFound = (response: Response) => response.ok || response.status === 304;
 
 function isModelPath(segments: string[]): boolean {
   const [owner = "", name = ""] = segments;

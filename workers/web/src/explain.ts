@@ -83,7 +83,8 @@ export function explainEnd(prediction: Prediction): Explanation | null {
       return { title: "The model failed", detail: prediction.error ?? "It gave no reason. See the logs below." };
     }
     case "canceled":
-      return { title: "Canceled", detail: prediction.error ?? "It was stopped before it finished." };
+      // Its state says it all, unless there is a reason, such as a deadline.
+      return prediction.error === null ? null : { title: "Canceled", detail: prediction.error };
     case "aborted":
       return { title: "Ended before it started", detail: "Its deadline passed while it waited." };
     default:

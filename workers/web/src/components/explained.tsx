@@ -14,7 +14,7 @@ export function Explained({
   onRetry?: () => void;
 }) {
   return (
-    <div className="explained" data-tone={tone} role={tone === "error" ? "alert" : "status"}>
+    <div className="explained" data-tone={tone} role={tone === "error" ? "alert" : undefined}>
       <WarningCircleIcon aria-hidden size={20} className="explained-icon" />
       <div>
         <p className="explained-title">{explanation.title}</p>

@@ -131,7 +131,11 @@ function StatusLine({ prediction, actions }: { prediction: Prediction; actions: 
   return (
     <>
       <div className="status-line">
-        {isRunning ? <Loader size="sm" /> : null}
+        {isRunning ? (
+          <span className="status-line-loader" aria-hidden>
+            <Loader size="sm" />
+          </span>
+        ) : null}
         {/* The words are announced when they change; the clock beside them is not. */}
         <span role="status">
           {isRunning && isCanceling ? (

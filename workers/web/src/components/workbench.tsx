@@ -32,8 +32,10 @@ export function Workbench({ model, version, isLatest, startInput }: Props) {
   const form = useMemo(() => inputForm(version.openapi_schema), [version]);
   const outputSchema = useMemo(() => component(version.openapi_schema, "Output"), [version]);
   const defaults = useMemo(() => defaultsOf(form.schema), [form]);
-  const example = isLatest ? model.default_example : null;
-  const fresh = () => ({ ...defaults, ...inputOf(form.schema, startInput ?? example?.input ?? {}) });
+  // An example's input fills the form from the start; its output is shown once there is one.
+  const exampleInput = isLatest ? model.default_example?.input : undefined;
+  const example = isLatest && model.default_example?.status === "succeeded" ? model.default_example : null;
+  const fresh = () => ({ ...defaults, ...inputOf(form.schema, startInput ?? exampleInput ?? {}) });
   const [formData, setFormData] = useState<Json>(fresh);
   const [view, setView] = useState<"form" | "code">("form");
   const [created, setCreated] = useState<Prediction | null>(null);

@@ -1,4 +1,5 @@
 /** Decides how a model's output is shown, from the value itself and, where it helps, its schema. */
+import { words } from "../format.ts";
 
 type Json = Record<string, unknown>;
 export const isObject = (value: unknown): value is Json =>
@@ -92,6 +93,8 @@ const isVector = (value: unknown): value is number[] =>
 
 /** More columns than this cannot be read as a table. */
 const TABLE_COLUMNS_MAX = 8;
+/** A list of more numbers does not fit a table's cell. */
+const CELL_NUMBERS_MAX = 8;
 const LABEL_KEYS = ["label", "class", "name", "category", "text"];
 const SCORE_KEYS = ["score", "probability", "confidence", "prob"];
 
@@ -135,22 +138,23 @@ function classifyList(list: unknown[], schema: Json): Shape {
 
 /** A value that fits a table's cell: a scalar, or a few numbers such as a box. */
 const isCell = (value: unknown) =>
-  isScalar(value) || (Array.isArray(value) && value.length <= 8 && value.every(isScalar));
+  isScalar(value) || (Array.isArray(value) && value.length <= CELL_NUMBERS_MAX && value.every(isScalar));
 
-/** `{text: "…", vector: [0.1, …]}`: one list of numbers, and at most one text to name it. */
+/** `{text: "…", vector: [0.1, …]}` or `{index: 3, embedding: […]}`: one list of numbers, and what names it. */
 function labelledVector(row: Json): Series | null {
-  const values = Object.values(row);
-  const vectors = values.filter(isVector);
-  const texts = values.filter(isText);
+  const entries = Object.entries(row);
+  const vectors = entries.map(([, value]) => value).filter(isVector);
+  const names = entries.filter(([, value]) => isScalar(value));
   const [vector] = vectors;
-  if (
-    vector === undefined ||
-    vectors.length !== 1 ||
-    vectors.length + texts.length !== values.length ||
-    texts.length > 1
-  )
+  if (vector === undefined || vectors.length !== 1 || names.length !== entries.length - 1 || names.length > 2)
     return null;
-  return { label: texts[0] ?? null, values: vector };
+  // A few numbers among facts, such as a box, are one more fact.
+  if (names.length > 1 && vector.length <= CELL_NUMBERS_MAX) return null;
+  const text = names.map(([, value]) => value).find(isText);
+  return {
+    label: text ?? (names.map(([name, value]) => `${words(name)} ${value}`).join(", ") || null),
+    values: vector,
+  };
 }
 
 /** `{label: "cat", score: 0.92}` and nothing else. */

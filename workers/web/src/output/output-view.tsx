@@ -91,7 +91,7 @@ function TextOutput({ text, isLive, depth }: { text: string; isLive: boolean; de
           {text}
         </a>
       ) : (
-        text
+        text.trimStart()
       )}
       {isLive ? <span className="caret" aria-hidden /> : null}
     </div>

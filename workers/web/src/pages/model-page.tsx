@@ -10,13 +10,20 @@ import { modelPath } from "../route.ts";
 import { Link, navigate, useSearch } from "../router.tsx";
 import { useTitle } from "../use-title.ts";
 
-const PREPARING_REFRESH_MS = 3_000;
+/** While the version or its example is still being made. */
+const COMING_REFRESH_MS = 3_000;
+
+function isExampleRunning(model: Model | undefined): boolean {
+  const status = model?.default_example?.status;
+  return status === "starting" || status === "processing";
+}
 
 export default function ModelPage({ owner, name }: { owner: string; name: string }) {
   useTitle(`${owner}/${name}`);
   const api = useApi();
   const model = useLoaded(`model ${owner}/${name}`, () => api.model(owner, name));
-  useInterval(model.reload, model.data?.state === "preparing" ? PREPARING_REFRESH_MS : null);
+  const isComing = model.data?.state === "preparing" || isExampleRunning(model.data);
+  useInterval(model.reload, isComing ? COMING_REFRESH_MS : null);
   if (model.data === undefined) {
     return model.error === undefined ? (
       <p className="loading">

@@ -1,0 +1,156 @@
+/** The web page in a real browser against the started system. */
+import { existsSync } from "node:fs";
+import { delimiter, join } from "node:path";
+import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { newCaller } from "./lib/shared-system.ts";
+
+const DESKTOP = { width: 1280, height: 900 };
+const PHONE = { width: 390, height: 844 };
+/** A cold boot of a model on a busy machine included. */
+const RUN_TIMEOUT_MS = 60_000;
+
+/** The test runner names one in COGWAY_CHROMIUM (gpu-origin/cli/chromium.ts). */
+function chromiumPath(): string {
+  const given = process.env["COGWAY_CHROMIUM"];
+  if (given !== undefined && given !== "") return given;
+  const paths = (process.env["PATH"] ?? "").split(delimiter).map((folder) => join(folder, "chromium"));
+  const found = paths.find((path) => existsSync(path));
+  if (found === undefined)
+    throw new Error("No Chromium: install it (Debian: chromium), or name one with COGWAY_CHROMIUM.");
+  return found;
+}
+
+let browser: Browser;
+let context: BrowserContext;
+let page: Page;
+let faults: string[];
+
+beforeAll(async () => {
+  browser = await chromium.launch({
+    executablePath: chromiumPath(),
+    // Containers have no user namespaces to build its sandbox from.
+    args: ["--no-sandbox"],
+  });
+});
+afterAll(() => browser?.close());
+beforeEach(async () => {
+  context = await browser.newContext({ viewport: DESKTOP });
+  context.setDefaultTimeout(RUN_TIMEOUT_MS);
+  page = await context.newPage();
+  faults = [];
+  page.on("pageerror", (error) => faults.push(error.message));
+  // What the page's policy refuses is told here too.
+  page.on("console", (message) => {
+    if (message.type() === "error" && !message.text().includes("Failed to load resource")) faults.push(message.text());
+  });
+});
+afterEach(() => context.close());
+
+const status = () => page.getByRole("region", { name: "Result" }).getByRole("status");
+const output = () => page.getByRole("region", { name: "Output", exact: true });
+
+async function signIn(purpose: string) {
+  const caller = await newCaller(purpose);
+  await page.goto(`${caller.url}/#token=${caller.token}`);
+  await page.getByRole("heading", { name: "Models" }).waitFor();
+  return caller;
+}
+
+test("a model runs through the form, its text comes live, and the prediction is listed and has a page", async () => {
+  const hosts = new Set<string>();
+  page.on("request", (request) => hosts.add(new URL(request.url()).host));
+  const caller = await signIn("page-run");
+  expect(page.url()).toBe(`${caller.url}/`);
+
+  await page.getByRole("link", { name: /cogway\/tokens\b(?!-)/ }).click();
+  await page.getByRole("spinbutton", { name: "Count" }).fill("40");
+  await page.getByRole("spinbutton", { name: "Delay ms", exact: true }).fill("50");
+  await page.getByRole("button", { name: "Run" }).click();
+
+  // Live: a first token is seen while the model still runs.
+  await output().getByText("token 3").waitFor();
+  expect(await status().textContent()).toBe("Running");
+  await status().getByText("Succeeded").waitFor();
+  const text = Array.from({ length: 40 }, (_, i) => `token ${i}\n`).join("");
+  expect(await output().getByTestId("output-text").textContent()).toBe(text);
+  await page.locator("summary", { hasText: "Logs" }).click();
+  expect(await page.getByRole("region", { name: "Logs" }).textContent()).toContain("begun");
+
+  const made = (await caller.request<{ results: { id: string; source: string }[] }>("GET", "/v1/predictions")).body
+    .results;
+  expect(made).toMatchObject([{ source: "web" }]);
+  await page.getByRole("link", { name: "Its own page" }).click();
+  expect(page.url()).toBe(`${caller.url}/p/${made[0]?.id}`);
+  await page.reload();
+  await page.getByText("token 39").waitFor();
+  await page.getByRole("navigation").getByRole("link", { name: "Predictions" }).click();
+  await page.getByRole("link", { name: /Succeeded.*cogway\/tokens/ }).waitFor();
+
+  expect([...hosts]).toEqual([new URL(caller.url).host]);
+  expect(faults).toEqual([]);
+});
+
+test("a running prediction is canceled from the page", async () => {
+  await signIn("page-cancel");
+  await page.goto(new URL("/cogway/slow", page.url()).href);
+  await page.getByRole("spinbutton", { name: "Seconds" }).fill("60");
+  await page.getByRole("button", { name: "Run" }).click();
+  await status().getByText("Running").waitFor();
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await status().getByText("Canceled").waitFor();
+  expect(faults).toEqual([]);
+});
+
+test("a wrong value is named at its control and nothing is sent", async () => {
+  const caller = await signIn("page-fault");
+  await page.goto(`${caller.url}/cogway/tokens`);
+  await page.getByRole("spinbutton", { name: "Count" }).fill("-3");
+  await page.getByRole("button", { name: "Run" }).click();
+  await page.getByText("Count must be at least 0").waitFor();
+  // The focus is led to it.
+  expect(await page.locator(":focus").getAttribute("name")).toContain("count");
+  expect((await caller.request<{ results: unknown[] }>("GET", "/v1/predictions")).body.results).toEqual([]);
+});
+
+test("a failed prediction says what the model said, and its logs are open", async () => {
+  await signIn("page-failed");
+  await page.goto(new URL("/cogway/tokens", page.url()).href);
+  await page.getByRole("spinbutton", { name: "Fail at" }).fill("2");
+  await page.getByRole("button", { name: "Run" }).click();
+  await page.getByRole("alert").getByText("broke in the middle").waitFor();
+  await page.getByRole("region", { name: "Logs" }).getByText("begun").waitFor();
+});
+
+test("a picked file is shown and reaches the model", async () => {
+  const caller = await signIn("page-file");
+  await page.goto(`${caller.url}/cogway/inputs`);
+  const pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+  const buffer = Buffer.from(pixel, "base64");
+  await page.getByLabel("File, file").setInputFiles({ name: "pixel.png", mimeType: "image/png", buffer });
+  await page.getByText("pixel.png").waitFor();
+  const preview = page.getByRole("region", { name: "File", exact: true }).locator("img");
+  expect(await preview.evaluate<number>("image => image.naturalWidth")).toBe(1);
+  await page.getByRole("button", { name: "Run" }).click();
+  await output()
+    .getByRole("cell", { name: String(buffer.length) })
+    .waitFor();
+  expect(faults).toEqual([]);
+});
+
+test("on a phone nothing is wider than the screen, and signing out forgets the token", async () => {
+  const caller = await signIn("page-phone");
+  await page.setViewportSize(PHONE);
+  for (const path of ["/", "/cogway/tokens", "/cogway/minilm-embeddings", "/p"]) {
+    await page.goto(caller.url + path);
+    await page.getByRole("heading", { level: 1 }).waitFor();
+    expect(await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")).toBe(0);
+  }
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.getByRole("heading", { name: "Sign in to Cogway" }).waitFor();
+  expect(await page.evaluate("localStorage.length")).toBe(0);
+
+  await page.getByLabel("Token").fill("cw_wrong");
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("alert").getByText("not accepted").waitFor();
+});
