@@ -129,8 +129,7 @@ test("a picked file is shown and reaches the model", async () => {
   const buffer = Buffer.from(pixel, "base64");
   await page.getByLabel("File, file").setInputFiles({ name: "pixel.png", mimeType: "image/png", buffer });
   await page.getByText("pixel.png").waitFor();
-  const preview = page.getByRole("region", { name: "File", exact: true }).locator("img");
-  expect(await preview.evaluate<number>("image => image.naturalWidth")).toBe(1);
+  await page.waitForFunction("document.querySelector('.file-input img')?.naturalWidth === 1");
   await page.getByRole("button", { name: "Run" }).click();
   await output()
     .getByRole("cell", { name: String(buffer.length) })
@@ -144,7 +143,9 @@ test("on a phone nothing is wider than the screen, and signing out forgets the t
   for (const path of ["/", "/cogway/tokens", "/cogway/minilm-embeddings", "/p"]) {
     await page.goto(caller.url + path);
     await page.getByRole("heading", { level: 1 }).waitFor();
-    expect(await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")).toBe(0);
+    expect(
+      await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"),
+    ).toBeLessThanOrEqual(0);
   }
   await page.getByRole("button", { name: "Sign out" }).click();
   await page.getByRole("heading", { name: "Sign in to Cogway" }).waitFor();
