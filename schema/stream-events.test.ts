@@ -25,7 +25,8 @@ function read(text: string, cuts: number[] = []): { events: Parsed[]; comments: 
     },
   });
   const bytes = new TextEncoder().encode(text);
-  const decoder = new TextDecoder();
+  // Else workerd takes U+FEFF at the start of any part for a byte order mark.
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   let from = 0;
   for (const cut of [...cuts].map((each) => each % (bytes.length + 1)).sort((a, b) => a - b)) {
     parser.feed(decoder.decode(bytes.subarray(from, cut), { stream: true }));
