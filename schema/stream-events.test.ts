@@ -26,7 +26,7 @@ function read(text: string, cuts: number[] = []): { events: Parsed[]; comments: 
   });
   const bytes = new TextEncoder().encode(text);
   // Else workerd takes U+FEFF at the start of any part for a byte order mark.
-  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
   let from = 0;
   for (const cut of [...cuts].map((each) => each % (bytes.length + 1)).sort((a, b) => a - b)) {
     parser.feed(decoder.decode(bytes.subarray(from, cut), { stream: true }));
