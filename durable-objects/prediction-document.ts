@@ -5,6 +5,7 @@ import { isTerminal, meterOf } from "../schema/prediction-lifecycle.ts";
 import { LogFold, type StoredEvent } from "../schema/prediction-log.ts";
 import type { View } from "../schema/render-prediction.ts";
 import { encodeStored, type StreamPosition } from "../schema/stream-events.ts";
+import { abortUploads } from "./output-uploads.ts";
 import type { LogRow, PredictionRow, PredictionStore } from "./prediction-store.ts";
 import type { Page } from "./stream-readers.ts";
 
@@ -140,13 +141,15 @@ export function loadPage(
   return { text, next, atEnd, isOver: atEnd && (isGone || isTerminal(current.stage.life.state)) };
 }
 
-/** Deletes everything that R2 holds of a prediction. */
+/** Deletes everything that R2 holds of a prediction, unfinished uploads too. */
 export async function removeObjects(env: Env, id: string): Promise<void> {
   for (const prefix of [`predictions/${id}/`, `outputs/${id}/`]) {
     for (;;) {
       const { objects } = await env.FILES.list({ prefix, limit: R2_DELETE_MAX });
       if (objects.length === 0) break;
-      await env.FILES.delete(objects.map((object) => object.key));
+      const keys = objects.map((object) => object.key);
+      await abortUploads(env.FILES, keys);
+      await env.FILES.delete(keys);
     }
   }
 }

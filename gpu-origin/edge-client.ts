@@ -14,15 +14,19 @@ import {
   type Heartbeat,
   HeartbeatResultSchema,
   type ModelAnnounce,
+  type OutputBegin,
+  type OutputPart,
+  OutputPartSchema,
   type Register,
   type RegisterResult,
   RegisterResultSchema,
 } from "../schema/origin-protocol.ts";
 import { bodyDigest, type SigningKey, signRequest } from "../schema/request-signature.ts";
+import type { FilePart, SpooledFile } from "./output-spool.ts";
 
 /** The edge only stores before it answers; longer means that it is gone. */
 const CALL_TIMEOUT_MS = 15_000;
-/** Silence of a connection while a file is sent or an input is read. */
+/** Silence of a connection while a file is sent or put together, or an input is read. */
 const TRANSFER_IDLE_MS = 60_000;
 const CONNECTIONS_MAX = 16;
 
@@ -108,27 +112,53 @@ export class EdgeClient {
   }
 
   fetchInput(path: string): Promise<EdgeAnswer<Record<string, unknown>>> {
-    return this.#json("GET", path, "", z.record(z.string(), z.unknown()));
+    return this.#json("GET", path, "", z.record(z.string(), z.unknown()), TRANSFER_IDLE_MS);
   }
 
-  /** Streams a file of the spool. Idempotent: equal bytes at the same place answer the same. */
-  async putOutput(path: string, file: { path: string; content_type: string; size_bytes: number; sha256: string }) {
-    const headers = { "content-type": file.content_type, "content-length": String(file.size_bytes) };
+  /** Streams a file of one part. Idempotent, as all calls about outputs are: equal bytes at the same place answer the same. */
+  putOutput(path: string, file: SpooledFile, part: FilePart): Promise<EdgeAnswer<FileRef>> {
+    return this.#sendPart(path, file, part, FileRefSchema);
+  }
+
+  beginOutput(path: string, begin: OutputBegin): Promise<EdgeAnswer<unknown>> {
+    return this.#json("POST", `${path}/parts`, JSON.stringify(begin), z.unknown());
+  }
+
+  /** Streams the part of this number, from 1. */
+  putOutputPart(path: string, number: number, file: SpooledFile, part: FilePart): Promise<EdgeAnswer<OutputPart>> {
+    return this.#sendPart(`${path}/parts/${number}`, file, part, OutputPartSchema);
+  }
+
+  completeOutput(path: string, parts: OutputPart[]): Promise<EdgeAnswer<FileRef>> {
+    return this.#json("POST", `${path}/complete`, JSON.stringify({ parts }), FileRefSchema, TRANSFER_IDLE_MS);
+  }
+
+  async #sendPart<T>(path: string, file: SpooledFile, part: FilePart, schema: z.ZodType<T>): Promise<EdgeAnswer<T>> {
+    const { start, size_bytes, sha256 } = part;
+    const headers = { "content-type": file.content_type, "content-length": String(size_bytes) };
     const send = (request: http.ClientRequest): void => {
-      const stream = createReadStream(file.path);
+      if (size_bytes === 0) {
+        request.end();
+        return;
+      }
+      const stream = createReadStream(file.path, { start, end: start + size_bytes - 1 });
       stream.on("error", (error) => request.destroy(error));
+      // A request that breaks off leaves the file open otherwise.
+      request.on("close", () => stream.destroy());
       stream.pipe(request);
     };
-    return this.#parse<FileRef>(
-      await this.#call("PUT", path, headers, file.sha256, send, TRANSFER_IDLE_MS),
-      FileRefSchema,
-    );
+    return this.#parse(await this.#call("PUT", path, headers, sha256, send, TRANSFER_IDLE_MS), schema);
   }
 
-  async #json<T>(method: string, path: string, body: string, schema: z.ZodType<T>): Promise<EdgeAnswer<T>> {
+  async #json<T>(
+    method: string,
+    path: string,
+    body: string,
+    schema: z.ZodType<T>,
+    timeoutMs = CALL_TIMEOUT_MS,
+  ): Promise<EdgeAnswer<T>> {
     const headers: Record<string, string> =
       body === "" ? {} : { "content-type": "application/json", "content-length": String(Buffer.byteLength(body)) };
-    const timeoutMs = method === "GET" ? TRANSFER_IDLE_MS : CALL_TIMEOUT_MS;
     const call = () =>
       this.#call(
         method,

@@ -2,17 +2,21 @@
  * Turns the files inside an output value, at any depth, into references, after the edge has acknowledged their bytes. Files are URLs of our upload
  * server, or data URIs.
  */
-import { type FileRef, FileRefSchema } from "../schema/origin-protocol.ts";
-import type { EdgeClient } from "./edge-client.ts";
+import type { FileRef, OutputPart } from "../schema/origin-protocol.ts";
+import type { EdgeAnswer, EdgeClient } from "./edge-client.ts";
 import type { InstanceFiles } from "./instance-files.ts";
 import type { AttemptKey } from "./journal.ts";
 import { decodeDataUri, extensionOf, type OutputSpool, type SpooledFile } from "./output-spool.ts";
 
-/** An upload that the edge does not take is tried again with a growing pause, for this long in all. */
+/** A file, or a part of one, that the edge does not take is tried again with a growing pause, for this long in all. */
 const UPLOAD_TRIES_MS = 15 * 60_000;
 const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 5_000;
+/** A file in parts whose upload the edge no longer knows is sent anew, so often in all. */
+const UPLOADS_MAX = 3;
 const DEPTH_MAX = 64;
+
+type OutputCalls = Pick<EdgeClient, "putOutput" | "beginOutput" | "putOutputPart" | "completeOutput">;
 
 export interface OutputScope {
   key: AttemptKey;
@@ -25,10 +29,10 @@ export interface OutputScope {
 }
 
 export class OutputFiles {
-  readonly #edge: Pick<EdgeClient, "putOutput">;
+  readonly #edge: OutputCalls;
   readonly #spool: OutputSpool;
 
-  constructor(edge: Pick<EdgeClient, "putOutput">, spool: OutputSpool) {
+  constructor(edge: OutputCalls, spool: OutputSpool) {
     this.#edge = edge;
     this.#spool = spool;
   }
@@ -71,18 +75,57 @@ export class OutputFiles {
   async #send(file: SpooledFile, scope: OutputScope, n = scope.nextFile()): Promise<FileRef> {
     const { prediction_id, attempt } = scope.key;
     const path = `/origin/v1/outputs/${prediction_id}/${attempt}/${n}/${encodeURIComponent(file.name)}`;
-    const giveUpAt = Date.now() + UPLOAD_TRIES_MS;
+    const [first, ...others] = file.parts;
     try {
-      for (let pause = RETRY_FIRST_MS; ; pause = Math.min(pause * 2, RETRY_MAX_MS)) {
-        const answer = await this.#edge.putOutput(path, file);
-        if (answer.kind === "ok") return FileRefSchema.parse(answer.value);
-        const why = `The output file ${file.name} could not be stored: ${answer.detail}`;
-        if (answer.kind === "refused" || scope.signal.aborted || Date.now() > giveUpAt) throw new Error(why);
-        await new Promise((resolve) => setTimeout(resolve, pause * (0.5 + Math.random())));
-      }
+      if (first === undefined || others.length > 0) return await this.#sendInParts(path, file, scope);
+      return await untilTaken(file, scope, () => this.#edge.putOutput(path, file, first));
     } finally {
       await this.#spool.remove(file);
     }
+  }
+
+  /** What breaks off is repeated from the part at hand. The edge ends what is never completed, with the attempt or its data. */
+  async #sendInParts(path: string, file: SpooledFile, scope: OutputScope): Promise<FileRef> {
+    for (let upload = 1; ; upload++) {
+      try {
+        return await this.#upload(path, file, scope);
+      } catch (error) {
+        const isUnknown = error instanceof RefusedError && error.status === 404;
+        if (!isUnknown || upload === UPLOADS_MAX) throw error;
+      }
+    }
+  }
+
+  async #upload(path: string, file: SpooledFile, scope: OutputScope): Promise<FileRef> {
+    const { content_type, size_bytes, sha256 } = file;
+    await untilTaken(file, scope, () => this.#edge.beginOutput(path, { content_type, size_bytes, sha256 }));
+    const sent: OutputPart[] = [];
+    for (const [i, part] of file.parts.entries()) {
+      if (scope.signal.aborted) throw new Error(`The attempt was given up before ${file.name} was stored.`);
+      sent.push(await untilTaken(file, scope, () => this.#edge.putOutputPart(path, i + 1, file, part)));
+    }
+    return untilTaken(file, scope, () => this.#edge.completeOutput(path, sent));
+  }
+}
+
+class RefusedError extends Error {
+  readonly status: number;
+  constructor(message: string, status: number) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** Repeats a call until the edge takes it. Rejects when the edge refuses it, the attempt is given up, or it took too long. */
+async function untilTaken<T>(file: SpooledFile, scope: OutputScope, call: () => Promise<EdgeAnswer<T>>): Promise<T> {
+  const giveUpAt = Date.now() + UPLOAD_TRIES_MS;
+  for (let pause = RETRY_FIRST_MS; ; pause = Math.min(pause * 2, RETRY_MAX_MS)) {
+    const answer = await call();
+    if (answer.kind === "ok") return answer.value;
+    const why = `The output file ${file.name} could not be stored: ${answer.detail}`;
+    if (answer.kind === "refused") throw new RefusedError(why, answer.status);
+    if (scope.signal.aborted || Date.now() > giveUpAt) throw new Error(why);
+    await new Promise((resolve) => setTimeout(resolve, pause * (0.5 + Math.random())));
   }
 }
 

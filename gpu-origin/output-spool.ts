@@ -8,6 +8,7 @@ import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import { OUTPUT_PART_BYTES } from "../schema/origin-protocol.ts";
 
 /** One output file. */
 export const OUTPUT_FILE_BYTES_MAX = 5 * 1024 ** 3;
@@ -15,36 +16,45 @@ export const OUTPUT_FILE_BYTES_MAX = 5 * 1024 ** 3;
 const NAME_BYTES_MAX = 255;
 const CONTENT_TYPE_MAX = 255;
 
+/** What goes to the edge in one request. */
+export interface FilePart {
+  start: number;
+  size_bytes: number;
+  sha256: string;
+}
+
 export interface SpooledFile {
   path: string;
   name: string;
   content_type: string;
   size_bytes: number;
   sha256: string;
+  /** at least one; all but the last have equal sizes */
+  parts: FilePart[];
 }
 
 export class OutputSpool {
   readonly #root: string;
+  readonly #partBytes: number;
 
-  constructor(root: string) {
+  constructor(root: string, partBytes = OUTPUT_PART_BYTES) {
     rmSync(root, { recursive: true, force: true });
     mkdirSync(root, { recursive: true, mode: 0o700 });
     this.#root = root;
+    this.#partBytes = partBytes;
   }
 
   /** Reads a stream to its end. Not synced to disk: a host that dies ends the attempt anyway. Throws when it is too large or breaks off. */
   async writeStream(stream: Readable, name: string, contentType: string): Promise<SpooledFile> {
     const path = this.#newPath();
-    const hash = createHash("sha256");
-    let size = 0;
+    const digests = new FileDigests(this.#partBytes);
     try {
       await pipeline(
         stream,
         async function* (chunks: AsyncIterable<Buffer>) {
           for await (const chunk of chunks) {
-            size += chunk.length;
-            if (size > OUTPUT_FILE_BYTES_MAX) throw new Error(`larger than ${OUTPUT_FILE_BYTES_MAX} bytes`);
-            hash.update(chunk);
+            digests.update(chunk);
+            if (digests.size > OUTPUT_FILE_BYTES_MAX) throw new Error(`larger than ${OUTPUT_FILE_BYTES_MAX} bytes`);
             yield chunk;
           }
         },
@@ -55,13 +65,15 @@ export class OutputSpool {
       await rm(path, { force: true });
       throw error;
     }
-    return this.#describe(path, name, contentType, size, hash.digest("hex"));
+    return describe(path, name, contentType, digests);
   }
 
   async writeBytes(bytes: Buffer, name: string, contentType: string): Promise<SpooledFile> {
     const path = this.#newPath();
     await writeFile(path, bytes, { flag: "wx", mode: 0o600 });
-    return this.#describe(path, name, contentType, bytes.length, createHash("sha256").update(bytes).digest("hex"));
+    const digests = new FileDigests(this.#partBytes);
+    digests.update(bytes);
+    return describe(path, name, contentType, digests);
   }
 
   async remove(file: SpooledFile): Promise<void> {
@@ -71,10 +83,47 @@ export class OutputSpool {
   #newPath(): string {
     return join(this.#root, randomBytes(16).toString("hex"));
   }
+}
 
-  #describe(path: string, name: string, contentType: string, size_bytes: number, sha256: string): SpooledFile {
-    return { path, name: safeFileName(name), content_type: safeContentType(contentType), size_bytes, sha256 };
+/** The digest of a file and those of its parts, out of the same bytes: when the edge has held the parts to theirs, the file's is true of what it stored. */
+class FileDigests {
+  readonly #partBytes: number;
+  readonly #whole = createHash("sha256");
+  readonly #parts: FilePart[] = [];
+  #part = createHash("sha256");
+  #partStart = 0;
+  size = 0;
+
+  constructor(partBytes: number) {
+    this.#partBytes = partBytes;
   }
+
+  update(chunk: Buffer): void {
+    this.#whole.update(chunk);
+    for (let rest = chunk; rest.length > 0; ) {
+      if (this.size - this.#partStart === this.#partBytes) this.#endPart();
+      const piece = rest.subarray(0, this.#partStart + this.#partBytes - this.size);
+      this.#part.update(piece);
+      this.size += piece.length;
+      rest = rest.subarray(piece.length);
+    }
+  }
+
+  #endPart(): void {
+    const size_bytes = this.size - this.#partStart;
+    this.#parts.push({ start: this.#partStart, size_bytes, sha256: this.#part.digest("hex") });
+    this.#part = createHash("sha256");
+    this.#partStart = this.size;
+  }
+
+  end(): Pick<SpooledFile, "size_bytes" | "sha256" | "parts"> {
+    this.#endPart();
+    return { size_bytes: this.size, sha256: this.#whole.digest("hex"), parts: this.#parts };
+  }
+}
+
+function describe(path: string, name: string, contentType: string, digests: FileDigests): SpooledFile {
+  return { path, name: safeFileName(name), content_type: safeContentType(contentType), ...digests.end() };
 }
 
 /** A name that is one plain path segment of at most 255 bytes, whatever a model calls its file. The extension is kept where there is room. */

@@ -15,6 +15,11 @@
  *   POST /origin/v1/heartbeat                            Heartbeat      -> 200 HeartbeatResult
  *   POST /origin/v1/events                               EventBatch     -> 200 EventBatchResult (an acknowledgement means stored)
  *   PUT  /origin/v1/outputs/{prediction_id}/{attempt}/{n}/{name}  bytes -> 201 FileRef (idempotent; Content-Type and cogway-body-sha256 describe the bytes)
+ *     A file of more than OUTPUT_PART_BYTES goes in parts, below the same path; each call may be repeated:
+ *     POST …/parts                                       OutputBegin    -> 200 {}
+ *     PUT  …/parts/{part}                                bytes          -> 200 OutputPart (from 1; equal sizes but for the last, as R2 wants them)
+ *     POST …/complete                                    OutputComplete -> 201 FileRef
+ *     404 code upload.unknown: there is no such upload, or its parts are not these; begin again
  *   GET  /origin/v1/inputs/{prediction_id}                              -> 200 the input object, where AttemptStart carries input_ref
  *   PUT  /origin/v1/models/{name}                        ModelAnnounce  -> 200 (operator's origins only)
  * A refusal is an RFC 9457 problem with `code`.
@@ -33,6 +38,11 @@ export const EVENT_BATCH_EVENTS_MAX = 5_000;
 /** A single event value above this is cut (logs) or refused (outputs must be files then). Equals the R2-reference bound of stored values. */
 export const EVENT_VALUE_BYTES_MAX = 4_194_304;
 
+/** The most bytes of a file in one request: platforms bound bodies (Cloudflare at 100 MB). Not below R2's smallest part, 5 MiB. */
+export const OUTPUT_PART_BYTES = 67_108_864;
+/** Parts of one file, R2's bound. */
+const OUTPUT_PARTS_MAX = 10_000;
+
 /**
  * A file that a model made, inside an output value, at any depth. `n` counts the files of one attempt's prediction from 0 in the model's order.
  * The bytes lie in R2 at `outputs/{prediction_id}/{n}/{name}` before any event names them.
@@ -47,6 +57,26 @@ export const FileRefSchema = z.object({
   }),
 });
 export type FileRef = z.infer<typeof FileRefSchema>;
+
+/**
+ * Begins a file in parts. `sha256` is of the whole file. The origin takes it in the same pass over the bytes as the digests of the parts, and the edge holds
+ * each part to its own, so it is right as long as the origin's word is; to take it again the edge would have to read gigabytes back within one request.
+ */
+export const OutputBeginSchema = FileRefSchema.shape.$cogway_file.pick({
+  content_type: true,
+  size_bytes: true,
+  sha256: true,
+});
+export type OutputBegin = z.infer<typeof OutputBeginSchema>;
+
+/** A part that R2 has, and R2's name for those bytes. */
+export const OutputPartSchema = z.object({
+  part: z.number().int().min(1).max(OUTPUT_PARTS_MAX),
+  etag: z.string().min(1).max(255),
+});
+export type OutputPart = z.infer<typeof OutputPartSchema>;
+
+export const OutputCompleteSchema = z.object({ parts: z.array(OutputPartSchema).min(1).max(OUTPUT_PARTS_MAX) });
 
 export const HardwareSchema = z.object({
   /** the hardware SKU, such as `cpu` */

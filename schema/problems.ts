@@ -16,6 +16,7 @@ export const PROBLEMS = {
   "version.not_found": { status: 404, title: "Version not found", retry: false },
   "output.not_found": { status: 404, title: "Output not found", retry: false },
   "attempt.fenced": { status: 409, title: "Attempt is over", retry: false },
+  "upload.unknown": { status: 404, title: "No such upload", retry: false },
   "stream.not_found": { status: 404, title: "Stream not found", retry: false },
   "stream.expired": { status: 410, title: "Stream expired", retry: false },
   "account.name_taken": { status: 409, title: "Name is taken", retry: false },

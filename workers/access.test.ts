@@ -120,6 +120,24 @@ const matrix: Record<string, () => Access> = {
     body: "x",
     status: 401,
   }),
+  "POST /origin/v1/outputs/{prediction_id}/{attempt}/{n}/{name}/parts": () => ({
+    kind: "origin",
+    path: `/origin/v1/outputs/${id}/1/0/f.txt/parts`,
+    body: {},
+    status: 401,
+  }),
+  "PUT /origin/v1/outputs/{prediction_id}/{attempt}/{n}/{name}/parts/{part}": () => ({
+    kind: "origin",
+    path: `/origin/v1/outputs/${id}/1/0/f.txt/parts/1`,
+    body: "x",
+    status: 401,
+  }),
+  "POST /origin/v1/outputs/{prediction_id}/{attempt}/{n}/{name}/complete": () => ({
+    kind: "origin",
+    path: `/origin/v1/outputs/${id}/1/0/f.txt/complete`,
+    body: {},
+    status: 401,
+  }),
   "GET /origin/v1/inputs/{prediction_id}": () => ({ kind: "origin", path: `/origin/v1/inputs/${id}`, status: 401 }),
 };
 

@@ -10,6 +10,7 @@ import { requestFrame } from "./middleware/request-frame.ts";
 import { account } from "./routes/account.ts";
 import { health } from "./routes/health.ts";
 import { models } from "./routes/models.ts";
+import { originOutputs } from "./routes/origin-outputs.ts";
 import { origins } from "./routes/origins.ts";
 import { outputs } from "./routes/outputs.ts";
 import { addDocs, readPage } from "./routes/pages.ts";
@@ -41,7 +42,9 @@ const publicApi = cors({
 });
 for (const path of ["/v1/*", "/outputs/*", "/openapi.json"]) app.use(path, publicApi);
 
-for (const routes of [predictions, streams, outputs, models, account, origins, health]) app.route("/", routes);
+for (const routes of [predictions, streams, outputs, models, account, origins, originOutputs, health]) {
+  app.route("/", routes);
+}
 addDocs(app);
 
 app.notFound(async (c) => {

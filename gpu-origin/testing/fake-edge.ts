@@ -2,7 +2,7 @@
  * An edge for tests of the origin: it verifies signatures, stores events by (attempt, i) as the real one does, keeps output files, and can be told to be
  * away, slow, forgetful or to fence. Its `call` speaks to the origin as the edge does.
  */
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import {
   createServer,
   request as httpRequest,
@@ -16,13 +16,17 @@ import {
   type AttemptEvent,
   type EventBatch,
   EventBatchSchema,
+  type FileRef,
   HeartbeatSchema,
   type InstanceStatus,
   type ModelAnnounce,
   ModelAnnounceSchema,
+  type OutputBegin,
+  OutputBeginSchema,
+  OutputCompleteSchema,
   RegisterSchema,
 } from "../../schema/origin-protocol.ts";
-import { type SigningKey, signRequest, verifyRequest } from "../../schema/request-signature.ts";
+import { bodyDigest, type SigningKey, signRequest, verifyRequest } from "../../schema/request-signature.ts";
 
 export const JOIN_TOKEN = "join-token-of-tests";
 
@@ -32,12 +36,20 @@ export interface StoredFile {
   bytes: Buffer;
 }
 
+type Answer = (status: number, value: unknown) => void;
+
 export class FakeEdge {
   readonly key: SigningKey = { key_id: "testkey", secret: randomBytes(32).toString("base64") };
   readonly events = new Map<string, AttemptEvent[]>();
   readonly statuses: InstanceStatus[] = [];
   readonly announces = new Map<string, ModelAnnounce[]>();
   readonly files: StoredFile[] = [];
+  /** files in parts that are not complete, by path: what was begun, and the parts by number */
+  readonly uploads = new Map<string, { begin: OutputBegin; parts: Map<number, Buffer> }>();
+  /** method and end of the path of every call about a file in parts, in order */
+  readonly uploadCalls: string[] = [];
+  /** called before such a call is carried out; what it gives goes wrong: the connection breaks before or behind the work, or the answer is this status */
+  uploadFault: (call: string) => "cut" | "lost" | number | null = () => null;
   readonly inputs = new Map<string, unknown>();
   readonly batches: EventBatch[] = [];
   readonly registrations: { incarnation: string; joined: boolean }[] = [];
@@ -95,11 +107,21 @@ export class FakeEdge {
   }
 
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const chunks: Buffer[] = [];
-    for await (const chunk of request) chunks.push(chunk);
-    const body = Buffer.concat(chunks);
     const path = request.url ?? "";
-    const answer = (status: number, value: unknown): void => {
+    const isUpload = /^\/origin\/v1\/outputs(\/[^/]+){4}\/./.test(path);
+    const upload = isUpload ? `${request.method} ${path.split("/").slice(8).join("/")}` : null;
+    const fault = upload === null ? null : this.uploadFault(upload);
+    if (upload !== null) this.uploadCalls.push(upload);
+    const chunks: Buffer[] = [];
+    for await (const chunk of request) {
+      if (fault === "cut") {
+        request.destroy();
+        return;
+      }
+      chunks.push(chunk);
+    }
+    const body = Buffer.concat(chunks);
+    const answer: Answer = (status, value) => {
       response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(value));
       for (const resolve of this.#changed.splice(0)) resolve();
     };
@@ -118,6 +140,8 @@ export class FakeEdge {
         );
     if (!verified.ok && path.startsWith("/origin/")) return answer(401, { detail: verified.reason });
     const json = (): unknown => JSON.parse(body.toString("utf8"));
+    if (typeof fault === "number") return answer(fault, { detail: "as the test wants it" });
+    if (upload !== null) return this.#upload(path, body, fault === "lost" ? () => response.destroy() : answer);
     switch (`${request.method} ${path.split("/").slice(0, 4).join("/")}`) {
       case "POST /origin/v1/register":
         return answer(...this.#register(json(), isJoin));
@@ -151,11 +175,7 @@ export class FakeEdge {
     return [200, { origin_id: "origin-of-tests", ...(isJoin ? { key: this.key } : {}) }];
   }
 
-  async #events(
-    batch: EventBatch,
-    response: ServerResponse,
-    answer: (status: number, value: unknown) => void,
-  ): Promise<void> {
+  async #events(batch: EventBatch, response: ServerResponse, answer: Answer): Promise<void> {
     if (this.isAway) return answer(503, { detail: "away" });
     this.batches.push(batch);
     this.statuses.push(...batch.instances);
@@ -176,22 +196,36 @@ export class FakeEdge {
     answer(200, { acks });
   }
 
-  #output(
-    path: string,
-    request: IncomingMessage,
-    bytes: Buffer,
-    answer: (status: number, value: unknown) => void,
-  ): void {
+  #output(path: string, request: IncomingMessage, bytes: Buffer, answer: Answer): void {
     if (this.isAway) {
       answer(503, { detail: "away" });
       return;
     }
-    const [n, name] = path.split("/").slice(-2);
     const content_type = request.headers["content-type"] ?? "";
     this.files.push({ path, content_type, bytes });
-    const sha256 = createHash("sha256").update(bytes).digest("hex");
-    const file = { n: Number(n), name: decodeURIComponent(name ?? ""), content_type, size_bytes: bytes.length, sha256 };
-    answer(201, { $cogway_file: file });
+    answer(201, fileRef(path, content_type, bytes));
+  }
+
+  /** Parts of a file, as the real edge takes them; the digest of each was checked with its signature. */
+  #upload(path: string, body: Buffer, answer: Answer): void {
+    const [, place = "", call, part] = /^(.*)\/(parts|complete)(?:\/(\d+))?$/.exec(path) ?? [];
+    const upload = this.uploads.get(place);
+    const done = this.files.find((file) => file.path === place);
+    if (call === "parts" && part === undefined) {
+      const begin = OutputBeginSchema.parse(JSON.parse(body.toString("utf8")));
+      if (upload === undefined) this.uploads.set(place, { begin, parts: new Map() });
+      answer(200, {});
+    } else if (call === "parts" && upload !== undefined) {
+      upload.parts.set(Number(part), body);
+      answer(200, { part: Number(part), etag: bodyDigest(body) });
+    } else if (call === "complete" && (upload !== undefined || done !== undefined)) {
+      const { parts } = OutputCompleteSchema.parse(JSON.parse(body.toString("utf8")));
+      const bytes = done?.bytes ?? Buffer.concat(parts.map((each) => upload?.parts.get(each.part) ?? Buffer.of()));
+      const content_type = done?.content_type ?? upload?.begin.content_type ?? "";
+      if (done === undefined) this.files.push({ path: place, content_type, bytes });
+      this.uploads.delete(place);
+      answer(201, fileRef(place, content_type, bytes));
+    } else answer(404, { code: "upload.unknown", detail: "no such upload" });
   }
 
   /** One signed call of the edge to the origin. */
@@ -217,4 +251,10 @@ export class FakeEdge {
       request.end(body);
     });
   }
+}
+
+function fileRef(path: string, content_type: string, bytes: Buffer): FileRef {
+  const [n, name] = path.split("/").slice(-2);
+  const described = { content_type, size_bytes: bytes.length, sha256: bodyDigest(bytes) };
+  return { $cogway_file: { n: Number(n), name: decodeURIComponent(name ?? ""), ...described } };
 }

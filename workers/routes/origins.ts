@@ -1,4 +1,4 @@
-/** What origins call: schema/origin-protocol.ts. All of it is signed, but the first registration, which carries a join token. */
+/** What origins call, but for output files (origin-outputs.ts): schema/origin-protocol.ts. All of it is signed, but the first registration, which carries a join token. */
 import { createRoute, z } from "@hono/zod-openapi";
 import { forgetOrigins } from "../../durable-objects/origin-directory.ts";
 import { fleetStub, predictionStub } from "../../durable-objects/stubs.ts";
@@ -7,7 +7,6 @@ import { isPredictionId, NAME_PATTERN } from "../../schema/ids.ts";
 import {
   EventBatchResultSchema,
   EventBatchSchema,
-  FileRefSchema,
   HeartbeatResultSchema,
   HeartbeatSchema,
   ModelAnnounceSchema,
@@ -20,14 +19,7 @@ import { deliverEvents } from "../domain/deliver-events.ts";
 import { startExample } from "../domain/example-prediction.ts";
 import { edgeOf } from "../env.ts";
 import { jsonBody } from "../middleware/json-body.ts";
-import {
-  claimedDigest,
-  isSigned,
-  originOf,
-  verifyOrigin,
-  verifyOriginHeaders,
-  verifySignature,
-} from "../middleware/verify-origin.ts";
+import { isSigned, originOf, verifyOrigin, verifySignature } from "../middleware/verify-origin.ts";
 import { saveAnnouncement, saveHardware } from "../storage/models.ts";
 import { json, newRouter, verbatim } from "./router.ts";
 
@@ -114,68 +106,6 @@ origins.openapi(
     return c.json({}, 200);
   },
 );
-
-const OutputParams = z.object({
-  prediction_id: z.string(),
-  attempt: z.coerce.number().int().min(1),
-  n: z.coerce.number().int().min(0),
-  // One plain segment: what is stored under a prediction's prefix stays there.
-  name: z
-    .string()
-    .min(1)
-    .max(255)
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is refused
-    .regex(/^(?!\.{1,2}$)[^/\\\u0000-\u001f\u007f]+$/),
-});
-
-origins.openapi(
-  createRoute({
-    method: "put",
-    path: "/origin/v1/outputs/{prediction_id}/{attempt}/{n}/{name}",
-    tags,
-    summary: "Deliver an output file of a live attempt",
-    security,
-    middleware: [verifyOriginHeaders],
-    request: {
-      params: OutputParams,
-      body: { required: true, content: { "*/*": { schema: { type: "string", format: "binary" } } } },
-    },
-    responses: { 201: { description: "Stored", content: json(FileRefSchema) }, ...problemResponses },
-  }),
-  async (c) => {
-    const { prediction_id, attempt, n, name } = c.req.valid("param");
-    const size_bytes = Number(c.req.header("content-length") ?? Number.NaN);
-    if (!Number.isSafeInteger(size_bytes)) throw new AppError("request.malformed", "Content-Length is needed.");
-    const isLive =
-      isPredictionId(prediction_id, edgeOf(c).settings.signingSecret) &&
-      (await predictionStub(c.env, prediction_id).leasesHeld([{ prediction_id, attempt }]))[0] === true;
-    if (!isLive) throw new AppError("attempt.fenced", "No live attempt of this prediction has this number.");
-    const content_type = c.req.header("content-type") ?? "application/octet-stream";
-    const sha256 = claimedDigest(c);
-    await putVerified(c.env.FILES, `outputs/${prediction_id}/${n}/${name}`, c.req.raw.body, {
-      size_bytes,
-      content_type,
-      sha256,
-    });
-    return c.json({ $cogway_file: { n, name, content_type, size_bytes, sha256 } }, 201);
-  },
-);
-
-/** Streams a body into R2, which keeps it only when its digest is the signed one. */
-async function putVerified(
-  files: R2Bucket,
-  key: string,
-  body: ReadableStream | null,
-  file: { size_bytes: number; content_type: string; sha256: string },
-): Promise<void> {
-  const stream = body?.pipeThrough(new FixedLengthStream(file.size_bytes)) ?? new Uint8Array();
-  try {
-    await files.put(key, stream, { sha256: file.sha256, httpMetadata: { contentType: file.content_type } });
-  } catch (error) {
-    if (!/checksum|sha-?256|length|bytes/i.test(String(error))) throw error;
-    throw new AppError("request.malformed", "The body is not the one that was signed.", { cause: error });
-  }
-}
 
 origins.openapi(
   createRoute({
