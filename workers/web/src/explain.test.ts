@@ -12,10 +12,7 @@ it.each([
   [waiting({ queue_position: 1 }), "Next in the queue"],
   [waiting({ queue_position: 4, estimate_ms: 9_400 }), "Waiting: 3 ahead in the queue, usually about 10 s"],
   [waiting({ reason: "boot", estimate_ms: 4_000 }), "Starting the model, usually about 4.0 s"],
-  [
-    waiting({ reason: "setup", last_error: "setup_failed" }),
-    "Loading the model's weights (the last try failed: setup_failed)",
-  ],
+  [waiting({ reason: "setup", last_error: "setup" }), "Loading the model's weights (the last try failed in setup)"],
 ])("says why a prediction waits", (waits, words) => {
   expect(explainWait(waits)).toBe(words);
 });

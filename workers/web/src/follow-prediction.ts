@@ -6,7 +6,8 @@ import { EventSourceParserStream } from "eventsource-parser/stream";
 import { type Api, ApiError, hasEnded, type Prediction } from "./api.ts";
 import { foldEvents, type LiveOutput, NOTHING_YET, type StreamEvent } from "./live-output.ts";
 
-/** The document is read this often while the prediction waits, and while it runs. */
+/** The document is read soon after the start, for the reason of a wait; then this often while the prediction waits, and while it runs. */
+const FIRST_POLL_MS = 250;
 const WAITING_POLL_MS = 1_000;
 const RUNNING_POLL_MS = 3_000;
 /** A broken stream is opened again after this, doubled each time. */
@@ -16,6 +17,8 @@ const RETRY_MS_MAX = 5_000;
 export interface Followed {
   prediction: Prediction;
   live: LiveOutput;
+  /** false while the server does not answer: what is shown may be old */
+  isReached: boolean;
 }
 
 export async function followPrediction(
@@ -24,7 +27,7 @@ export async function followPrediction(
   onChange: (followed: Followed) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  let followed: Followed = { prediction: first, live: NOTHING_YET };
+  let followed: Followed = { prediction: first, live: NOTHING_YET, isReached: true };
   const ended = new AbortController();
   const stop = AbortSignal.any([signal, ended.signal]);
   const tell = (change: Partial<Followed>) => {
@@ -33,14 +36,21 @@ export async function followPrediction(
     onChange(followed);
   };
   const readDocument = async () => {
-    const prediction = await api.prediction(first.id, stop);
-    tell({ prediction });
-    if (hasEnded(prediction)) ended.abort();
+    try {
+      const prediction = await api.prediction(first.id, stop);
+      tell({ prediction, isReached: true });
+      if (hasEnded(prediction)) ended.abort();
+    } catch (error) {
+      if (isRefusal(error)) throw error;
+      if (!stop.aborted) tell({ isReached: false });
+    }
   };
   const pollDocument = async () => {
+    let waitMs = FIRST_POLL_MS;
     while (!stop.aborted) {
-      await sleep(followed.prediction.status === "starting" ? WAITING_POLL_MS : RUNNING_POLL_MS, stop);
-      if (!stop.aborted) await readDocument().catch(passing);
+      await sleep(waitMs, stop);
+      if (!stop.aborted) await readDocument();
+      waitMs = followed.prediction.status === "starting" ? WAITING_POLL_MS : RUNNING_POLL_MS;
     }
   };
   const readStream = async (url: string) => {
@@ -60,22 +70,22 @@ export async function followPrediction(
             });
           });
         } else await response.body?.cancel();
-      } catch (error) {
-        passing(error);
+      } catch {
+        // The network, or the server's restart: the document's reader tells of it.
       }
       if (!followed.live.isDone) await sleep(retryMs, stop);
       retryMs = Math.min(RETRY_MS_MAX, retryMs * 2);
     }
     // `done` is sent when the end is stored, so one read shows it.
-    if (!stop.aborted) await readDocument().catch(passing);
+    if (!stop.aborted) await readDocument();
   };
   const stream = first.urls["stream"];
   await Promise.all([pollDocument(), stream === undefined ? undefined : readStream(stream)]);
 }
 
-/** Errors that another try may cure: the network, an abort, the server's. A refusal (gone, not signed in) ends the following. */
-function passing(error: unknown): void {
-  if (error instanceof ApiError && error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
+/** Gone, or not signed in: no other try can cure it, and the following ends. */
+function isRefusal(error: unknown): boolean {
+  return error instanceof ApiError && error.status >= 400 && error.status < 500 && error.status !== 429;
 }
 
 /** Hands events over once per drawn frame, so that thousands of tokens a second cost no more than the screen shows. */

@@ -1,8 +1,8 @@
 /** Data of the server in components: loading, error, reload; a prediction that is followed; the time that passes. */
 import { createContext, useCallback, useContext, useEffect, useRef, useState } from "react";
 import { type Api, hasEnded, type Prediction } from "./api.ts";
-import { followPrediction } from "./follow-prediction.ts";
-import { type LiveOutput, NOTHING_YET } from "./live-output.ts";
+import { type Followed, followPrediction } from "./follow-prediction.ts";
+import { NOTHING_YET } from "./live-output.ts";
 
 export const ApiContext = createContext<Api | null>(null);
 
@@ -89,9 +89,7 @@ export function useOnPredictionsChanged(work: () => void): void {
   }, []);
 }
 
-export interface FollowedPrediction {
-  prediction: Prediction;
-  live: LiveOutput;
+export interface FollowedPrediction extends Followed {
   /** following ended before the prediction did */
   error: unknown;
 }
@@ -105,11 +103,11 @@ export function useFollowed(first: Prediction | null): FollowedPrediction | null
       setState(null);
       return;
     }
-    setState({ prediction: first, live: NOTHING_YET, error: undefined });
+    setState({ prediction: first, live: NOTHING_YET, isReached: true, error: undefined });
     if (hasEnded(first)) return;
     const stop = new AbortController();
     let status = first.status;
-    const onChange = (followed: { prediction: Prediction; live: LiveOutput }) => {
+    const onChange = (followed: Followed) => {
       setState({ ...followed, error: undefined });
       if (followed.prediction.status !== status) {
         status = followed.prediction.status;

@@ -11,6 +11,8 @@ export function navigate(path: string): void {
   history.pushState(null, "", path);
   scrollTo(0, 0);
   changed();
+  // As on a page that was loaded anew: the keyboard goes on from the content, and a screen reader reads it.
+  document.getElementById("main")?.focus({ preventScroll: true });
 }
 
 function subscribe(listener: () => void) {

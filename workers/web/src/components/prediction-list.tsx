@@ -3,6 +3,7 @@ import { Button } from "@cloudflare/kumo/components/button";
 import { Loader } from "@cloudflare/kumo/components/loader";
 import { useState } from "react";
 import { hasEnded, type Page, type Prediction } from "../api.ts";
+import { explainError } from "../explain.ts";
 import { ago, dateTime, duration } from "../format.ts";
 import { useApi, useInterval, useLoaded, useNow, useOnPredictionsChanged } from "../hooks.ts";
 import { predictionPath } from "../route.ts";
@@ -59,6 +60,11 @@ export function PredictionList({ limit, empty }: { limit?: number; empty: React.
   if (shown.length === 0) return empty;
   return (
     <>
+      {first.error === undefined ? null : (
+        <p className="stale" role="status">
+          {explainError(first.error).title}. This list may be old.
+        </p>
+      )}
       <ul className="prediction-list">
         {shown.map((prediction) => (
           <Row key={prediction.id} prediction={prediction} now={now} />

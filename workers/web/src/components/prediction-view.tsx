@@ -6,7 +6,7 @@ import { StopIcon } from "@phosphor-icons/react";
 import { useState } from "react";
 import { hasEnded, type Prediction } from "../api.ts";
 import { explainEnd, explainWait } from "../explain.ts";
-import { duration } from "../format.ts";
+import { duration, number, words } from "../format.ts";
 import { type FollowedPrediction, predictionsChanged, useApi, useNow } from "../hooks.ts";
 import { isIterator } from "../output/classify.ts";
 import { OutputView } from "../output/output-view.tsx";
@@ -27,7 +27,7 @@ interface Props {
 }
 
 export function PredictionView({ followed, outputSchema, actions }: Props) {
-  const { prediction, live, error } = followed;
+  const { prediction, live, isReached, error } = followed;
   const [view, setView] = useState<"output" | "json">("output");
   const isRunning = !hasEnded(prediction);
   const logs = prediction.logs.length >= live.logs.length ? prediction.logs : live.logs;
@@ -37,6 +37,11 @@ export function PredictionView({ followed, outputSchema, actions }: Props) {
   return (
     <div className="prediction">
       <StatusLine prediction={prediction} actions={actions} />
+      {isReached ? null : (
+        <p className="muted" role="status">
+          The server does not answer. Trying again; nothing is lost.
+        </p>
+      )}
       {error === undefined ? null : <ExplainedError error={error} />}
       {end === null ? null : <Explained explanation={end} tone={prediction.status === "failed" ? "error" : "note"} />}
       {prediction.data_removed ? (
@@ -80,6 +85,7 @@ export function PredictionView({ followed, outputSchema, actions }: Props) {
           <p className="muted">It ended without an output.</p>
         ) : null}
       </section>
+      {isRunning ? null : <Metrics metrics={prediction.metrics} />}
       <Logs text={logs} isOpen={prediction.status === "failed"} />
     </div>
   );
@@ -96,6 +102,27 @@ function copyText(output: unknown, schema: Record<string, unknown>): string {
   if (typeof output === "string") return output;
   if (Array.isArray(output) && schema["x-cog-array-display"] === "concatenate") return output.join("");
   return JSON.stringify(output, null, 2);
+}
+
+/** Told in the status line already. */
+const TIMES = ["predict_time", "total_time"];
+
+/** What the model itself measured. */
+function Metrics({ metrics }: { metrics: Record<string, unknown> }) {
+  const own = Object.entries(metrics).filter(
+    ([name, value]) => !TIMES.includes(name) && (typeof value === "number" || typeof value === "string"),
+  );
+  if (own.length === 0) return null;
+  return (
+    <dl className="facts metrics">
+      {own.map(([name, value]) => (
+        <div key={name}>
+          <dt>{words(name)}</dt>
+          <dd className="numeral">{typeof value === "number" ? number(value) : String(value)}</dd>
+        </div>
+      ))}
+    </dl>
+  );
 }
 
 /** More of a document than this is cut on the page; all of it is at its URL. */
@@ -131,20 +158,22 @@ function StatusLine({ prediction, actions }: { prediction: Prediction; actions: 
   return (
     <>
       <div className="status-line">
-        {isRunning ? (
-          <span className="status-line-loader" aria-hidden>
-            <Loader size="sm" />
+        <span className="status-line-now">
+          {isRunning ? (
+            <span aria-hidden>
+              <Loader size="sm" />
+            </span>
+          ) : null}
+          {/* The words are announced when they change; the clock beside them is not. */}
+          <span role="status">
+            {isRunning && isCanceling ? (
+              "Canceling"
+            ) : prediction.status === "starting" ? (
+              explainWait(prediction)
+            ) : (
+              <Status status={prediction.status} />
+            )}
           </span>
-        ) : null}
-        {/* The words are announced when they change; the clock beside them is not. */}
-        <span role="status">
-          {isRunning && isCanceling ? (
-            "Canceling"
-          ) : prediction.status === "starting" ? (
-            explainWait(prediction)
-          ) : (
-            <Status status={prediction.status} />
-          )}
         </span>
         <Elapsed prediction={prediction} />
         <span className="status-line-actions">

@@ -10,8 +10,6 @@ const WORDS: Record<Prediction["status"], string> = {
   aborted: "Aborted",
 };
 
-export const statusWord = (status: Prediction["status"]) => WORDS[status];
-
 export function Status({ status }: { status: Prediction["status"] }) {
   return (
     <span className="status" data-status={status}>

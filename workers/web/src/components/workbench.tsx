@@ -152,7 +152,7 @@ export function Workbench({ model, version, isLatest, startInput }: Props) {
             <PredictionView key={followed.prediction.id} followed={followed} outputSchema={outputSchema} />
           ) : example !== null ? (
             <PredictionView
-              followed={{ prediction: example as Prediction, live: NOTHING_YET, error: undefined }}
+              followed={{ prediction: example as Prediction, live: NOTHING_YET, isReached: true, error: undefined }}
               outputSchema={outputSchema}
             />
           ) : (
