@@ -71,7 +71,7 @@ function Preview({ model }: { model: Model }) {
     return (
       <div className="preview-note">
         <PlayIcon aria-hidden size={22} />
-        <p>Not run yet</p>
+        <p>{model.run_count === 0 ? "Not run yet" : "No example"}</p>
       </div>
     );
   }
