@@ -189,11 +189,14 @@ export class AccountStore {
     );
   }
 
-  /** Replaces the list's copy and forgets the bodies of answers to its key. */
+  /**
+   * Replaces the list's copy by what is left without the data, and forgets the bodies of answers to its key. It is kept whatever its size, which its
+   * makers bound: a day later nobody else has it.
+   */
   replaceDocument(document: PredictionDocument): void {
     this.#sql.exec(
       "UPDATE predictions SET confirmed = 1, document = ? WHERE prediction_id = ?",
-      documentText(document),
+      JSON.stringify(document),
       document.id,
     );
     this.#sql.exec("UPDATE idempotency SET body = NULL WHERE prediction_id = ?", document.id);

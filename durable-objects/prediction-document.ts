@@ -6,10 +6,10 @@ import { LogFold, type StoredEvent } from "../schema/prediction-log.ts";
 import type { View } from "../schema/render-prediction.ts";
 import { encodeStored, type StreamPosition } from "../schema/stream-events.ts";
 import { abortUploads } from "./output-uploads.ts";
-import type { LogRow, PredictionRow, PredictionStore } from "./prediction-store.ts";
+import type { PredictionRow, PredictionStore } from "./prediction-store.ts";
 import type { Page } from "./stream-readers.ts";
 
-/** A page of replay (design section 9). */
+/** The log is read in pages of this. */
 const PAGE_BYTES = 262_144;
 /** The account keeps no larger documents in its list. */
 const SETTLED_BYTES_MAX = 16_384;
@@ -22,16 +22,7 @@ export async function loadDocument(env: Env, store: PredictionStore, id: string)
   if (asked === null) return null;
   const input = asked.stage.removed_at === null ? await shownInput(env, store, asked) : {};
   const fold = new LogFold();
-  for (let from = 0; ; ) {
-    const page = store.logPage(id, from, PAGE_BYTES);
-    const last = page.at(-1);
-    if (last === undefined) break;
-    for (const part of page) {
-      for (const entry of Array.isArray(part.events) ? part.events : await entriesOf(env, part)) fold.add(entry);
-    }
-    from = last.seq + last.entries;
-  }
-  // No await since the last, empty page: this row and that log fit each other.
+  await eachEntry(env, store, id, (entry) => fold.add(entry));
   const row = store.get(id);
   return row === null ? null : documentOf(row, row.stage.removed_at === null ? input : {}, fold);
 }
@@ -87,58 +78,79 @@ async function shownInput(env: Env, store: PredictionStore, row: PredictionRow):
   return object === null ? {} : object.json<Record<string, unknown>>();
 }
 
-async function entriesOf(env: Env, row: LogRow): Promise<StoredEvent[]> {
-  if (Array.isArray(row.events)) return row.events;
-  const object = await env.FILES.get(row.events.ref);
+async function entriesOf(env: Env, ref: string): Promise<StoredEvent[]> {
+  const object = await env.FILES.get(ref);
   return object === null ? [] : object.json<StoredEvent[]>();
 }
 
 /** All outputs in the log, in order: what another attempt has to repeat. */
 export async function outputsOf(env: Env, store: PredictionStore, id: string): Promise<unknown[]> {
   const outputs: unknown[] = [];
-  for (const row of store.logPage(id, 0, Number.POSITIVE_INFINITY)) {
-    for (const entry of await entriesOf(env, row)) if (entry.type === "output") outputs.push(entry.value);
-  }
+  await eachEntry(env, store, id, (entry) => {
+    if (entry.type === "output") outputs.push(entry.value);
+  });
   return outputs;
 }
 
-/** A page of a stream. Synchronous where nothing lies in R2, so that a reader joins the live ones without an await in between. */
+/** Goes through the log a page at a time. Commits are made by timers, so what is read just behind it fits what it told. */
+async function eachEntry(
+  env: Env,
+  store: PredictionStore,
+  id: string,
+  tell: (entry: StoredEvent) => void,
+): Promise<void> {
+  for (let from = 0; ; ) {
+    const page = store.logPage(id, from, PAGE_BYTES);
+    const last = page.at(-1);
+    if (last === undefined) return;
+    for (const row of page) {
+      for (const entry of Array.isArray(row.events) ? row.events : await entriesOf(env, row.events.ref)) tell(entry);
+    }
+    from = last.seq + last.entries;
+  }
+}
+
+/**
+ * A page of a stream: about `bytesMax` of text, one event at least. Synchronous where nothing lies in R2, so that a reader joins the live ones without
+ * an await in between.
+ */
 export function loadPage(
   env: Env,
   store: PredictionStore,
   view: View,
   id: string,
   position: StreamPosition,
+  bytesMax: number,
 ): Page | Promise<Page> {
-  const rows = store.logPage(id, position.seq, PAGE_BYTES);
-  const last = rows.at(-1);
-  const nextSeq = Math.max(position.seq, last === undefined ? 0 : last.seq + last.entries);
-  const next = { seq: nextSeq, skipError: false };
-  const encode = (row: LogRow, entries: StoredEvent[]): string =>
-    entries
-      .map((entry, i) => {
-        const seq = row.seq + i;
-        if (seq < position.seq) return "";
-        return encodeStored(id, seq, entry, view, position.skipError && seq === position.seq);
-      })
-      .join("");
+  const encode = (seq: number, entry: StoredEvent): string =>
+    encodeStored(id, seq, entry, view, position.skipError && seq === position.seq);
+  let { seq } = position;
   let text = "";
+  const pageSoFar = (): Page => ({ text, next: { seq, skipError: false }, atEnd: false, isOver: false });
+  const rows = store.logPage(id, position.seq, bytesMax);
   for (const row of rows) {
     if (!Array.isArray(row.events)) {
-      // Never the last page: what is stored during the await is read by the next one.
-      return Promise.all(rows.map(async (each) => encode(each, await entriesOf(env, each)))).then((texts) => ({
-        text: texts.join(""),
-        next,
-        atEnd: false,
-        isOver: false,
-      }));
+      // A large event is a page of its own, and never the last one: what is stored during the await is read by the next.
+      if (text !== "") return pageSoFar();
+      seq = row.seq + row.entries;
+      return entriesOf(env, row.events.ref).then((entries) => {
+        text = entries.map((entry) => encode(row.seq, entry)).join("");
+        return pageSoFar();
+      });
     }
-    text += encode(row, row.events);
+    seq = Math.max(seq, row.seq);
+    for (const entry of row.events.slice(seq - row.seq)) {
+      text += encode(seq, entry);
+      seq += 1;
+      if (text.length >= bytesMax) return pageSoFar();
+    }
   }
   const current = store.get(id);
-  const isGone = current === null || current.stage.removed_at !== null;
-  const atEnd = isGone || nextSeq >= current.stage.next_seq;
-  return { text, next, atEnd, isOver: atEnd && (isGone || isTerminal(current.stage.life.state)) };
+  if (current === null || current.stage.removed_at !== null) return { ...pageSoFar(), atEnd: true, isOver: true };
+  // Where there are no rows, there is nothing more, though the newest lines of logs may have gone again at once.
+  if (rows.length === 0) seq = Math.max(seq, current.stage.next_seq);
+  const atEnd = seq >= current.stage.next_seq;
+  return { ...pageSoFar(), atEnd, isOver: atEnd && isTerminal(current.stage.life.state) };
 }
 
 /** Deletes everything that R2 holds of a prediction, unfinished uploads too. */

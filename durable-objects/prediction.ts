@@ -10,7 +10,7 @@ import { type Applied, applyAttemptEvents, applyLifecycle, newProgress } from ".
 import type { AttemptAck, AttemptBatch, AttemptEvent } from "../schema/origin-protocol.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { type Effect, isTerminal, type LifecycleEvent, meterOf, newLife } from "../schema/prediction-lifecycle.ts";
-import type { StoredEvent } from "../schema/prediction-log.ts";
+import { boundedMetrics, type StoredEvent, storedEvents } from "../schema/prediction-log.ts";
 import { viewOf } from "../schema/render-prediction.ts";
 import { encodeComment, encodeStored, positionAfter } from "../schema/stream-events.ts";
 import { Alarms } from "./alarms.ts";
@@ -83,7 +83,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
   });
   readonly #view = viewOf(this.env);
   readonly #readers = new StreamReaders({
-    page: (id, position) => loadPage(this.env, this.#store, this.#view, id, position),
+    page: (id, position, bytesMax) => loadPage(this.env, this.#store, this.#view, id, position, bytesMax),
     waitingComment: async (id) => {
       const waiting = await this.#waitingFor(id);
       return waiting === null ? null : encodeComment(`waiting ${JSON.stringify(waiting)}`);
@@ -259,7 +259,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     row: PredictionRow,
     change: Change,
     now: number,
-    spilled: Map<unknown, string>,
+    spilled: Map<string, string>,
     originId: string | null,
   ): Committed {
     const { id, request } = row;
@@ -307,7 +307,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
   }
 
   /** Stores log entries in rows of a bounded size, and lets the oldest log lines go where there are too many. */
-  #appendLog(id: string, stored: StoredEvent[], seq: number, stage: Stage, spilled: Map<unknown, string>): Stage {
+  #appendLog(id: string, stored: StoredEvent[], seq: number, stage: Stage, spilled: Map<string, string>): Stage {
     let { log_entries, log_bytes, has_objects } = stage;
     let first = seq;
     let row: string[] = [];
@@ -323,18 +323,19 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       isLogsOnly = true;
     };
     for (const entry of stored) {
-      const ref = spilled.get(contentOf(entry));
-      const text = ref === undefined ? JSON.stringify(entry) : "";
+      const text = JSON.stringify(entry);
+      const isLog = entry.type === "log";
+      const ref = text.length > LOG_ROW_BYTES_MAX ? spilled.get(text) : undefined;
       if (ref !== undefined || bytes + text.length > LOG_ROW_BYTES_MAX) flush();
       log_entries += 1;
+      log_bytes += text.length;
       if (ref === undefined) {
         row.push(text);
         bytes += text.length;
-        log_bytes += text.length;
-        isLogsOnly &&= entry.type === "log";
+        isLogsOnly &&= isLog;
         has_objects ||= text.includes('"$cogway_file"');
       } else {
-        this.#store.appendLog(id, { seq: first, entries: 1, bytes: 0, isLogsOnly: false, events: null, ref });
+        this.#store.appendLog(id, { seq: first, entries: 1, bytes: text.length, isLogsOnly: isLog, events: null, ref });
         first += 1;
         has_objects = true;
       }
@@ -372,15 +373,15 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     }
   }
 
-  /** Values above the size of a row go to R2 before the commit that names them. Answers value -> key. */
-  async #spill(batch: AttemptBatch): Promise<Map<unknown, string>> {
-    const spilled = new Map<unknown, string>();
+  /** Entries above the size of a row go to R2 before the commit that names them. Answers their JSON -> key. */
+  async #spill(batch: AttemptBatch): Promise<Map<string, string>> {
+    const spilled = new Map<string, string>();
     for (const event of batch.events) {
-      const entry = largeEntry(event);
-      if (entry === null) continue;
-      const key = eventKey(batch.prediction_id, batch.attempt, event.i);
-      await this.env.FILES.put(key, JSON.stringify([entry]));
-      spilled.set(contentOf(entry), key);
+      for (const text of largeEntries(event)) {
+        const key = eventKey(batch.prediction_id, batch.attempt, event.i);
+        await this.env.FILES.put(key, `[${text}]`);
+        spilled.set(text, key);
+      }
     }
     return spilled;
   }
@@ -491,7 +492,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     const outbox = await this.#writes.run(() => {
       const now = Date.now();
       this.#store.dropData(id);
-      const stage = { ...row.stage, has_objects: false, removed_at: now, last_metrics: metrics };
+      const stage = { ...row.stage, has_objects: false, removed_at: now, last_metrics: boundedMetrics(metrics) };
       this.#store.save(id, stage, now + ROW_AFTER_REMOVAL_MS);
       this.#alarms.setNoLaterThan("outbox", now + OUTBOX_RETRY_MS);
       return this.#store.addToOutbox(`account:${row.request.account_id}`, { kind: "removed", prediction_id: id });
@@ -524,22 +525,12 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
   }
 }
 
-/** What of an entry may be large: it names its place in R2. */
-function contentOf(entry: StoredEvent): unknown {
-  if (entry.type === "output" || entry.type === "metric") return entry.value;
-  return entry.type === "log" ? entry.data : entry;
-}
-
-/** The entry of an event that is too large for a row of the log; null for all others. */
-function largeEntry(event: AttemptEvent): StoredEvent | null {
-  if (event.type === "log") {
-    return event.data.length > LOG_ROW_BYTES_MAX ? { type: "log", data: event.data } : null;
-  }
-  if (event.type !== "output" && event.type !== "metric") return null;
-  // Numbers and short strings are most of what comes.
-  const { value } = event;
-  if (typeof value !== "object" && !(typeof value === "string" && value.length > LOG_ROW_BYTES_MAX / 6)) return null;
-  if (JSON.stringify(value ?? null).length <= LOG_ROW_BYTES_MAX - 1_024) return null;
-  if (event.type === "metric") return { type: "metric", name: event.name, value, mode: event.mode };
-  return { type: "output", mode: event.mode, value, ...(event.silent ? { silent: true } : {}) };
+/** The JSON of what an event becomes in the log, where that is too large for a row. */
+function largeEntries(event: AttemptEvent): string[] {
+  const content = event.type === "log" ? event.data : event.type === "output" ? event.value : null;
+  // Most are a few words, and a character takes six of JSON at most.
+  if (typeof content === "string" && content.length < LOG_ROW_BYTES_MAX / 8) return [];
+  return storedEvents(event)
+    .map((entry) => JSON.stringify(entry))
+    .filter((text) => text.length > LOG_ROW_BYTES_MAX);
 }

@@ -2,8 +2,8 @@
  * Readers of streams. A reader first gets the log in pages, as fast as it takes them, and joins the live ones with no await between the last page and
  * joining: no gap, no repeat. Live events are encoded once, and the same bytes go to every reader.
  *
- * Bounds: a reader that is more than READER_BUFFER_BYTES_MAX behind is cut, and resumes; so is the slowest one when an object holds too much for all.
- * A reader that left is noticed by the abort of its request, at the latest at the next write (a comment every 15 s).
+ * Bounds: a reader that is more than READER_BUFFER_BYTES_MAX behind when more comes is cut, and resumes; so are the slowest when an object holds too much
+ * for all. Pages of replay are the smaller the more readers there are. A reader that left is noticed by the abort of its request, at the latest at the next write (a comment every 15 s).
  */
 import { encodeComment, KEEP_ALIVE_INTERVAL_MS, type StreamPosition } from "../schema/stream-events.ts";
 
@@ -13,18 +13,21 @@ export const READER_BUFFER_BYTES_MAX = 262_144;
 export const OBJECT_BUFFER_BYTES_MAX = 33_554_432;
 /** More wait for a place, or read from a relay. */
 export const READERS_PER_PREDICTION_MAX = 1_000;
-/** A reader is asked for more while less than this is unsent. */
-const HIGH_WATER_BYTES = 65_536;
+/** A page of replay (design section 9), and the smallest one. */
+const PAGE_BYTES_MAX = 262_144;
+const PAGE_BYTES_MIN = 16_384;
+/** A reader gets its next page while less than this is unsent. */
+const HIGH_WATER_BYTES = 16_384;
 
 const encoder = new TextEncoder();
 
 /** Where a page of the log comes from. */
 export interface LogSource {
   /**
-   * The encoded entries from `position` on, about a page. `next` is where the following page begins; `atEnd`: the page reaches the newest entry as of
+   * The encoded entries from `position` on, about `bytesMax`. `next` is where the following page begins; `atEnd`: the page reaches the newest entry as of
    * the moment it is returned; `isOver`: and that was the last one.
    */
-  page(id: string, position: StreamPosition): Page | Promise<Page>;
+  page(id: string, position: StreamPosition, bytesMax: number): Page | Promise<Page>;
   /** A comment for a reader of a prediction that waits; null when there is nothing to say. */
   waitingComment(id: string): Promise<string | null>;
 }
@@ -76,30 +79,58 @@ export class StreamReaders {
     );
   }
 
-  /** One page to a reader that is behind. */
+  /** One page to a reader that is behind. Where a page shows nothing, the next one. */
   async #replay(reader: Reader): Promise<void> {
-    const pending = this.#source.page(reader.id, reader.position);
-    const page = pending instanceof Promise ? await pending : pending;
-    if (!this.#isHere(reader)) return;
-    reader.position = page.next;
+    let page: Page;
+    do {
+      try {
+        const pending = this.#source.page(reader.id, reader.position, this.#pageBytes());
+        page = pending instanceof Promise ? await pending : pending;
+      } catch (error) {
+        this.#remove(reader);
+        throw error;
+      }
+      if (!this.#isHere(reader)) return;
+      reader.position = page.next;
+    } while (page.text === "" && !page.atEnd);
     if (page.text !== "") this.#send(reader, encoder.encode(page.text));
-    if (page.isOver) this.#close(reader);
-    else if (page.text === "" && !page.atEnd) await this.#replay(reader);
-    // It has taken everything, and there was no await since the page: what is stored next is sent live.
-    else if (page.text === "") reader.isLive = true;
+    // Closed only when it has taken all, so that who never reads is counted.
+    else if (page.isOver) this.#close(reader);
+    // There was no await since the page: what is stored next is sent live.
+    else reader.isLive = true;
+    this.#bound();
+  }
+
+  /** So much that all readers together stay within half of what the object may hold. */
+  #pageBytes(): number {
+    let readers = 0;
+    for (const each of this.#byPrediction.values()) readers += each.size;
+    return Math.max(PAGE_BYTES_MIN, Math.min(PAGE_BYTES_MAX, OBJECT_BUFFER_BYTES_MAX / 2 / readers));
   }
 
   /** Sends what was just stored to all live readers. `isOver`: it was the end. */
   broadcast(id: string, text: string, isOver: boolean): void {
     const readers = this.#byPrediction.get(id);
     if (readers === undefined) return;
+    // Who took all that came before gets what comes now, however large it is: all readers share its bytes.
+    this.#bound();
     const bytes = text === "" ? null : encoder.encode(text);
     for (const reader of [...readers]) {
       if (!reader.isLive) continue;
+      if (unsent(reader) > READER_BUFFER_BYTES_MAX) {
+        this.#cut(reader);
+        continue;
+      }
       if (bytes !== null) this.#send(reader, bytes);
       if (isOver) this.#close(reader);
     }
-    this.#boundAll();
+  }
+
+  /** Unsent bytes of all readers. */
+  heldBytes(): number {
+    let total = 0;
+    for (const readers of this.#byPrediction.values()) for (const reader of readers) total += unsent(reader);
+    return total;
   }
 
   #send(reader: Reader, bytes: Uint8Array): void {
@@ -107,9 +138,7 @@ export class StreamReaders {
       reader.controller.enqueue(bytes);
     } catch {
       this.#remove(reader);
-      return;
     }
-    if (behind(reader) > READER_BUFFER_BYTES_MAX && reader.isLive) this.#cut(reader);
   }
 
   #cut(reader: Reader): void {
@@ -130,17 +159,17 @@ export class StreamReaders {
     }
   }
 
-  #boundAll(): void {
-    let total = 0;
-    let slowest: Reader | null = null;
-    for (const readers of this.#byPrediction.values()) {
-      for (const reader of readers) {
-        const unsent = behind(reader);
-        total += unsent;
-        if (slowest === null || unsent > behind(slowest)) slowest = reader;
-      }
+  /** Cuts the slowest readers until all hold no more than the object may. */
+  #bound(): void {
+    let total = this.heldBytes();
+    if (total <= OBJECT_BUFFER_BYTES_MAX) return;
+    const readers = [...this.#byPrediction.values()].flatMap((each) => [...each]);
+    const slowestFirst = readers.map((reader) => ({ reader, bytes: unsent(reader) })).sort((a, b) => b.bytes - a.bytes);
+    for (const { reader, bytes } of slowestFirst) {
+      if (total <= OBJECT_BUFFER_BYTES_MAX) return;
+      total -= bytes;
+      this.#cut(reader);
     }
-    if (total > OBJECT_BUFFER_BYTES_MAX && slowest !== null) this.#cut(slowest);
   }
 
   #isHere(reader: Reader): boolean {
@@ -182,7 +211,7 @@ export class StreamReaders {
   }
 }
 
-/** Bytes that a reader has not taken, beyond what is asked ahead. */
-function behind(reader: Reader): number {
-  return Math.max(0, -(reader.controller.desiredSize ?? 0));
+/** Bytes that a reader has not taken. */
+function unsent(reader: Reader): number {
+  return HIGH_WATER_BYTES - (reader.controller.desiredSize ?? HIGH_WATER_BYTES);
 }

@@ -16,7 +16,7 @@ import {
   type PredictionLife,
   transition,
 } from "./prediction-lifecycle.ts";
-import { type StoredEvent, storedEvents } from "./prediction-log.ts";
+import { boundedMetrics, type StoredEvent, storedEvents } from "./prediction-log.ts";
 
 /** Everything of a prediction that changes while it lives; stored as one value. */
 export interface Progress {
@@ -32,6 +32,9 @@ export interface Progress {
 
 /** Output kept as JSON of one prediction; more belongs into files. Half of what an isolate can hold beside the answer made of it. */
 export const OUTPUT_BYTES_MAX = 16_777_216;
+
+/** Of an origin's words for why an attempt was lost. */
+const REASON_CHARACTERS_MAX = 1_024;
 
 export interface Applied {
   outcome: AttemptAck["outcome"];
@@ -55,7 +58,8 @@ export function applyLifecycle(
   let changed: Progress = { ...progress, life: next };
   if (event.type === "started") stored.push({ type: "started", attempt: next.attempt });
   if (next.attempt !== progress.life.attempt) {
-    stored.push({ type: "requeued", attempt: next.attempt, reason: "reason" in event ? event.reason : "given up" });
+    const reason = "reason" in event ? event.reason.slice(0, REASON_CHARACTERS_MAX) : "given up";
+    stored.push({ type: "requeued", attempt: next.attempt, reason });
     changed = { ...changed, last_i: -1, repeated: progress.output_count > 0 ? 0 : null };
   }
   if (isTerminal(next.state)) stored.push(endedEvent(next, metrics));
@@ -121,7 +125,7 @@ export function applyAttemptEvents(
       case "finished": {
         const { status, error, code, predict_time_s, metrics } = event;
         if (status === "succeeded" && progress.repeated !== null) return differs(at);
-        step({ type: "finished", status, error, code, predict_time_s }, at, metrics);
+        step({ type: "finished", status, error, code, predict_time_s }, at, boundedMetrics(metrics));
         return true;
       }
       case "lost":

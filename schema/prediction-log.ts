@@ -18,6 +18,8 @@ export type StoredEvent =
 
 /** Logs kept of a prediction; older lines go first. */
 export const LOG_BYTES_MAX = 1_048_576;
+/** Metrics, as JSON, that are kept beside a log or when it goes; a model may call many things a metric. */
+const KEPT_METRICS_BYTES_MAX = 65_536;
 const LOG_CUT_MARK = "[earlier lines were dropped]\n";
 
 export interface Folded {
@@ -107,4 +109,17 @@ export class LogFold {
       metrics: this.#metrics,
     };
   }
+}
+
+/** The first of `metrics` that fit together into what is kept. */
+export function boundedMetrics(metrics: Record<string, unknown>): Record<string, unknown> {
+  let bytes = 0;
+  return Object.fromEntries(
+    Object.entries(metrics).filter(([name, value]) => {
+      const size = JSON.stringify([name, value]).length;
+      if (bytes + size > KEPT_METRICS_BYTES_MAX) return false;
+      bytes += size;
+      return true;
+    }),
+  );
 }
