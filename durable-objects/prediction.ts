@@ -225,7 +225,8 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     const through_i = batch.events.at(-1)?.i ?? -1;
     const known = this.#store.get(prediction_id);
     if (known === null) return { prediction_id, attempt, through_i, outcome: "unknown" };
-    const spilled = await this.#spill(batch);
+    // What is fenced leaves nothing in R2.
+    const spilled = this.#attempts.isHeld(batch) ? await this.#spill(batch) : new Map<string, string>();
     const earlier = known.stage.repeated === null ? [] : await outputsOf(this.env, this.#store, prediction_id);
     let ack: AttemptAck = { prediction_id, attempt, through_i, outcome: "unknown" };
     const committed = await this.#writes.run(() => {

@@ -113,6 +113,15 @@ describe("events", () => {
       expect([document.metrics["a"] === text, document.metrics["b"] === text]).toEqual([true, true]);
     }));
 
+  it("guarantees that large values which come too late leave nothing behind", () =>
+    withPredictions(async (world) => {
+      const id = await running(world);
+      await world.send(id, 1, events(0, started, succeeded));
+      const late = events(2, output("x".repeat(300_000)));
+      expect(await world.send(id, 1, late)).toMatchObject([{ outcome: "fenced" }]);
+      expect((await files().list({ prefix: `predictions/${id}/` })).objects).toEqual([]);
+    }));
+
   it("guarantees rows below the bound for whatever an origin says of an end or a loss", () =>
     withPredictions(async (world) => {
       const large = "\u0000".repeat(MIB);

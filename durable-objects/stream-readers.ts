@@ -3,7 +3,7 @@
  * joining: no gap, no repeat. Live events are encoded once, and the same bytes go to every reader.
  *
  * Bounds: a reader that is more than READER_BUFFER_BYTES_MAX behind when more comes is cut, and resumes; so are the slowest when an object holds too much
- * for all. Pages of replay are the smaller the more readers there are. A reader that left is noticed by the abort of its request, at the latest at the next write (a comment every 15 s).
+ * for all. Pages of replay are the smaller the more is unsent. A reader that left is noticed by the abort of its request, at the latest at the next write (a comment every 15 s).
  */
 import { encodeComment, KEEP_ALIVE_INTERVAL_MS, type StreamPosition } from "../schema/stream-events.ts";
 
@@ -16,6 +16,8 @@ export const READERS_PER_PREDICTION_MAX = 1_000;
 /** A page of replay (design section 9), and the smallest one. */
 const PAGE_BYTES_MAX = 262_144;
 const PAGE_BYTES_MIN = 16_384;
+/** A page takes this part of the room that is left; of the largest, so many fill half of what the object may hold. */
+const PAGES_IN_ROOM = 64;
 /** A reader gets its next page while less than this is unsent. */
 const HIGH_WATER_BYTES = 16_384;
 
@@ -101,11 +103,10 @@ export class StreamReaders {
     this.#bound();
   }
 
-  /** So much that all readers together stay within half of what the object may hold. */
+  /** The less room is left, the less each gets: so that those who come last get something too. */
   #pageBytes(): number {
-    let readers = 0;
-    for (const each of this.#byPrediction.values()) readers += each.size;
-    return Math.max(PAGE_BYTES_MIN, Math.min(PAGE_BYTES_MAX, OBJECT_BUFFER_BYTES_MAX / 2 / readers));
+    const room = OBJECT_BUFFER_BYTES_MAX / 2 - this.heldBytes();
+    return Math.max(PAGE_BYTES_MIN, Math.min(PAGE_BYTES_MAX, room / PAGES_IN_ROOM));
   }
 
   /** Sends what was just stored to all live readers. `isOver`: it was the end. */

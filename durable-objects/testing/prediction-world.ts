@@ -48,6 +48,8 @@ export interface World {
   state: DurableObjectState;
   /** drops the object's memory */
   restart(): void;
+  /** Resolves when nothing that calls left behind is on its way any more. */
+  idle(): Promise<void>;
   enqueue: (key: LeaseKey) => EnqueueResult;
   released: Parameters<DeploymentApi["release"]>[0];
   settled: Settlement[];
@@ -104,11 +106,18 @@ export function withPredictions(test: (world: World) => Promise<void>): Promise<
         return Response.json(stateOf(id, Number(attempt), world.attemptState));
       },
     });
+    const later: Promise<unknown>[] = [];
+    state.waitUntil = (work) => {
+      later.push(work);
+    };
     const world: World = {
       object: new PredictionObject(state as never, fakeEnv),
       state,
       restart() {
         world.object = new PredictionObject(state as never, fakeEnv);
+      },
+      async idle() {
+        while (later.length > 0) await Promise.allSettled(later.splice(0));
       },
       enqueue: (request) => world.leased(request),
       released: [],
