@@ -28,6 +28,7 @@ const COMMANDS = {
   start: "gpu-origin/cli/start.ts",
   test: "gpu-origin/cli/test.ts",
   check: "gpu-origin/cli/check.ts",
+  bench: "gpu-origin/cli/bench.ts",
 };
 
 const [command = "", ...args] = process.argv.slice(2);

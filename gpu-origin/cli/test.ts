@@ -3,15 +3,15 @@
  * but went wrong (a file that does not load, an error outside of tests, a project without tests) counts as failed.
  */
 import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { z } from "zod";
 import { buildAll } from "./build.ts";
 import { findChromium } from "./chromium.ts";
 import { ROOT } from "./paths.ts";
 import { paint, progress, seconds } from "./progress.ts";
 import { SetupFault } from "./settings.ts";
+import { type Sums, sumsOf } from "./test-report.ts";
 
 const PROJECTS = ["edge", "platform-limits", "origin", "e2e"];
 
@@ -20,22 +20,8 @@ const HELP = `npm test [-- project…] [file…]
 Runs every test: ${PROJECTS.join(", ")}. Names of projects select some, other words select files by a part of their path.
 Chromium, which the page's test drives, is taken from COGWAY_CHROMIUM or PATH, or installed by apt where that is allowed.`;
 
-const ReportSchema = z.object({
-  numTotalTests: z.number(),
-  numPassedTests: z.number(),
-  numFailedTests: z.number(),
-  numPendingTests: z.number(),
-  testResults: z.array(
-    z.object({ name: z.string(), status: z.string(), assertionResults: z.array(z.object({ status: z.string() })) }),
-  ),
-});
-
-interface Suite {
+interface Suite extends Sums {
   name: string;
-  passed: number;
-  failed: number;
-  /** what went wrong outside of tests */
-  faults: string[];
   took: string;
 }
 
@@ -100,31 +86,7 @@ async function runProject(name: string, files: string[], report: string, env: No
   running = child;
   const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
   running = null;
-  return { name, ...sums(report, code), took: seconds(startedAt) };
-}
-
-function sums(path: string, code: number | null): Pick<Suite, "passed" | "failed" | "faults"> {
-  const report = readReport(path);
-  if (report === null) return { passed: 0, failed: 1, faults: [`vitest ended with ${code} and gave no report`] };
-  const faults = report.testResults
-    .filter(
-      ({ status, assertionResults }) =>
-        status === "failed" && assertionResults.every((each) => each.status !== "failed"),
-    )
-    .map(({ name }) => `${name} could not be run`);
-  if (report.numTotalTests === 0 && faults.length === 0) faults.push("no tests were found");
-  if (report.numPendingTests > 0) faults.push(`${report.numPendingTests} tests were skipped`);
-  if (code !== 0 && report.numFailedTests + faults.length === 0)
-    faults.push(`vitest ended with ${code}: an error outside of tests`);
-  return { passed: report.numPassedTests, failed: report.numFailedTests + faults.length, faults };
-}
-
-function readReport(path: string): z.infer<typeof ReportSchema> | null {
-  try {
-    return ReportSchema.parse(JSON.parse(readFileSync(path, "utf8")));
-  } catch {
-    return null;
-  }
+  return { name, ...sumsOf(report, code), took: seconds(startedAt) };
 }
 
 try {
