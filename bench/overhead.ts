@@ -9,7 +9,7 @@ import { readdirSync, statSync } from "node:fs";
 import { Agent } from "node:http";
 import { join } from "node:path";
 import { closedLoop, send } from "./lib/load.ts";
-import { ms, printMachine, printTable, summarize } from "./lib/stats.ts";
+import { ms, printMachine, printTable, signed, summarize } from "./lib/stats.ts";
 import { startRawCoglet, startSystem, usage } from "./lib/system.ts";
 
 const SECONDS = Number(process.argv[2] ?? 4);
@@ -129,7 +129,7 @@ try {
       [
         "difference / ratio",
         clients,
-        `+${ms(b.p50 - a.p50)}`,
+        signed(b.p50 - a.p50),
         `${(b.p99 / a.p99).toFixed(2)}x`,
         `${(b.mean / a.mean).toFixed(2)}x`,
         `${(b.max / a.max).toFixed(2)}x`,

@@ -30,6 +30,11 @@ export function ms(value: number): string {
   return value < 10 ? value.toFixed(2) : value < 100 ? value.toFixed(1) : value.toFixed(0);
 }
 
+/** A difference, with its sign. */
+export function signed(value: number): string {
+  return `${value < 0 ? "-" : "+"}${ms(Math.abs(value))}`;
+}
+
 /** Prints rows as a Markdown table, so that a run's output can be pasted into bench/README.md as it is. */
 export function printTable(head: string[], rows: (string | number)[][]): void {
   const cells = [head, head.map(() => "---"), ...rows.map((row) => row.map(String))];
