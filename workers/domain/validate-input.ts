@@ -12,6 +12,9 @@ type Json = Record<string, unknown>;
 const COMPILED_SCHEMAS_MAX = 500;
 /** A request with more faults than this is nonsense; the rest is counted, not listed. */
 const FAULTS_MAX = 100;
+/** So many dropped members are named in the logs, by so much of their names: a body may hold a million of them, or one of a megabyte. */
+const UNKNOWN_LINES_MAX = 20;
+const UNKNOWN_NAME_CHARACTERS_MAX = 100;
 /** Depth at which a schema that refers to itself is cut: deeper values are left to the model. */
 const SCHEMA_DEPTH_MAX = 16;
 export const REDACTED = "[REDACTED]";
@@ -39,12 +42,12 @@ export function validateInput(versionId: string, openapiSchema: Json, input: unk
   const schema = compile(versionId, openapiSchema);
   const clean: Json = {};
   const shown: Json = {};
-  const log_lines: string[] = [];
+  const unknown: string[] = [];
   let redacted = false;
   for (const [name, value] of Object.entries(input)) {
     const property = Object.hasOwn(schema.properties, name) ? schema.properties[name] : undefined;
     if (property === undefined && !schema.keepsUnknown) {
-      log_lines.push(`Input ${JSON.stringify(name)} is not an input of this model and was ignored.`);
+      unknown.push(name);
       continue;
     }
     if (value === null && (property?.["nullable"] === true || !schema.required.has(name))) continue;
@@ -62,7 +65,17 @@ export function validateInput(versionId: string, openapiSchema: Json, input: unk
     redacted ||= isSecret;
     setOwn(shown, name, isSecret ? REDACTED : value);
   }
-  return { ok: true, input: clean, shown_input: redacted ? shown : null, log_lines };
+  return { ok: true, input: clean, shown_input: redacted ? shown : null, log_lines: linesAbout(unknown) };
+}
+
+/** Lines for the prediction's own logs about members that were dropped. */
+function linesAbout(unknown: string[]): string[] {
+  const lines = unknown.slice(0, UNKNOWN_LINES_MAX).map((name) => {
+    const shown = JSON.stringify(name.slice(0, UNKNOWN_NAME_CHARACTERS_MAX));
+    return `Input ${shown} is not an input of this model and was ignored.`;
+  });
+  const more = unknown.length - lines.length;
+  return more === 0 ? lines : [...lines, `${more} more are no inputs of this model either.`];
 }
 
 /** A 422 that names every fault. */

@@ -105,7 +105,8 @@ async function answerCreate(
     reference,
     input: body.input,
     webhook: body.webhook ?? null,
-    webhook_events_filter: body.webhook_events_filter ?? null,
+    // Each at most once: a body may repeat them a million times.
+    webhook_events_filter: body.webhook_events_filter === undefined ? null : [...new Set(body.webhook_events_filter)],
     source: isFromPage(c) ? "web" : "api",
     wait_ms: prefer.wait_ms,
     cancel_after_ms: parseCancelAfter(c.req.header("cancel-after")),
