@@ -32,7 +32,7 @@ export function faultOf(file: string, target: string): string | null {
   if (from === null) return null;
   if (!isTestCode(file) && isTestCode(target)) return "production code must not import what is for tests";
   const to = areaOf(target)?.folder ?? null;
-  if (to !== null && from.mayImport.includes(to)) return null;
+  if (to === null ? !/\.(ts|tsx|mjs)$/.test(target) : from.mayImport.includes(to)) return null;
   return `${from.folder} may import only ${from.mayImport.join(", ")}`;
 }
 
