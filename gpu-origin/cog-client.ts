@@ -226,9 +226,7 @@ function refusalText(text: string): string {
 
 /** coglet wraps the model's words twice: `Prediction failed: Prediction failed: ValueError: boom` is the exception `ValueError: boom`. */
 export function stripErrorPrefix(error: string): string {
-  let text = error;
-  while (text.startsWith("Prediction failed: ")) text = text.slice("Prediction failed: ".length);
-  return text;
+  return error.replace(/^(?:Prediction failed: |(?:Async )?[Gg]enerator iteration error: )*/, "");
 }
 
 /** The worker died while, or (`before`) before, it had the prediction; coglet never starts it again. */

@@ -143,7 +143,7 @@ describe("a prediction on real coglet", () => {
     const instance = await origin.boot("tokens");
     const outcome = await origin.predict("tokens", instance, { count: 5, fail_at: 2 });
     expect(outcome).toMatchObject({ status: "failed", output: ["t0 ", "t1 "], logs: "first line\n" });
-    expect(outcome.error).toBe("Generator iteration error: RuntimeError: broke in the middle");
+    expect(outcome.error).toBe("RuntimeError: broke in the middle");
     expect(outcome.code).toBeUndefined();
     const raising = await origin.boot("crash");
     expect(await origin.predict("crash", raising, { how: "raise" })).toMatchObject({ error: "ValueError: boom" });
