@@ -10,6 +10,7 @@ import { convertV4MiniflareOptions, Log, LogLevel, Miniflare, type WorkerOptions
 import { operatorSeed } from "../../schema/tables/operator-seed.ts";
 import type { LogFile } from "./log-file.ts";
 import { EDGE_BUILD, PAGE_BUILD, ROOT } from "./paths.ts";
+import { progress } from "./progress.ts";
 import { SetupFault } from "./settings.ts";
 
 /** A full young generation stops every connection for up to 0.3 s; with this size it does so for less than 0.07 s. */
@@ -77,7 +78,7 @@ export function edgeOptions(settings: EdgeSettings, log: LogFile): MiniflareOpti
     log: new FileLog(log),
     handleStructuredLogs: ({ level, message }) => log.write(level === "log" ? message : `${level}: ${message}`),
     unsafeRuntimeEnv: { COGWAY_WORKERD: workerdBinary(), COGWAY_WORKERD_PID_FILE: settings.processFile },
-    unsafeHandleRuntimeRestart: () => log.write("the launcher: workerd ended and was started again"),
+    unsafeHandleRuntimeRestart: () => tellRestart(log, "The edge (workerd) ended and was started again."),
     workers: [
       {
         ...worker,
@@ -128,6 +129,11 @@ function workerdBinary(): string {
   const miniflare = createRequire(import.meta.url).resolve("miniflare");
   const { default: path } = createRequire(miniflare)("workerd") as { default: string };
   return path;
+}
+
+function tellRestart(log: LogFile, text: string): void {
+  log.write(text);
+  progress.warn(text);
 }
 
 /** Miniflare's own words go where workerd's go. */
@@ -185,7 +191,7 @@ export class Edge {
       failed = (await answers(this.#settings.port)) ? 0 : failed + 1;
       if (failed === PROBES_FAILED_MAX && !this.#isStopped) {
         failed = 0;
-        this.#log.write("the launcher: the edge does not answer and is started anew");
+        tellRestart(this.#log, "The edge (workerd) does not answer and is started again.");
         await this.#dispose();
         await this.#startMiniflare();
       }

@@ -50,6 +50,7 @@ export class Launcher {
     await requirePython();
     await buildAll(this.#ending.signal);
     const edgePort = await this.#startEdge();
+    this.#ending.signal.throwIfAborted();
     this.#startOrigin(edgePort);
     const url = `http://127.0.0.1:${edgePort}`;
     const step = progress.begin("Waiting until predictions can run");
