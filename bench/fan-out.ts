@@ -1,7 +1,7 @@
 /**
  * One stream, many readers: 1, 100 and 1,000 readers at 10 and at 50 events a second. The model puts the time into each token, so the delay is from the
  * model's own yield to the reader, on one clock (one machine).
- *   npm exec -- node bench/fan-out.ts
+ *   npm run bench -- fan-out
  */
 import { Agent, get } from "node:http";
 import { send } from "./lib/load.ts";

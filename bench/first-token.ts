@@ -1,6 +1,6 @@
 /**
  * The first streamed token: create, then read urls.stream, against raw coglet's own SSE of the same model.
- *   npm exec -- node bench/first-token.ts
+ *   npm run bench -- first-token
  * Then 100 live streams of one concurrent (async) model by its token metric.
  */
 import { Agent, get, request } from "node:http";

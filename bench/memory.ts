@@ -1,6 +1,6 @@
 /**
  * Memory of edge and origin under load: at the start, then every 1,000 of 10,000 predictions (or for the minutes given), with the slope of the second half.
- *   npm exec -- node bench/memory.ts [minutes]
+ *   npm run bench -- memory [minutes]
  */
 import { closedLoop, send } from "./lib/load.ts";
 import { printMachine, printTable } from "./lib/stats.ts";

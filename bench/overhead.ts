@@ -1,6 +1,6 @@
 /**
  * What the edge adds to a warm no-op: the same prediction through Cogway and against raw coglet, interleaved in one run.
- *   npm exec -- node bench/overhead.ts [seconds a cell, default 4]
+ *   npm run bench -- overhead [seconds a cell, default 4]
  * Prints p50, p99, mean and max at 1, 8, 16, 32 and 64 clients, predictions a second, the 409s that callers saw, commits and SQLite bytes a prediction, CPU
  * and memory. Aims are in bench/README.md; nothing is asserted here.
  */
