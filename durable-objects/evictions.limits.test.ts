@@ -275,7 +275,7 @@ describe("silence", () => {
 
   it("ends a prediction whose origin died unheard, by the alarm alone", () =>
     withPredictions(async (world) => {
-      const { id } = (await world.object.create(aCreate())).document;
+      const { id } = (await world.object.create(aCreate({ retention_ms: null }))).document;
       await world.idle();
       await world.send(id, 1, events(0, started, output("a")));
       world.originIsAlive = false;
