@@ -2,7 +2,7 @@
  * All instances of this origin: boots and drains them as the edge says, runs attempts on them, and ends what a dead predecessor left. It decides nothing
  * about how many of what there should be.
  */
-import { rm } from "node:fs/promises";
+import { rmSync } from "node:fs";
 import { loadavg } from "node:os";
 import { join } from "node:path";
 import type {
@@ -307,7 +307,9 @@ export class Supervisor {
 
   #sweep(cogId: string): void {
     // Only names that we made: the folder is shared by all users of the host.
-    if (/^[a-z0-9]+$/.test(cogId)) void rm(join(COGLET_FOLDER, cogId), { recursive: true, force: true });
+    if (!/^[a-z0-9]+$/.test(cogId)) return;
+    // Behind what the end of the prediction set in motion. Synchronous: it is two empty folders, and passing each call to another thread costs more.
+    setImmediate(() => rmSync(join(COGLET_FOLDER, cogId), { recursive: true, force: true }));
   }
 }
 
