@@ -147,7 +147,11 @@ async function play(
       await world.idle();
       if (way.isEvicted) world.restart();
     };
-    await Promise.all(predictions.map(({ id }) => world.object.create(aCreate({ id, ...create }))));
+    // Deadlines that come one after another: each alarm must ask for the next.
+    const deadline = (n: number): number => START + 200_000 + (n % 3) * 30_000;
+    await Promise.all(
+      predictions.map(({ id }, n) => world.object.create(aCreate({ id, deadline_at: deadline(n), ...create }))),
+    );
     await between();
     const most = Math.max(...histories.map((steps) => steps.length));
     for (let n = 0; n < most; n++) {
@@ -162,7 +166,7 @@ async function play(
     // Everything ends: who was leased speaks once more, the deadline passes, force follows, and what is owed is sent.
     await Promise.all(predictions.map((played) => played.speak(world)));
     await between();
-    for (const pause of [200_000, 20_000, 20_000]) {
+    for (const pause of [200_000, 30_000, 30_000, 20_000, 20_000]) {
       passTime(pause);
       await world.object.alarm();
       await world.idle();
@@ -218,7 +222,7 @@ describe("an eviction after each step", () => {
       seed: 1,
     });
     const histories = [...short, ...long].filter(isEqualEitherWay);
-    const create = { spec: { ...aCreate().spec, idempotent: true }, deadline_at: START + 200_000 };
+    const create = { spec: { ...aCreate().spec, idempotent: true } };
     const ids: string[] = [];
     const whole = await play(histories, ids, create, { isEvicted: false, rings });
     const evicted = await play(histories, ids, create, { isEvicted: true, rings });
@@ -233,13 +237,12 @@ describe("an eviction after each step", () => {
 
   it("changes nothing while it waits in its queue", async () => {
     const histories = allOf(QUEUE_STEPS, 3).filter(isEqualEitherWay);
-    const create = { deadline_at: START + 200_000 };
     const ids: string[] = [];
     const queue = (world: World): void => {
       world.enqueue = () => ({ kind: "queued", queue_position: 1 });
     };
-    const whole = await play(histories, ids, create, { isEvicted: false, rings: false }, queue);
-    const evicted = await play(histories, ids, create, { isEvicted: true, rings: false }, queue);
+    const whole = await play(histories, ids, {}, { isEvicted: false, rings: false }, queue);
+    const evicted = await play(histories, ids, {}, { isEvicted: true, rings: false }, queue);
     for (const [n, steps] of histories.entries()) expect(evicted[n], steps.join(", ")).toEqual(whole[n]);
     const ends = new Set(whole.map(({ document }) => document?.state));
     expect([...ends].sort()).toEqual(["aborted", "canceled", "failed", "succeeded"]);
