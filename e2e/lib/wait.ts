@@ -22,13 +22,3 @@ export async function waitFor<T>(
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
 }
-
-/** True after `probe` stayed true for `durationMs`; false as soon as it is not. For "nothing happens" guarantees. */
-export async function holds(durationMs: number, probe: () => Promise<boolean> | boolean): Promise<boolean> {
-  const until = performance.now() + durationMs;
-  while (performance.now() < until) {
-    if (!(await probe())) return false;
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-  }
-  return true;
-}
