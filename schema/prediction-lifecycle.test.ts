@@ -42,12 +42,15 @@ const anyEvent = fc.oneof(...Object.values(EVENTS));
 /** Clocks of different machines: time may stand still or go back. */
 const anyPause = fc.integer({ min: -2_000, max: 60_000 });
 
+const often = (arbitrary: fc.Arbitrary<number>, value: number) =>
+  fc.oneof({ weight: 4, arbitrary }, { weight: 1, arbitrary: fc.constant(value) });
+
 /** Every life that a state can have, the ends of both counters more often than chance has them. */
 function lifeIn(state: PredictionState): fc.Arbitrary<PredictionLife> {
   return fc
     .record({
-      attempt: fc.oneof(fc.integer({ min: 1, max: ATTEMPTS_MAX }), fc.constant(ATTEMPTS_MAX)),
-      lost_runs: fc.oneof(fc.integer({ min: 0, max: LOST_RUNS_MAX }), fc.constant(LOST_RUNS_MAX - 1)),
+      attempt: often(fc.integer({ min: 1, max: ATTEMPTS_MAX }), ATTEMPTS_MAX),
+      lost_runs: often(fc.integer({ min: 0, max: LOST_RUNS_MAX }), LOST_RUNS_MAX - 1),
       idempotent: fc.boolean(),
       ran: fc.boolean(),
       startedAfter: fc.integer({ min: 0, max: 10_000 }),
@@ -103,7 +106,8 @@ describe("transition", () => {
           if (effect.kind === "release" || effect.kind === "stop") expect(effect.attempt).toBe(life.attempt);
         }
       }),
-      { numRuns: 200 },
+      // One seed: whether the rarest target is reached must not be luck. The histories below are others each time.
+      { numRuns: targets.length === 0 ? 50 : 600, seed: 1 },
     );
     // Nothing stands in the table, and so in the diagram, that cannot happen.
     expect([...reached].sort()).toEqual([...new Set(targets)].sort());
