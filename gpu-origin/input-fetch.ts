@@ -34,6 +34,8 @@ export class InputFetch {
   readonly #edgeUrl: string;
   readonly #publicUrl: string;
   readonly #fileInputs = new Map<string, string[]>();
+  /** attempts that have files here; most have none, and nothing is to be removed after them */
+  readonly #folders = new Set<string>();
   #count = 0;
 
   constructor(
@@ -68,7 +70,7 @@ export class InputFetch {
 
   /** Removes the files of an attempt that ended. */
   discard(cogId: string): void {
-    void rm(join(this.#root, cogId), { recursive: true, force: true });
+    if (this.#folders.delete(cogId)) void rm(join(this.#root, cogId), { recursive: true, force: true });
   }
 
   #fileInputsOf(version: PreparedVersion): string[] {
@@ -138,6 +140,7 @@ export class InputFetch {
   #newPath(cogId: string): string {
     const folder = join(this.#root, cogId);
     mkdirSync(folder, { recursive: true, mode: 0o700 });
+    this.#folders.add(cogId);
     return join(folder, String(this.#count++));
   }
 
