@@ -18,13 +18,18 @@ const R2_DELETE_MAX = 1_000;
 
 /** The newest document; null when there is no such prediction. */
 export async function loadDocument(env: Env, store: PredictionStore, id: string): Promise<PredictionDocument | null> {
+  const kept = store.endedDocument(id);
+  if (kept !== null) return kept;
   const asked = store.get(id);
   if (asked === null) return null;
   const input = asked.stage.removed_at === null ? await shownInput(env, store, asked) : {};
   const fold = new LogFold();
   await eachEntry(env, store, id, (entry) => fold.add(entry));
   const row = store.get(id);
-  return row === null ? null : documentOf(row, row.stage.removed_at === null ? input : {}, fold);
+  if (row === null) return null;
+  const document = documentOf(row, row.stage.removed_at === null ? input : {}, fold);
+  if (isTerminal(row.stage.life.state)) store.keepEnded(document, row.stage.log_bytes);
+  return document;
 }
 
 function documentOf(row: PredictionRow, input: Record<string, unknown>, fold: LogFold): PredictionDocument {
@@ -107,6 +112,7 @@ async function eachEntry(
       for (const entry of Array.isArray(row.events) ? row.events : await entriesOf(env, row.events.ref)) tell(entry);
     }
     from = last.seq + last.entries;
+    if (from >= (store.get(id)?.stage.next_seq ?? 0)) return;
   }
 }
 

@@ -3,6 +3,7 @@
  * made by the first write, so guessing an id stores nothing.
  */
 import type { Progress } from "../schema/attempt-events.ts";
+import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { isTerminal } from "../schema/prediction-lifecycle.ts";
 import type { StoredEvent } from "../schema/prediction-log.ts";
 import type { CreatePrediction } from "./contracts.ts";
@@ -14,6 +15,9 @@ export const LOG_ENTRIES_MAX = 200_000;
 export const LOG_TOTAL_BYTES_MAX = 67_108_864;
 /** Predictions kept parsed in memory: the live ones and those that were just asked for. */
 const CACHED_MAX = 2_000;
+/** Inputs and ended documents that are kept beside them, and the JSON of one: 16 MB of text at most in all. */
+const KEPT_MAX = 500;
+const KEPT_BYTES_MAX = 16_384;
 
 const TABLES = `
 CREATE TABLE IF NOT EXISTS predictions (
@@ -68,6 +72,12 @@ export interface Stage extends Progress {
   last_metrics: Record<string, unknown> | null;
 }
 
+/** What the model gets and, where that differs, what is shown; both null where they are in R2. Not to be changed: it is kept. */
+export interface StoredInputs {
+  input: Record<string, unknown> | null;
+  shown_input: Record<string, unknown> | null;
+}
+
 export interface PredictionRow {
   id: string;
   request: StoredRequest;
@@ -104,6 +114,8 @@ export function eventKey(predictionId: string, attempt: number, i: number): stri
 export class PredictionStore {
   readonly #sql: SqlStorage;
   readonly #cache = new Map<string, PredictionRow>();
+  readonly #inputs = new Map<string, StoredInputs>();
+  readonly #ended = new Map<string, PredictionDocument>();
   #ready = false;
 
   constructor(sql: SqlStorage) {
@@ -113,6 +125,8 @@ export class PredictionStore {
   /** For a transaction that was undone. */
   forget(): void {
     this.#cache.clear();
+    this.#inputs.clear();
+    this.#ended.clear();
     this.#ready = false;
   }
 
@@ -136,6 +150,10 @@ export class PredictionStore {
       dueAt,
     );
     this.#remember(row);
+    // Read again in a moment, to start the attempt and to show it.
+    if ((input?.length ?? 0) + (shownInput?.length ?? 0) <= KEPT_BYTES_MAX) {
+      keep(this.#inputs, row.id, { input: parseOrNull(input), shown_input: parseOrNull(shownInput) });
+    }
   }
 
   get(id: string): PredictionRow | null {
@@ -170,22 +188,37 @@ export class PredictionStore {
     return this.#remember({ ...row, stage });
   }
 
-  inputs(id: string): { input: Record<string, unknown> | null; shown_input: Record<string, unknown> | null } {
+  inputs(id: string): StoredInputs {
+    const kept = this.#inputs.get(id);
+    if (kept !== undefined) return kept;
     const row = this.#sql
       .exec<{ input: string | null; shown_input: string | null }>(
         "SELECT input, shown_input FROM predictions WHERE id = ?",
         id,
       )
       .toArray()[0];
-    return { input: parseOrNull(row?.input ?? null), shown_input: parseOrNull(row?.shown_input ?? null) };
+    const { input = null, shown_input = null } = row ?? {};
+    return { input: parseOrNull(input), shown_input: parseOrNull(shown_input) };
+  }
+
+  /** The document of a prediction that ended, where it was folded a moment ago: its log does not change any more. */
+  endedDocument(id: string): PredictionDocument | null {
+    return this.#ended.get(id) ?? null;
+  }
+
+  keepEnded(document: PredictionDocument, logBytes: number): void {
+    if (logBytes <= KEPT_BYTES_MAX) keep(this.#ended, document.id, document);
   }
 
   /** After the end nobody needs the clear form of what is shown redacted. */
   dropClearInput(id: string): void {
+    this.#inputs.delete(id);
     this.#sql.exec("UPDATE predictions SET input = shown_input, shown_input = NULL WHERE id = ?", id);
   }
 
   dropData(id: string): void {
+    this.#inputs.delete(id);
+    this.#ended.delete(id);
     this.#sql.exec("UPDATE predictions SET input = NULL, shown_input = NULL WHERE id = ?", id);
     this.#sql.exec("DELETE FROM log WHERE prediction_id = ?", id);
   }
@@ -333,6 +366,12 @@ export class PredictionStore {
 
 function parseRow(row: { id: string; request: string; progress: string }): PredictionRow {
   return { id: row.id, request: JSON.parse(row.request), stage: JSON.parse(row.progress) };
+}
+
+/** Bounded: the oldest goes. */
+function keep<V>(map: Map<string, V>, id: string, value: V): void {
+  if (map.size >= KEPT_MAX) map.delete(map.keys().next().value ?? "");
+  map.set(id, value);
 }
 
 function parseOrNull(text: string | null): Record<string, unknown> | null {

@@ -7,10 +7,10 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import { type Applied, applyAttemptEvents, applyLifecycle, newProgress } from "../schema/attempt-events.ts";
-import type { AttemptAck, AttemptBatch, AttemptEvent } from "../schema/origin-protocol.ts";
+import type { AttemptAck, AttemptBatch } from "../schema/origin-protocol.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { type Effect, isTerminal, type LifecycleEvent, meterOf, newLife } from "../schema/prediction-lifecycle.ts";
-import { boundedMetrics, type StoredEvent, storedEvents } from "../schema/prediction-log.ts";
+import { boundedMetrics, type StoredEvent } from "../schema/prediction-log.ts";
 import { viewOf } from "../schema/render-prediction.ts";
 import { encodeComment, encodeStored, positionAfter } from "../schema/stream-events.ts";
 import { Alarms } from "./alarms.ts";
@@ -18,12 +18,10 @@ import type { CreatePrediction, Lease, LeaseKey, PredictionApi, Settlement } fro
 import { GroupCommit } from "./group-commit.ts";
 import { PredictionAttempts } from "./prediction-attempts.ts";
 import { loadDocument, loadPage, outputsOf, removeObjects, settledDocument } from "./prediction-document.ts";
+import { appendLog, spillLarge } from "./prediction-log-writer.ts";
 import { PredictionOutbox } from "./prediction-outbox.ts";
 import {
-  eventKey,
-  LOG_ENTRIES_MAX,
   LOG_ROW_BYTES_MAX,
-  LOG_TOTAL_BYTES_MAX,
   NEVER,
   type OutboxRow,
   type PredictionRow,
@@ -143,7 +141,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     if (log_lines.length > 0) {
       const stored = log_lines.map((line): StoredEvent => ({ type: "log", data: `${line}\n` }));
       const next = { ...stage, next_seq: stored.length };
-      this.#store.save(request.id, this.#appendLog(request.id, stored, 0, next, new Map()));
+      this.#store.save(request.id, appendLog(this.#store, request.id, stored, 0, next, new Map()));
     }
     this.#alarms.setNoLaterThan("check", now + CHECK_MS);
     this.#alarms.setNoLaterThan("due", dueAt);
@@ -226,7 +224,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     const known = this.#store.get(prediction_id);
     if (known === null) return { prediction_id, attempt, through_i, outcome: "unknown" };
     // What is fenced leaves nothing in R2.
-    const spilled = this.#attempts.isHeld(batch) ? await this.#spill(batch) : new Map<string, string>();
+    const spilled = this.#attempts.isHeld(batch) ? await spillLarge(this.env, batch) : new Map<string, string>();
     const earlier = known.stage.repeated === null ? [] : await outputsOf(this.env, this.#store, prediction_id);
     let ack: AttemptAck = { prediction_id, attempt, through_i, outcome: "unknown" };
     const committed = await this.#writes.run(() => {
@@ -275,7 +273,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       expires_at,
       origin_id: life.attempt === before.attempt ? (originId ?? row.stage.origin_id) : null,
     };
-    stage = this.#appendLog(id, change.stored, row.stage.next_seq, stage, spilled);
+    stage = appendLog(this.#store, id, change.stored, row.stage.next_seq, stage, spilled);
     if (isEnd) {
       // Whatever an attempt without a good end uploaded is found by its prefix.
       stage.has_objects ||= life.state !== "succeeded";
@@ -307,49 +305,6 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     }
   }
 
-  /** Stores log entries in rows of a bounded size, and lets the oldest log lines go where there are too many. */
-  #appendLog(id: string, stored: StoredEvent[], seq: number, stage: Stage, spilled: Map<string, string>): Stage {
-    let { log_entries, log_bytes, has_objects } = stage;
-    let first = seq;
-    let row: string[] = [];
-    let bytes = 0;
-    let isLogsOnly = true;
-    const flush = (): void => {
-      if (row.length === 0) return;
-      const events = `[${row.join(",")}]`;
-      this.#store.appendLog(id, { seq: first, entries: row.length, bytes, isLogsOnly, events, ref: null });
-      first += row.length;
-      row = [];
-      bytes = 0;
-      isLogsOnly = true;
-    };
-    for (const entry of stored) {
-      const text = JSON.stringify(entry);
-      const isLog = entry.type === "log";
-      const ref = text.length > LOG_ROW_BYTES_MAX ? spilled.get(text) : undefined;
-      if (ref !== undefined || bytes + text.length > LOG_ROW_BYTES_MAX) flush();
-      log_entries += 1;
-      log_bytes += text.length;
-      if (ref === undefined) {
-        row.push(text);
-        bytes += text.length;
-        isLogsOnly &&= isLog;
-        has_objects ||= text.includes('"$cogway_file"');
-      } else {
-        this.#store.appendLog(id, { seq: first, entries: 1, bytes: text.length, isLogsOnly: isLog, events: null, ref });
-        first += 1;
-        has_objects = true;
-      }
-    }
-    flush();
-    if (log_entries > LOG_ENTRIES_MAX || log_bytes > LOG_TOTAL_BYTES_MAX) {
-      const freed = this.#store.dropOldLogs(id, log_entries - LOG_ENTRIES_MAX, log_bytes - LOG_TOTAL_BYTES_MAX);
-      log_entries -= freed.entries;
-      log_bytes -= freed.bytes;
-    }
-    return { ...stage, log_entries, log_bytes, has_objects };
-  }
-
   /** After the commit: readers and waiters hear of it, and what it owes is sent. */
   #act({ row, change, outbox }: Committed): void {
     const { id, stage } = row;
@@ -372,19 +327,6 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     for (const effect of change.effects) {
       if (effect.kind === "stop") this.#later(this.#attempts.stop(id, effect.reason));
     }
-  }
-
-  /** Entries above the size of a row go to R2 before the commit that names them. Answers their JSON -> key. */
-  async #spill(batch: AttemptBatch): Promise<Map<string, string>> {
-    const spilled = new Map<string, string>();
-    for (const event of batch.events) {
-      for (const text of largeEntries(event)) {
-        const key = eventKey(batch.prediction_id, batch.attempt, event.i);
-        await this.env.FILES.put(key, `[${text}]`);
-        spilled.set(text, key);
-      }
-    }
-    return spilled;
   }
 
   async #spillShownInput({ id, shown_input }: CreatePrediction): Promise<string | null> {
@@ -524,14 +466,4 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       ),
     );
   }
-}
-
-/** The JSON of what an event becomes in the log, where that is too large for a row. */
-function largeEntries(event: AttemptEvent): string[] {
-  const content = event.type === "log" ? event.data : event.type === "output" ? event.value : null;
-  // Most are a few words, and a character takes six of JSON at most.
-  if (typeof content === "string" && content.length < LOG_ROW_BYTES_MAX / 8) return [];
-  return storedEvents(event)
-    .map((entry) => JSON.stringify(entry))
-    .filter((text) => text.length > LOG_ROW_BYTES_MAX);
 }

@@ -110,6 +110,9 @@ export const LOST_RUNS_MAX = 5;
 /** Of a model's own words, or an origin's; a stack trace is in the logs. */
 const ERROR_CHARACTERS_MAX = 16_384;
 
+/** A prediction lasts 24 h at most, and some seconds to end: an origin that says more is wrong. */
+const PREDICT_TIME_MAX_S = 90_000;
+
 /** Codes of `finished` that mean: the origin gave the attempt up, not the model. */
 const GIVEN_UP_CODES = ["instance.gone", "origin.shutdown"];
 /** Failures that are neither the caller's nor the model's. */
@@ -236,7 +239,7 @@ function end(
   now: number,
   instance_gone = false,
 ): Transition {
-  const predict_time_s = life.started_at === null ? 0 : (facts.predict_time_s ?? 0);
+  const predict_time_s = life.started_at === null ? 0 : Math.min(facts.predict_time_s ?? 0, PREDICT_TIME_MAX_S);
   const error_code = facts.error_code ?? null;
   const next: PredictionLife = {
     ...life,

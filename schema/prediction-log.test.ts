@@ -26,6 +26,12 @@ describe("LogFold", () => {
     expect(one).toBe(cut);
   });
 
+  it("counts the metrics of the last run alone", () => {
+    const again: StoredEvent = { type: "requeued", attempt: 2, reason: "lost" };
+    const one = metric("tokens", 3, "increment");
+    expect(fold(one, one, metric("only", 1, "replace"), again, one).metrics).toEqual({ tokens: 3 });
+  });
+
   it("replaces, adds to and appends to metrics, whatever their names, and changes no entry", () => {
     const list = metric("list", ["kept"], "replace");
     const { metrics } = fold(

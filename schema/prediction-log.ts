@@ -60,7 +60,7 @@ export class LogFold {
   #logs: string[] = [];
   #logLength = 0;
   #isCut = false;
-  readonly #metrics: Record<string, unknown> = {};
+  #metrics: Record<string, unknown> = {};
   readonly #ownLists = new WeakSet<unknown[]>();
 
   add(event: StoredEvent): void {
@@ -79,6 +79,10 @@ export class LogFold {
         break;
       case "metric":
         this.#addMetric(event);
+        break;
+      case "requeued":
+        // Another run measures anew: what the lost one counted is not counted twice.
+        this.#metrics = {};
         break;
       case "ended":
         Object.assign(this.#metrics, event.metrics);

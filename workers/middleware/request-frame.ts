@@ -6,6 +6,7 @@ import type { MiddlewareHandler } from "hono";
 import { routePath } from "hono/route";
 import { newId } from "../../schema/ids.ts";
 import { type AppEnv, settingsOf } from "../env.ts";
+import { logRequest } from "./request-log.ts";
 
 /** Characters of a request id: 100 random bits. */
 const REQUEST_ID_LENGTH = 20;
@@ -25,14 +26,15 @@ export const requestFrame: MiddlewareHandler<AppEnv> = async (c, next) => {
   if (settings.publicUrl.startsWith("https:")) headers.set("strict-transport-security", "max-age=31536000");
   // Answers of the API belong to one caller; what may be shared says so itself.
   if (!headers.has("cache-control")) headers.set("cache-control", "no-store");
-  console.log(
-    JSON.stringify({
+  logRequest(
+    {
       method: c.req.method,
       route: routePath(c, -1),
       status: c.res.status,
       ms: Date.now() - started_at,
       account: c.get("caller")?.account_id ?? null,
       request_id: requestId,
-    }),
+    },
+    (work) => c.executionCtx.waitUntil(work),
   );
 };
