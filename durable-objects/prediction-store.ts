@@ -42,12 +42,11 @@ CREATE TABLE IF NOT EXISTS log (
   PRIMARY KEY (prediction_id, seq)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outbox (
-  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  n INTEGER PRIMARY KEY,
   prediction_id TEXT NOT NULL,
   owner TEXT NOT NULL,
   message TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS outbox_by_prediction ON outbox (prediction_id);
 `;
 
 /** What of a create never changes. Inputs have columns of their own: they are large, and removed earlier. */

@@ -320,7 +320,8 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       const { is_redacted, input_ref } = row.request;
       if (is_redacted && input_ref !== null) this.#later(this.env.FILES.delete(input_ref));
     }
-    const sent = this.#outbox.send(outbox);
+    // One turn of the loop later: who waits for this end is answered first.
+    const sent = new Promise((resolve) => setTimeout(resolve, 0)).then(() => this.#outbox.send(outbox));
     const isAgain = change.effects.some((effect) => effect.kind === "enqueue");
     // The old slot is released before a new one is asked for, so that a deployment does not lease on an instance that is gone.
     this.#later(isAgain ? sent.then(() => this.#attempts.dispatch(id)) : sent);
