@@ -17,7 +17,7 @@ function range(from: unknown, to: unknown): string {
   return "";
 }
 
-const short = (value: number) => (Math.abs(value) >= 1e9 ? value.toExponential(1) : value.toLocaleString("en-US"));
+const short = (value: number) => (Math.abs(value) >= 1e13 ? value.toExponential(1) : value.toLocaleString("en-US"));
 
 /** A slider is only of use where both ends are known and a hand can hit the values. */
 const SLIDER_STEPS_MAX = 10_000;
