@@ -18,6 +18,8 @@ import { welcome } from "./welcome.ts";
 /** Everything is gone by then, whatever hangs. */
 const END_DEADLINE_MS = 39_000;
 const PYTHON_TIMEOUT_MS = 20_000;
+/** A killed process counts as ended while its last threads still hold its sockets. */
+const PORT_FREED_MS = 5_000;
 
 export class Launcher {
   readonly #settings: Settings;
@@ -45,8 +47,9 @@ export class Launcher {
     const settings = this.#settings;
     const left = await this.#files.takeOver();
     if (left > 0) progress.line(`Ended ${left === 1 ? "a process" : `${left} processes`} of an earlier start.`);
-    await requireFreePort(settings.port, "COGWAY_PORT");
-    await requireFreePort(settings.originPort, "COGWAY_ORIGIN_PORT");
+    const patienceMs = left > 0 ? PORT_FREED_MS : 0;
+    await requireFreePort(settings.port, "COGWAY_PORT", patienceMs);
+    await requireFreePort(settings.originPort, "COGWAY_ORIGIN_PORT", patienceMs);
     await requirePython();
     await buildAll(this.#ending.signal);
     const edgePort = await this.#startEdge();

@@ -83,5 +83,9 @@ it("a taken port is named with the variable that changes it", async () => {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
   await expect(requireFreePort(port, "COGWAY_PORT")).rejects.toThrow(`Port ${port} (COGWAY_PORT) is taken`);
+  // One that a killed process still holds for a moment is waited for.
+  const freed = requireFreePort(port, "COGWAY_PORT", 5_000);
+  setTimeout(() => server.close(), 100);
+  await freed;
   await new Promise((resolve) => server.close(resolve));
 });

@@ -126,21 +126,32 @@ export function signal(pid: number, name: NodeJS.Signals): void {
   }
 }
 
-/** Rejects with a clear line when something listens on the port. */
-export async function requireFreePort(port: number, variable: string): Promise<void> {
+/** Rejects with a clear line when something listens on the port, and still does after `patienceMs`. */
+export async function requireFreePort(port: number, variable: string, patienceMs = 0): Promise<void> {
+  const began = performance.now();
+  for (;;) {
+    const code = await listenCode(port);
+    if (code === null) return;
+    if (code === "EADDRINUSE" && performance.now() - began < patienceMs) {
+      await pause(POLL_MS);
+      continue;
+    }
+    const why = code === "EADDRINUSE" ? "is taken" : `cannot be used (${code})`;
+    throw new SetupFault(
+      `Port ${port} (${variable}) ${why}; stop what listens there, or choose another with ${variable}=<port>.`,
+    );
+  }
+}
+
+/** Listens for a moment: null when that works. */
+async function listenCode(port: number): Promise<string | null> {
   const server = createServer();
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", (error: NodeJS.ErrnoException) => {
-      const why = error.code === "EADDRINUSE" ? "is taken" : `cannot be used (${error.code})`;
-      reject(
-        new SetupFault(
-          `Port ${port} (${variable}) ${why}; stop what listens there, or choose another with ${variable}=<port>.`,
-        ),
-      );
-    });
-    server.listen(port, "127.0.0.1", resolve);
+  const code = await new Promise<string | null>((resolve) => {
+    server.once("error", (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
+    server.listen(port, "127.0.0.1", () => resolve(null));
   });
-  await new Promise((resolve) => server.close(resolve));
+  if (code === null) await new Promise((resolve) => server.close(resolve));
+  return code;
 }
 
 /** A port that is free now. */
