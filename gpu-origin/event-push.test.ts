@@ -67,7 +67,7 @@ describe("the event push", () => {
   it("keeps events while the edge is away, and sends them when it is back", async () => {
     edge.isAway = true;
     for (let i = 0; i < 5; i++) append(A, i);
-    await new Promise((resolve) => setTimeout(resolve, 200));
+    await expect.poll(() => edge.turnedAway, { timeout: 10_000 }).toBeGreaterThanOrEqual(2);
     expect(journal.hasEvents()).toBe(true);
     edge.isAway = false;
     await stored(A, 5);

@@ -21,14 +21,7 @@ beforeAll(async () => {
   token = (await anAccount()).token;
 });
 
-async function aRunning(): Promise<string> {
-  const { id } = await predictionOf(
-    await call("POST", "/v1/predictions", { token, body: { version, input: { text: "x" } } }),
-  );
-  await origin.attemptOf(id);
-  await origin.events(id, 0, [{ type: "started" }]);
-  return id;
-}
+const aRunning = () => origin.aRunning(token, version);
 
 /** Bytes that no two parts have alike. */
 function someBytes(size: number): Uint8Array {

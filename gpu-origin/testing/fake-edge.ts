@@ -56,6 +56,8 @@ export class FakeEdge {
   heartbeats = 0;
   /** answers 503 to event batches and uploads, while true */
   isAway = false;
+  /** event batches that were sent while it was away */
+  turnedAway = 0;
   /** stores batches, then loses the next answers */
   loseAnswers = 0;
   ackDelayMs = 0;
@@ -176,7 +178,10 @@ export class FakeEdge {
   }
 
   async #events(batch: EventBatch, response: ServerResponse, answer: Answer): Promise<void> {
-    if (this.isAway) return answer(503, { detail: "away" });
+    if (this.isAway) {
+      this.turnedAway += 1;
+      return answer(503, { detail: "away" });
+    }
     this.batches.push(batch);
     this.statuses.push(...batch.instances);
     const acks = batch.attempts.map(({ prediction_id, attempt, events }): AttemptAck => {

@@ -203,6 +203,15 @@ export class FakeOrigin {
     if (!answer.ok) throw new Error(await answer.text());
   }
 
+  /** A prediction of this origin whose model has started. Answers its id. */
+  async aRunning(token: string, version: string): Promise<string> {
+    const body = { version, input: { text: "x" } };
+    const { id } = await predictionOf(await call("POST", "/v1/predictions", { token, body }));
+    await this.attemptOf(id);
+    await this.events(id, 0, [{ type: "started" }]);
+    return id;
+  }
+
   /** Brings up whatever the edge asked to boot, until the attempt of this prediction has come. */
   async attemptOf(predictionId: string): Promise<AttemptStart> {
     return vi.waitFor(
