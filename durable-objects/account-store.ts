@@ -21,12 +21,13 @@ CREATE TABLE IF NOT EXISTS account (
 CREATE TABLE IF NOT EXISTS predictions (
   prediction_id TEXT PRIMARY KEY,
   created_at INTEGER NOT NULL,
+  kind TEXT NOT NULL,
   source TEXT NOT NULL,
   admitted_at INTEGER NOT NULL,
   confirmed INTEGER NOT NULL,
   document TEXT
 );
-CREATE INDEX IF NOT EXISTS predictions_by_time ON predictions (created_at, prediction_id);
+CREATE INDEX IF NOT EXISTS predictions_by_time ON predictions (kind, created_at, prediction_id);
 CREATE INDEX IF NOT EXISTS predictions_unconfirmed ON predictions (admitted_at) WHERE confirmed = 0;
 CREATE TABLE IF NOT EXISTS idempotency (
   key TEXT PRIMARY KEY,
@@ -142,11 +143,12 @@ export class AccountStore {
   }
 
   /** Idempotent. */
-  insert(predictionId: string, createdAt: number, source: string, now: number): void {
+  insert(predictionId: string, createdAt: number, kind: string, source: string, now: number): void {
     this.#sql.exec(
-      "INSERT OR IGNORE INTO predictions VALUES (?, ?, ?, ?, 0, NULL)",
+      "INSERT OR IGNORE INTO predictions VALUES (?, ?, ?, ?, ?, 0, NULL)",
       predictionId,
       createdAt,
+      kind,
       source,
       now,
     );
@@ -181,7 +183,7 @@ export class AccountStore {
   settle(predictionId: string, document: PredictionDocument | null, meter: Meter, now: number): void {
     const added = this.#sql.exec("INSERT OR IGNORE INTO meters VALUES (?, ?)", predictionId, JSON.stringify(meter));
     if (added.rowsWritten === 0) return;
-    if (document !== null) this.insert(predictionId, document.created_at, document.source, now);
+    if (document !== null) this.insert(predictionId, document.created_at, document.kind, document.source, now);
     this.#sql.exec(
       "UPDATE predictions SET confirmed = 1, document = coalesce(document, ?) WHERE prediction_id = ?",
       document === null ? null : documentText(document),
@@ -213,8 +215,8 @@ export class AccountStore {
   /** Newest first. One row more than `limit` tells whether there are more. */
   list(query: Parameters<AccountApi["list"]>[0]): { rows: ListRow[]; more: boolean } {
     if (!this.#exists()) return { rows: [], more: false };
-    const conditions: string[] = [];
-    const values: (string | number)[] = [];
+    const conditions: string[] = ["kind = ?"];
+    const values: (string | number)[] = [query.kind];
     if (query.before) {
       conditions.push("(created_at, prediction_id) < (?, ?)");
       values.push(query.before.created_at, query.before.prediction_id);
@@ -235,7 +237,7 @@ export class AccountStore {
       conditions.push("source = ?");
       values.push(query.source);
     }
-    const where = conditions.length === 0 ? "" : `WHERE ${conditions.join(" AND ")}`;
+    const where = `WHERE ${conditions.join(" AND ")}`;
     // Backwards the nearest rows count, so they are read oldest first and turned around.
     const order = query.after ? "created_at, prediction_id" : "created_at DESC, prediction_id DESC";
     const found = this.#sql

@@ -55,13 +55,13 @@ describe("admit", () => {
       const limits = { creates_per_minute: 10 };
       const results = await Promise.all(Array.from({ length: 25 }, () => account.admit(anAdmit({ limits }))));
       expect(results.filter((result) => result.kind === "admitted")).toHaveLength(10);
-      expect((await account.list({ limit: 100 })).rows).toHaveLength(10);
+      expect((await account.list({ kind: "prediction", limit: 100 })).rows).toHaveLength(10);
     }));
 
   it("guarantees that asking an account that never created anything stores nothing", () =>
     withObject("ACCOUNTS", freshName(), async (state) => {
       const account = new AccountObject(state as never, envWith({}));
-      expect(await account.list({ limit: 10 })).toEqual({ rows: [], more: false });
+      expect(await account.list({ kind: "prediction", limit: 10 })).toEqual({ rows: [], more: false });
       expect(await account.meters(10)).toEqual([]);
       await account.unadmit(aPredictionId());
       await account.answered("key", ANSWER);
@@ -102,7 +102,7 @@ describe("idempotency keys", () => {
     withAccount(async (account) => {
       const results = await Promise.all([1, 2, 3].map(() => account.admit(anAdmit({ idempotency }))));
       expect(results.map((result) => result.kind).sort()).toEqual(["admitted", "in_flight", "in_flight"]);
-      expect((await account.list({ limit: 9 })).rows).toHaveLength(1);
+      expect((await account.list({ kind: "prediction", limit: 9 })).rows).toHaveLength(1);
     }));
 
   it("guarantees that neither replays nor refusals count against the limit", () =>
@@ -118,7 +118,7 @@ describe("idempotency keys", () => {
       const first = anAdmit({ idempotency });
       await account.admit(first);
       await account.unadmit(first.prediction_id);
-      expect((await account.list({ limit: 9 })).rows).toEqual([]);
+      expect((await account.list({ kind: "prediction", limit: 9 })).rows).toEqual([]);
       expect(await account.admit(anAdmit({ idempotency }))).toMatchObject({ kind: "admitted" });
     }));
 
@@ -173,7 +173,11 @@ describe("the list", () => {
       const seen: { prediction_id: string; created_at: number }[] = [];
       let cursor: { created_at: number; prediction_id: string } | null = null;
       for (let more = true; more; ) {
-        const page: Awaited<ReturnType<AccountObject["list"]>> = await account.list({ limit: 5, before: cursor });
+        const page: Awaited<ReturnType<AccountObject["list"]>> = await account.list({
+          kind: "prediction",
+          limit: 5,
+          before: cursor,
+        });
         seen.push(...page.rows);
         cursor = page.rows.at(-1) ?? null;
         more = page.more;
@@ -197,7 +201,7 @@ describe("the list", () => {
       await account.admit(web);
       await account.admit(api);
       const ids = async (query: object) =>
-        (await account.list({ limit: 9, ...query })).rows.map((row) => row.prediction_id).sort();
+        (await account.list({ kind: "prediction", limit: 9, ...query })).rows.map((row) => row.prediction_id).sort();
       expect(await ids({ source: "web" })).toEqual([web.prediction_id]);
       expect(await ids({ created_after: Date.now() })).toEqual([web.prediction_id, api.prediction_id].sort());
       expect(await ids({ created_before: Date.now() })).toEqual([old.prediction_id]);
@@ -217,7 +221,7 @@ describe("settle", () => {
         { ...settlement, document: { ...document, output: "else" }, meter: { ...METER, predict_time_s: 9 } },
       ]);
       expect(await account.meters(10)).toEqual([{ prediction_id: request.prediction_id, meter: METER }]);
-      expect((await account.list({ limit: 1 })).rows[0]?.document).toEqual(document);
+      expect((await account.list({ kind: "prediction", limit: 1 })).rows[0]?.document).toEqual(document);
     }));
 
   it("guarantees that removed data does not come back with a settlement that is told again", () =>
@@ -228,7 +232,7 @@ describe("settle", () => {
       await account.admit(request);
       await account.removeData([removed]);
       await account.settle([{ prediction_id: document.id, document, meter: METER }]);
-      expect((await account.list({ limit: 1 })).rows[0]?.document).toEqual(removed);
+      expect((await account.list({ kind: "prediction", limit: 1 })).rows[0]?.document).toEqual(removed);
       expect(await account.meters(1)).toHaveLength(1);
     }));
 
@@ -237,7 +241,10 @@ describe("settle", () => {
       const document = aDocument({ output: "x".repeat(20_000) });
       await account.admit(anAdmit({ prediction_id: document.id }));
       await account.settle([{ prediction_id: document.id, document, meter: METER }]);
-      expect((await account.list({ limit: 1 })).rows[0]).toMatchObject({ prediction_id: document.id, document: null });
+      expect((await account.list({ kind: "prediction", limit: 1 })).rows[0]).toMatchObject({
+        prediction_id: document.id,
+        document: null,
+      });
     }));
 });
 
@@ -254,7 +261,8 @@ describe("admissions without a prediction", () => {
       await account.admit(young);
       passTime(1);
       await restart().alarm();
-      const rows = async () => (await account.list({ limit: 9 })).rows.map((row) => row.prediction_id).sort();
+      const rows = async () =>
+        (await account.list({ kind: "prediction", limit: 9 })).rows.map((row) => row.prediction_id).sort();
       expect(await rows()).toEqual([alive.prediction_id, young.prediction_id].sort());
       expect(await account.admit(anAdmit({ idempotency: { key: "lost", body_sha256: "2" } }))).toMatchObject({
         kind: "admitted",
@@ -272,10 +280,12 @@ describe("admissions without a prediction", () => {
       await account.admit(slow);
       passTime(30_000);
       await account.alarm();
-      expect((await account.list({ limit: 9 })).rows).toEqual([]);
+      expect((await account.list({ kind: "prediction", limit: 9 })).rows).toEqual([]);
       const document = aDocument({ id: slow.prediction_id, created_at: slow.created_at });
       await account.settle([{ prediction_id: slow.prediction_id, document, meter: METER }]);
-      expect((await account.list({ limit: 9 })).rows).toMatchObject([{ prediction_id: slow.prediction_id, document }]);
+      expect((await account.list({ kind: "prediction", limit: 9 })).rows).toMatchObject([
+        { prediction_id: slow.prediction_id, document },
+      ]);
     }));
 
   it("guarantees that nothing is unlisted while the PredictionObject cannot be asked", () =>
@@ -285,6 +295,6 @@ describe("admissions without a prediction", () => {
       await account.admit(anAdmit());
       passTime(30_000);
       await account.alarm();
-      expect((await account.list({ limit: 9 })).rows).toHaveLength(1);
+      expect((await account.list({ kind: "prediction", limit: 9 })).rows).toHaveLength(1);
     }));
 });

@@ -65,7 +65,7 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
       const { key, body_sha256 } = request.idempotency;
       this.#store.claimKey(key, body_sha256, request.prediction_id, now, now - IDEMPOTENCY_TTL_MS);
     }
-    this.#store.insert(request.prediction_id, request.created_at, request.source, now);
+    this.#store.insert(request.prediction_id, request.created_at, request.kind, request.source, now);
     if (this.#alarms.get("confirm") === null) this.#alarms.set("confirm", now + CONFIRM_AFTER_MS);
     return { kind: "admitted", remaining: taken.remaining, reset_s: taken.reset_s };
   }

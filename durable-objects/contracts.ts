@@ -12,12 +12,23 @@ import type {
   RegisterResult,
 } from "../schema/origin-protocol.ts";
 import type { Meter, PredictionDocument, WaitingFor } from "../schema/prediction-document.ts";
+import type { WeightsRef } from "../schema/weights.ts";
 
 /** How to run a version; resolved by the Worker from the catalog and handed down, so no object reads D1. */
 export interface RunSpec {
-  /** names the DeploymentObject: `version:<id>` for shared hardware, `deployment:<owner>/<name>` later */
+  /**
+   * names the DeploymentObject: `version:<id>` for shared hardware, `deployment:<owner>/<name>` for a deployment of an account, `training:<prediction id>`
+   * for the one instance of a training
+   */
   deployment_key: string;
+  /** number of the deployment's release; 0 elsewhere. A DeploymentObject never goes back to an older one. */
+  release: number;
+  /** what origins have prepared: for a fine-tune the version that it was trained from */
   version_id: string;
+  /** which function of the model the instance runs */
+  mode: "predict" | "train";
+  /** weights of a fine-tune that are loaded in setup; null for none, and where each prediction brings its own (`replicate_weights`) */
+  weights: WeightsRef | null;
   /** owner/name */
   model: string;
   /** slots of one instance */
@@ -38,7 +49,16 @@ export interface RunSpec {
 export interface CreatePrediction {
   id: string;
   account_id: string;
+  kind: "prediction" | "training";
   spec: RunSpec;
+  /** the version as callers know it; differs from `spec.version_id` for fine-tunes */
+  shown_version: string;
+  /** of a training: owner/name of the model that gets the new version */
+  destination: string | null;
+  /** owner/name of the deployment it was created on */
+  deployment: string | null;
+  /** the batch that it is one input of */
+  batch: { batch_id: string; index: number } | null;
   /** validated, defaults filled, nulls of optional members removed. Held in R2 by the caller when above 256 KiB: then `input_ref` is its R2 key. */
   input: Record<string, unknown> | null;
   input_ref: string | null;
@@ -100,6 +120,8 @@ export interface EnqueueRequest extends LeaseKey {
   account_id: string;
   spec: RunSpec;
   enqueued_at: number;
+  /** 0 before 1: inputs of batches run when nothing else waits */
+  priority: 0 | 1;
 }
 
 export type EnqueueResult =
@@ -124,6 +146,11 @@ export interface DeploymentApi {
    * `evenBusy`: another deployment starves, so one that has served for a while finishes what it runs and goes.
    */
   evictIdle(instanceId: string, evenBusy?: boolean): Promise<boolean>;
+  /**
+   * How it shall run from now on, told when a deployment or an official model is made or changed: it boots up to `min_instances` without waiting for a
+   * prediction. Instances of an older release or another version finish what they run and go. A release that is older than the known one is ignored.
+   */
+  configure(spec: RunSpec): Promise<void>;
   /** For pages and tests: instances, queue length, leases. */
   describe(): Promise<DeploymentDescription>;
 }
@@ -146,6 +173,8 @@ export interface DeploymentDescription {
 export interface PlaceRequest {
   deployment_key: string;
   version_id: string;
+  mode: RunSpec["mode"];
+  weights: RunSpec["weights"];
   slots: number;
   memory_bytes: number;
   hardware: string;
@@ -190,6 +219,8 @@ export interface FleetApi {
 }
 
 export interface AdmitRequest {
+  /** lists show one kind */
+  kind: "prediction" | "training";
   prediction_id: string;
   created_at: number;
   /** names the list row until the prediction ends */
@@ -261,6 +292,7 @@ export interface AccountApi {
    * then `more` says whether there are newer rows still.
    */
   list(query: {
+    kind: "prediction" | "training";
     limit: number;
     before?: { created_at: number; prediction_id: string } | null;
     after?: { created_at: number; prediction_id: string } | null;
@@ -269,4 +301,16 @@ export interface AccountApi {
     source?: "web" | null;
   }): Promise<{ rows: ListRow[]; more: boolean }>;
   meters(limit: number): Promise<{ prediction_id: string; meter: Meter }[]>;
+}
+
+/** One input of a batch has ended. Idempotent by index. */
+export interface BatchSettlement {
+  index: number;
+  prediction_id: string;
+  document: PredictionDocument;
+}
+
+export interface BatchApi {
+  /** From PredictionObjects' outboxes, told at least once. */
+  settled(settlements: BatchSettlement[]): Promise<void>;
 }

@@ -2,7 +2,8 @@
  * The SQLite of one deployment: the queue, leases, instances, and one row of what it knows of itself. Only loads and saves, inside a group commit.
  *
  * Order of the queue: each entry gets a `turn`, one more than the last of its own account, and at least the turn that is served now. Entries are
- * taken by (turn, order of arrival): within an account first in, first out; between accounts one each in rounds, whatever the lengths.
+ * taken by (turn, order of arrival): within an account first in, first out; between accounts one each in rounds, whatever the lengths. Entries of
+ * priority 1 (inputs of batches) come after all of priority 0, with turns of their own.
  */
 import type { InstanceStatus } from "../schema/origin-protocol.ts";
 import type { EnqueueRequest, Lease, LeaseKey, RunSpec } from "./contracts.ts";
@@ -14,12 +15,13 @@ CREATE TABLE IF NOT EXISTS queue (
   attempt INTEGER NOT NULL,
   account_id TEXT NOT NULL,
   enqueued_at INTEGER NOT NULL,
+  priority INTEGER NOT NULL,
   turn INTEGER NOT NULL,
   refused INTEGER NOT NULL,
   UNIQUE (prediction_id, attempt)
 );
-CREATE INDEX IF NOT EXISTS queue_by_turn ON queue (refused, turn, arrival);
-CREATE INDEX IF NOT EXISTS queue_by_account ON queue (account_id, turn);
+CREATE INDEX IF NOT EXISTS queue_by_turn ON queue (refused, priority, turn, arrival);
+CREATE INDEX IF NOT EXISTS queue_by_account ON queue (account_id, priority, turn);
 CREATE TABLE IF NOT EXISTS leases (
   prediction_id TEXT NOT NULL,
   attempt INTEGER NOT NULL,
@@ -175,20 +177,23 @@ export class DeploymentQueue {
 
   append(request: EnqueueRequest): void {
     this.#sql.exec(
-      `INSERT INTO queue (prediction_id, attempt, account_id, enqueued_at, refused, turn) VALUES (?, ?, ?, ?, 0, max(
-        coalesce((SELECT max(turn) + 1 FROM queue WHERE account_id = ? AND refused = 0), 0),
-        coalesce((SELECT min(turn) FROM queue WHERE refused = 0), 0)))`,
+      `INSERT INTO queue (prediction_id, attempt, account_id, enqueued_at, priority, refused, turn) VALUES (?, ?, ?, ?, ?, 0, max(
+        coalesce((SELECT max(turn) + 1 FROM queue WHERE account_id = ? AND priority = ? AND refused = 0), 0),
+        coalesce((SELECT min(turn) FROM queue WHERE priority = ? AND refused = 0), 0)))`,
       request.prediction_id,
       request.attempt,
       request.account_id,
       request.enqueued_at,
+      request.priority,
       request.account_id,
+      request.priority,
+      request.priority,
     );
   }
 
   next(): QueueRow | null {
     const rows = this.#sql.exec<QueueRow & Record<string, SqlStorageValue>>(
-      "SELECT prediction_id, attempt, account_id, enqueued_at FROM queue WHERE refused = 0 ORDER BY turn, arrival LIMIT 1",
+      "SELECT prediction_id, attempt, account_id, enqueued_at FROM queue WHERE refused = 0 ORDER BY priority, turn, arrival LIMIT 1",
     );
     return rows.toArray()[0] ?? null;
   }
@@ -206,7 +211,7 @@ export class DeploymentQueue {
   /** Its place (1 is next) and since when it waits; null when it is not in the queue. */
   place(key: LeaseKey): { position: number; enqueued_at: number } | null {
     const rows = this.#sql.exec<{ position: number; enqueued_at: number }>(
-      `SELECT enqueued_at, (SELECT count(*) FROM queue o WHERE o.refused = 0 AND (o.turn, o.arrival) <= (q.turn, q.arrival)) AS position
+      `SELECT enqueued_at, (SELECT count(*) FROM queue o WHERE o.refused = 0 AND (o.priority, o.turn, o.arrival) <= (q.priority, q.turn, q.arrival)) AS position
         FROM queue q WHERE prediction_id = ? AND attempt = ? AND refused = 0`,
       key.prediction_id,
       key.attempt,

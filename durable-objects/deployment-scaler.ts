@@ -128,10 +128,20 @@ export class DeploymentScaler {
 
   async #place(): Promise<void> {
     const { env, queue, write, versionRefused } = this.#is;
-    const { deployment_key, version_id, slots, memory_bytes, hardware, setup_timeout_ms } = queue.spec();
+    const { deployment_key, version_id, mode, weights, slots, memory_bytes, hardware, setup_timeout_ms } = queue.spec();
     const since = queue.oldestEnqueuedAt();
     const is_starving = since !== null && Date.now() - since >= STARVING_AFTER_MS;
-    const request = { deployment_key, version_id, slots, memory_bytes, hardware, setup_timeout_ms, is_starving };
+    const request = {
+      deployment_key,
+      version_id,
+      mode,
+      weights,
+      slots,
+      memory_bytes,
+      hardware,
+      setup_timeout_ms,
+      is_starving,
+    };
     let result: PlaceResult;
     try {
       result = await fleetStub(env).place(request);

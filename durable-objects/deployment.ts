@@ -18,6 +18,7 @@ import type {
   EnqueueResult,
   Lease,
   LeaseKey,
+  RunSpec,
 } from "./contracts.ts";
 import { GrantDelivery } from "./deployment-grants.ts";
 import { type DeploymentFacts, DeploymentQueue, type InstanceRow } from "./deployment-queue.ts";
@@ -147,6 +148,10 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
       this.#grants.forget(key);
     }
     this.#grant(now);
+  }
+
+  configure(_spec: RunSpec): Promise<void> {
+    throw new Error("deployments: not written yet");
   }
 
   release(releases: (LeaseKey & { ran_ms: number; instance_gone?: boolean })[]): Promise<void> {

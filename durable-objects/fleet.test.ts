@@ -36,6 +36,8 @@ function aPlace(change: Partial<PlaceRequest> = {}): PlaceRequest {
   return {
     deployment_key: "version:a",
     version_id: "a".repeat(64),
+    mode: "predict",
+    weights: null,
     slots: 1,
     memory_bytes: 600,
     hardware: "cpu",

@@ -184,7 +184,7 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
 
   async #boot(request: PlaceRequest, originId: string): Promise<PlaceResult> {
     const instance_id = newId(16);
-    const { deployment_key, version_id, slots, memory_bytes, setup_timeout_ms } = request;
+    const { deployment_key, version_id, mode, weights, slots, memory_bytes, setup_timeout_ms } = request;
     this.#store.reserve({
       instance_id,
       origin_id: originId,
@@ -195,7 +195,18 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
       is_draining: false,
     });
     const entry = this.#entries().find((origin) => origin.origin_id === originId);
-    const boot = { instance_id, deployment_key, version_id, slots, memory_bytes, setup_timeout_ms };
+    const boot = {
+      instance_id,
+      deployment_key,
+      version_id,
+      slots,
+      memory_bytes,
+      setup_timeout_ms,
+      ...(mode === "predict" ? {} : { mode }),
+      ...(weights === null
+        ? {}
+        : { weights: { path: `/origin/v1/${weights.key}`, sha256: weights.sha256, size_bytes: weights.size_bytes } }),
+    };
     const answer =
       entry === undefined
         ? ({ kind: "unreachable", detail: "the origin has no key" } as const)

@@ -39,7 +39,7 @@ interface Known {
   canceling_since: number | null;
 }
 
-type AttemptRequest = Pick<CreatePrediction, "spec" | "account_id" | "created_at">;
+type AttemptRequest = Pick<CreatePrediction, "spec" | "account_id" | "created_at" | "batch">;
 
 export interface AttemptsHost {
   env: Env;
@@ -70,9 +70,9 @@ export class PredictionAttempts {
     return this.#enqueue({ prediction_id: id, attempt: 1 }, request);
   }
 
-  #enqueue(key: LeaseKey, { spec, account_id, created_at }: AttemptRequest): Promise<EnqueueResult> {
+  #enqueue(key: LeaseKey, { spec, account_id, created_at, batch }: AttemptRequest): Promise<EnqueueResult> {
     const deployment = deploymentStub(this.#host.env, spec.deployment_key);
-    return deployment.enqueue({ ...key, account_id, spec, enqueued_at: created_at });
+    return deployment.enqueue({ ...key, account_id, spec, enqueued_at: created_at, priority: batch === null ? 0 : 1 });
   }
 
   /** Gets the current attempt a slot (or takes the answer that was asked for already), and starts it where there is one. */

@@ -4,9 +4,9 @@
  * repeats as no-ops. One call at a time to each owner, with everything that waits for it.
  */
 import type { PredictionDocument } from "../schema/prediction-document.ts";
-import type { Settlement } from "./contracts.ts";
-import type { OutboxRow } from "./prediction-store.ts";
-import { accountStub, deploymentStub } from "./stubs.ts";
+import type { BatchSettlement, Settlement } from "./contracts.ts";
+import type { OutboxMessage, OutboxRow } from "./prediction-store.ts";
+import { accountStub, batchStub, deploymentStub } from "./stubs.ts";
 
 /** Messages in one call. */
 const BATCH_MAX = 200;
@@ -99,6 +99,7 @@ export class PredictionOutbox {
         }),
       );
     }
+    if (kind === "batch") return batchStub(this.#env, name).settled(await this.#batchSettlements(messages));
     const account = accountStub(this.#env, name);
     const settlements: Settlement[] = [];
     const removed: PredictionDocument[] = [];
@@ -113,5 +114,16 @@ export class PredictionOutbox {
     }
     if (settlements.length > 0) await account.settle(settlements);
     if (removed.length > 0) await account.removeData(removed);
+  }
+
+  async #batchSettlements(messages: OutboxMessage[]): Promise<BatchSettlement[]> {
+    const settlements: BatchSettlement[] = [];
+    for (const message of messages) {
+      if (message.kind !== "batch") continue;
+      const { index, prediction_id } = message;
+      const document = await this.#source.document(prediction_id);
+      if (document !== null) settlements.push({ index, prediction_id, document });
+    }
+    return settlements;
   }
 }

@@ -93,11 +93,12 @@ export interface LogRow {
 export type OutboxMessage =
   | { kind: "release"; prediction_id: string; attempt: number; ran_ms: number; instance_gone: boolean }
   | { kind: "settle"; prediction_id: string }
+  | { kind: "batch"; prediction_id: string; index: number }
   | { kind: "removed"; prediction_id: string };
 
 export interface OutboxRow {
   n: number;
-  /** `account:<id>` or `deployment:<key>`: one call for all that wait for it */
+  /** `account:<id>`, `deployment:<key>` or `batch:<id>`: one call for all that wait for it */
   owner: string;
   message: OutboxMessage;
 }

@@ -299,7 +299,18 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
         return [this.#store.addToOutbox(`deployment:${request.spec.deployment_key}`, message)];
       }
       case "settle":
-        return [this.#store.addToOutbox(`account:${request.account_id}`, { kind: "settle", prediction_id: id })];
+        return [
+          this.#store.addToOutbox(`account:${request.account_id}`, { kind: "settle", prediction_id: id }),
+          ...(request.batch === null
+            ? []
+            : [
+                this.#store.addToOutbox(`batch:${request.batch.batch_id}`, {
+                  kind: "batch",
+                  prediction_id: id,
+                  index: request.batch.index,
+                }),
+              ]),
+        ];
       default:
         return [];
     }

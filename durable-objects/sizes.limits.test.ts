@@ -229,7 +229,7 @@ describe("AccountObject", () => {
       const gone = { data_removed: true, input: {}, output: null, state: "failed", error: body(16_384) } as const;
       await account.removeData(documents.map((document) => ({ ...document, ...gone })));
       expectSmallRows(state);
-      const { rows } = await account.list({ limit: 100 });
+      const { rows } = await account.list({ kind: "prediction", limit: 100 });
       expect(rows.map((row) => row.document?.data_removed)).toEqual(documents.map(() => true));
       expect(rows[0]?.document?.error?.length).toBe(16_384);
     }));

@@ -3,7 +3,7 @@
  * (they map them to `never`), so each stub is seen through its interface in contracts.ts, which its class implements.
  */
 import { predictionObjectName } from "../schema/ids.ts";
-import type { AccountApi, DeploymentApi, FleetApi, PredictionApi } from "./contracts.ts";
+import type { AccountApi, BatchApi, DeploymentApi, FleetApi, PredictionApi } from "./contracts.ts";
 import { type RunCounterApi, runCounterProxy } from "./itty.ts";
 
 /** The one shard of the fleet today; `region:shard` once there are more than 500 origins or a second region. */
@@ -30,6 +30,10 @@ export function accountStub(env: Env, accountId: string): AccountApi {
 /** `deploymentKey` as in RunSpec: `version:<id>` or `deployment:<owner>/<name>`. */
 export function deploymentStub(env: Env, deploymentKey: string): DeploymentApi {
   return env.DEPLOYMENTS.getByName(deploymentKey, placed(env)) as unknown as DeploymentApi;
+}
+
+export function batchStub(env: Env, batchId: string): BatchApi {
+  return env.BATCHES.getByName(batchId, placed(env)) as unknown as BatchApi;
 }
 
 export function fleetStub(env: Env): FleetApi {

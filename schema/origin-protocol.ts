@@ -177,6 +177,12 @@ export const InstanceBootSchema = z.object({
   slots: z.number().int().min(1),
   memory_bytes: z.number().int().min(0),
   setup_timeout_ms: z.number().int().positive(),
+  /** which function the instance serves; absent is `predict` */
+  mode: z.enum(["predict", "train"]).optional(),
+  /** weights that setup gets (COG_WEIGHTS): fetched from `path` on the edge, signed, and checked against the digest */
+  weights: z
+    .object({ path: z.string(), sha256: z.string().length(64), size_bytes: z.number().int().min(0) })
+    .optional(),
 });
 export type InstanceBoot = z.infer<typeof InstanceBootSchema>;
 

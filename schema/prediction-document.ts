@@ -42,9 +42,12 @@ export type Meter = z.infer<typeof MeterSchema>;
 export interface PredictionDocument {
   id: string;
   account_id: string;
+  kind: "prediction" | "training";
   /** `owner/name` */
   model: string;
   version: string;
+  /** of a training: owner/name of the model that gets the new version */
+  destination: string | null;
   state: PredictionState;
   input: Record<string, unknown>;
   output: unknown;

@@ -14,8 +14,10 @@ function aDocument(change: Partial<PredictionDocument> = {}): PredictionDocument
   return {
     id: ID,
     account_id: "alice",
+    kind: "prediction",
     model: "cogway/test",
     version: "a".repeat(64),
+    destination: null,
     state: "succeeded",
     input: { text: "hello" },
     output: "world",

@@ -46,13 +46,23 @@ export function hashToken(token: string): string {
   return sha256Hex(token);
 }
 
-/** Everything a token may be allowed to do. `admin` implies the operator's routes only, nothing else. */
+/**
+ * Everything a token may be allowed to do. Trainings and batches need those of predictions, collections and search those of models, members of an
+ * organization those of the account. `admin` implies the operator's routes only, nothing else.
+ */
 export const SCOPES = [
   "predictions:read",
   "predictions:write",
   "models:read",
   "models:write",
+  "deployments:read",
+  "deployments:write",
+  "files:read",
+  "files:write",
   "account:read",
+  "account:write",
+  "webhooks:secret",
+  "tokens:admin",
   "admin",
 ] as const;
 export type Scope = (typeof SCOPES)[number];

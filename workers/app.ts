@@ -8,15 +8,24 @@ import type { AppEnv } from "./env.ts";
 import { problemResponse, renderError } from "./middleware/problems.ts";
 import { requestFrame } from "./middleware/request-frame.ts";
 import { account } from "./routes/account.ts";
+import { batches } from "./routes/batches.ts";
+import { collections } from "./routes/collections.ts";
+import { deployments } from "./routes/deployments.ts";
+import { files } from "./routes/files.ts";
 import { health } from "./routes/health.ts";
 import { models } from "./routes/models.ts";
+import { organizations } from "./routes/organizations.ts";
 import { originOutputs } from "./routes/origin-outputs.ts";
 import { origins } from "./routes/origins.ts";
 import { outputs } from "./routes/outputs.ts";
 import { addDocs, readPage } from "./routes/pages.ts";
 import { predictions } from "./routes/predictions.ts";
 import { newRouter } from "./routes/router.ts";
+import { search } from "./routes/search.ts";
 import { streams } from "./routes/streams.ts";
+import { tokens } from "./routes/tokens.ts";
+import { trainings } from "./routes/trainings.ts";
+import { webhooks } from "./routes/webhooks.ts";
 
 export const app = newRouter();
 app.onError(renderError);
@@ -42,7 +51,12 @@ const publicApi = cors({
 });
 for (const path of ["/v1/*", "/outputs/*", "/openapi.json"]) app.use(path, publicApi);
 
-for (const routes of [predictions, streams, outputs, models, account, origins, originOutputs, health]) {
+const routers = [
+  ...[predictions, trainings, batches, streams, outputs, webhooks],
+  ...[search, models, collections, deployments, files],
+  ...[account, tokens, organizations, origins, originOutputs, health],
+];
+for (const routes of routers) {
   app.route("/", routes);
 }
 addDocs(app);
@@ -56,7 +70,7 @@ app.notFound(async (c) => {
   return (await readPage(c)) ?? problemResponse(c, "route.not_found", "There is nothing at this address.");
 });
 
-const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
+const METHODS = ["GET", "HEAD", "QUERY", "POST", "PUT", "PATCH", "DELETE"];
 
 /** The methods that routes have at the request's path. */
 function allowedMethods(c: Context<AppEnv>): string[] {

@@ -19,6 +19,10 @@ export interface Caller {
   username: string;
   name: string;
   scopes: Scope[];
+  /** owner/name of the only models that the token may see and run; null is no such bound */
+  allowed_models: string[] | null;
+  /** organizations that the person is in: they see and run their private models */
+  organizations: { username: string; role: "owner" | "admin" | "member" }[];
   creates_per_minute: number;
 }
 

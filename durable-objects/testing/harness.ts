@@ -80,7 +80,10 @@ export function aPredictionId(): string {
 export function aSpec(change: Partial<RunSpec> = {}): RunSpec {
   return {
     deployment_key: "version:test",
+    release: 0,
     version_id: "a".repeat(64),
+    mode: "predict",
+    weights: null,
     model: "cogway/test",
     slots: 1,
     memory_bytes: 1_000,
@@ -102,6 +105,7 @@ export function anEnqueue(change: Partial<EnqueueRequest> = {}): EnqueueRequest 
     account_id: "alice",
     spec: aSpec(),
     enqueued_at: Date.now(),
+    priority: 0,
     ...change,
   };
 }
@@ -121,6 +125,7 @@ export function aStatus(change: Partial<InstanceStatus> = {}): InstanceStatus {
 
 export function anAdmit(change: Partial<AdmitRequest> = {}): AdmitRequest {
   return {
+    kind: "prediction",
     prediction_id: aPredictionId(),
     created_at: Date.now(),
     model: "cogway/test",
@@ -136,8 +141,10 @@ export function aDocument(change: Partial<PredictionDocument> = {}): PredictionD
   return {
     id: aPredictionId(),
     account_id: "alice",
+    kind: "prediction",
     model: "cogway/test",
     version: "a".repeat(64),
+    destination: null,
     state: "succeeded",
     input: { text: "hello" },
     output: "world",

@@ -14,7 +14,12 @@ export function aCreate(change: Partial<CreatePrediction> = {}): CreatePredictio
   return {
     id: aPredictionId(),
     account_id: "alice",
+    kind: "prediction",
     spec: aSpec({ output_is_iterator: true }),
+    shown_version: "a".repeat(64),
+    destination: null,
+    deployment: null,
+    batch: null,
     input: { text: "hello" },
     input_ref: null,
     shown_input: null,

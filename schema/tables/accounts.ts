@@ -1,5 +1,5 @@
 /** D1: accounts and their tokens. Predictions are not here: they live in objects. Times are epoch milliseconds. */
-import { index, integer, sqliteTable, text } from "drizzle-orm/sqlite-core";
+import { index, integer, primaryKey, sqliteTable, text } from "drizzle-orm/sqlite-core";
 import type { Scope } from "../tokens.ts";
 
 /** What an account's `limits` may hold; absent members have the platform's default. */
@@ -25,12 +25,40 @@ export const tokens = sqliteTable(
     account_id: text("account_id")
       .notNull()
       .references(() => accounts.id),
+    /** what people call it */
+    name: text("name").notNull().default(""),
     scopes: text("scopes", { mode: "json" }).$type<Scope[]>().notNull(),
+    /** owner/name of the only models that it may see and run; null is no such bound */
+    allowed_models: text("allowed_models", { mode: "json" }).$type<string[]>(),
+    /** account of the person who made it; null for the first token of an account */
+    created_by: text("created_by"),
     /** for people who look for a token in a list */
     last_four: text("last_four").notNull(),
     created_at: integer("created_at").notNull(),
     expires_at: integer("expires_at"),
     revoked_at: integer("revoked_at"),
+    /** within a minute of the truth */
+    last_used_at: integer("last_used_at"),
   },
   (table) => [index("tokens_by_account").on(table.account_id)],
+);
+
+/** People in an organization. `owner` may everything, `admin` manages members, tokens and models, `member` uses and pushes models. */
+export const MEMBER_ROLES = ["owner", "admin", "member"] as const;
+export const members = sqliteTable(
+  "members",
+  {
+    organization_id: text("organization_id")
+      .notNull()
+      .references(() => accounts.id),
+    account_id: text("account_id")
+      .notNull()
+      .references(() => accounts.id),
+    role: text("role", { enum: MEMBER_ROLES }).notNull(),
+    created_at: integer("created_at").notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.organization_id, table.account_id] }),
+    index("members_by_account").on(table.account_id),
+  ],
 );

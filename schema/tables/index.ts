@@ -1,2 +1,3 @@
-export { accounts, tokens } from "./accounts.ts";
-export { hardware, models, versions } from "./models.ts";
+export { accounts, MEMBER_ROLES, members, tokens } from "./accounts.ts";
+export { deployments, releases } from "./deployments.ts";
+export { collectionModels, collections, hardware, models, prices, shares, versions } from "./models.ts";

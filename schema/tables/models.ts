@@ -1,6 +1,7 @@
 /** D1: the catalog of models, their immutable versions and the hardware that origins have announced. Times are epoch milliseconds. */
 import { index, integer, primaryKey, real, sqliteTable, text } from "drizzle-orm/sqlite-core";
 import type { PredictionDocument } from "../prediction-document.ts";
+import type { WeightsRef } from "../weights.ts";
 
 export const models = sqliteTable(
   "models",
@@ -16,6 +17,15 @@ export const models = sqliteTable(
     state: text("state", { enum: ["preparing", "ready", "failed"] }).notNull(),
     state_reason: text("state_reason"),
     weights_license: text("weights_license"),
+    github_url: text("github_url"),
+    paper_url: text("paper_url"),
+    license_url: text("license_url"),
+    weights_url: text("weights_url"),
+    cover_image_url: text("cover_image_url"),
+    /** hardware SKU that its owner chose */
+    hardware: text("hardware"),
+    /** the platform keeps an instance warm and its schema stable; priced per output (prices) */
+    is_official: integer("is_official", { mode: "boolean" }).notNull().default(false),
     latest_version_id: text("latest_version_id"),
     latest_version_at: integer("latest_version_at"),
     /** the example's prediction: read from its object while it runs, kept here once it ended */
@@ -46,6 +56,11 @@ export const versions = sqliteTable(
     memory_bytes: integer("memory_bytes").notNull(),
     hardware: text("hardware").notNull(),
     idempotent: integer("idempotent", { mode: "boolean" }).notNull(),
+    /** of a fine-tune: the version that it was trained from, which is what origins boot */
+    base_version_id: text("base_version_id"),
+    /** of a fine-tune: what the training made */
+    weights: text("weights", { mode: "json" }).$type<WeightsRef>(),
+    training_id: text("training_id"),
     created_at: integer("created_at").notNull(),
   },
   (table) => [primaryKey({ columns: [table.owner, table.name, table.id] }), index("versions_by_id").on(table.id)],
@@ -59,3 +74,56 @@ export const hardware = sqliteTable("hardware", {
   gpus: integer("gpus").notNull(),
   seen_at: integer("seen_at").notNull(),
 });
+
+/** Accounts that may see and run a private model of somebody else. */
+export const shares = sqliteTable(
+  "shares",
+  {
+    owner: text("owner").notNull(),
+    name: text("name").notNull(),
+    account_id: text("account_id").notNull(),
+    created_at: integer("created_at").notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.owner, table.name, table.account_id] }),
+    index("shares_by_account").on(table.account_id),
+  ],
+);
+
+/** What one unit of an official model's output costs from a time on; the newest row that is not in the future counts. */
+export const prices = sqliteTable(
+  "prices",
+  {
+    owner: text("owner").notNull(),
+    name: text("name").notNull(),
+    /** such as `image`, `second of audio`, `prediction` */
+    unit: text("unit").notNull(),
+    price_micros: integer("price_micros").notNull(),
+    valid_from: integer("valid_from").notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.owner, table.name, table.unit, table.valid_from] })],
+);
+
+export const collections = sqliteTable("collections", {
+  slug: text("slug").primaryKey(),
+  name: text("name").notNull(),
+  description: text("description").notNull(),
+  full_description: text("full_description"),
+  created_at: integer("created_at").notNull(),
+});
+
+export const collectionModels = sqliteTable(
+  "collection_models",
+  {
+    slug: text("slug")
+      .notNull()
+      .references(() => collections.slug),
+    owner: text("owner").notNull(),
+    name: text("name").notNull(),
+    position: integer("position").notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.slug, table.owner, table.name] }),
+    index("collection_models_by_model").on(table.owner, table.name),
+  ],
+);

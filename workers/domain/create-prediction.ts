@@ -42,6 +42,7 @@ export async function createPrediction(edge: Edge, command: CreateCommand): Prom
   const { caller: _caller, reference: _reference, input: _input, ...rest } = command;
   const result = await startPrediction(edge, {
     ...rest,
+    kind: "prediction",
     account_id: caller.account_id,
     limits: { creates_per_minute: caller.creates_per_minute },
     version,

@@ -32,10 +32,19 @@ export async function startExample(
     return null;
   }
   const result = await startPrediction(edge, {
+    kind: "prediction",
     account_id: OPERATOR_ACCOUNT_ID,
     limits: { creates_per_minute: DEFAULT_CREATES_PER_MINUTE },
     exempt: true,
-    version: { owner, name, created_at: Date.now(), ...version },
+    version: {
+      owner,
+      name,
+      created_at: Date.now(),
+      base_version_id: null,
+      weights: null,
+      training_id: null,
+      ...version,
+    },
     input,
     source: "api",
     idempotency: null,

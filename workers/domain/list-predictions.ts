@@ -27,6 +27,7 @@ export async function listPredictions(
   edge: Edge,
   caller: Caller,
   query: {
+    kind: "prediction" | "training";
     cursor: Position | null;
     created_after: number | null;
     created_before: number | null;

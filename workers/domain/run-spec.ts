@@ -13,7 +13,10 @@ const INSTANCES_MAX = 8;
 export function runSpec(version: VersionRow): RunSpec {
   return {
     deployment_key: `version:${version.id}`,
-    version_id: version.id,
+    release: 0,
+    version_id: version.base_version_id ?? version.id,
+    mode: "predict",
+    weights: version.weights,
     model: `${version.owner}/${version.name}`,
     slots: version.slots,
     memory_bytes: version.memory_bytes,

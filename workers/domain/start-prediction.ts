@@ -2,7 +2,7 @@
  * Makes one prediction, in the order that loses nothing: the account admits it (limit, idempotency key, list row), a large input goes to R2, and the
  * PredictionObject takes it over. What fails after admission is taken back. Warm, these are the only two calls of a create.
  */
-import type { AccountLimits, AdmitResult, CreatePrediction } from "../../durable-objects/contracts.ts";
+import type { AccountLimits, AdmitResult, CreatePrediction, RunSpec } from "../../durable-objects/contracts.ts";
 import { accountStub, predictionStub } from "../../durable-objects/stubs.ts";
 import { newPredictionId } from "../../schema/ids.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
@@ -15,11 +15,16 @@ import { type InputResult, outputKind } from "./validate-input.ts";
 const INPUT_BYTES_MAX = 262_144;
 
 export interface StartPrediction {
+  kind: "prediction" | "training";
   account_id: string;
   limits: AccountLimits;
   /** not counted against the create limit */
   exempt?: boolean;
   version: VersionRow;
+  /** how to run it where that is not the version on shared hardware; given the new prediction's id */
+  spec?: (id: string) => RunSpec;
+  destination?: string;
+  deployment?: string;
   input: Extract<InputResult, { ok: true }>;
   source: "api" | "web";
   idempotency: { key: string; body_sha256: string } | null;
@@ -43,6 +48,7 @@ export async function startPrediction(edge: Edge, start: StartPrediction): Promi
   const created_at = Date.now();
   const account = accountStub(env, start.account_id);
   const admitted = await account.admit({
+    kind: start.kind,
     prediction_id: id,
     created_at,
     model: `${version.owner}/${version.name}`,
@@ -59,7 +65,12 @@ export async function startPrediction(edge: Edge, start: StartPrediction): Promi
     const { document, settled } = await createOnce(env, {
       id,
       account_id: start.account_id,
-      spec: runSpec(version),
+      kind: start.kind,
+      spec: start.spec?.(id) ?? runSpec(version),
+      shown_version: version.id,
+      destination: start.destination ?? null,
+      deployment: start.deployment ?? null,
+      batch: null,
       input: input_ref === null ? input.input : null,
       input_ref,
       shown_input: input.shown_input,

@@ -212,6 +212,7 @@ predictions.openapi(
     const query = c.req.valid("query");
     const edge = edgeOf(c);
     const page = await listPredictions(edge, callerOf(c), {
+      kind: "prediction",
       cursor: decodeCursor(query.cursor, PredictionCursor),
       created_after: query.created_after ?? null,
       created_before: query.created_before ?? null,

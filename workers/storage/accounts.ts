@@ -2,8 +2,8 @@
 import { and, eq, gt, isNull, or } from "drizzle-orm";
 import { drizzle } from "drizzle-orm/d1";
 import { newId } from "../../schema/ids.ts";
-import { accounts, tokens } from "../../schema/tables/index.ts";
-import { hashToken, newToken, type Scope } from "../../schema/tokens.ts";
+import { accounts, members, tokens } from "../../schema/tables/index.ts";
+import { hashToken, newToken, SCOPES, type Scope } from "../../schema/tokens.ts";
 import type { Caller } from "../env.ts";
 import { Memo } from "./memo.ts";
 
@@ -14,7 +14,7 @@ const CALLERS_MAX = 10_000;
 /** Creates a minute of an account that has no other limit, with an equal burst. */
 export const DEFAULT_CREATES_PER_MINUTE = 600;
 /** What a token of a new account may do: everything but operate. */
-const USER_SCOPES: Scope[] = ["predictions:read", "predictions:write", "models:read", "models:write", "account:read"];
+const USER_SCOPES: Scope[] = SCOPES.filter((scope) => scope !== "admin");
 
 const callers = new Memo<(Caller & { expires_at: number | null }) | null>(CALLER_LIFE_MS, CALLERS_MAX);
 
@@ -31,7 +31,12 @@ export async function findCaller(
 
 async function readCaller(db: D1Database, hash: string): Promise<(Caller & { expires_at: number | null }) | null> {
   const row = await drizzle(db)
-    .select({ account: accounts, scopes: tokens.scopes, expires_at: tokens.expires_at })
+    .select({
+      account: accounts,
+      scopes: tokens.scopes,
+      allowed_models: tokens.allowed_models,
+      expires_at: tokens.expires_at,
+    })
     .from(tokens)
     .innerJoin(accounts, eq(accounts.id, tokens.account_id))
     .where(
@@ -49,9 +54,20 @@ async function readCaller(db: D1Database, hash: string): Promise<(Caller & { exp
     username: row.account.username,
     name: row.account.name,
     scopes: row.scopes,
+    allowed_models: row.allowed_models,
+    organizations: await readOrganizations(db, row.account.id),
     creates_per_minute: row.account.limits.creates_per_minute ?? DEFAULT_CREATES_PER_MINUTE,
     expires_at: row.expires_at,
   };
+}
+
+function readOrganizations(db: D1Database, accountId: string): Promise<Caller["organizations"]> {
+  return drizzle(db)
+    .select({ username: accounts.username, role: members.role })
+    .from(members)
+    .innerJoin(accounts, eq(accounts.id, members.organization_id))
+    .where(eq(members.account_id, accountId))
+    .all();
 }
 
 /** Makes an account with its first token, in one transaction. Null when the username is taken. */

@@ -2,7 +2,7 @@
  * The catalog in D1: models, immutable versions, hardware. Reads on a prediction's way come through an in-isolate memory (a change is seen within 5 s);
  * lists and pages read the database.
  */
-import { and, asc, desc, eq, isNull, type SQL, sql } from "drizzle-orm";
+import { and, asc, desc, eq, getTableColumns, isNull, type SQL, sql } from "drizzle-orm";
 import { drizzle } from "drizzle-orm/d1";
 import type { z } from "zod";
 import type { HardwareSchema, ModelAnnounce } from "../../schema/origin-protocol.ts";
@@ -27,24 +27,7 @@ const modelMemo = new Memo<CatalogModel | null>(CATALOG_LIFE_MS, CATALOG_ROWS_MA
 const versionMemo = new Memo<VersionRow[]>(CATALOG_LIFE_MS, CATALOG_ROWS_MAX);
 
 /** All columns but the readme, which only its own route reads. */
-const modelColumns = {
-  owner: models.owner,
-  name: models.name,
-  title: models.title,
-  description: models.description,
-  tags: models.tags,
-  visibility: models.visibility,
-  state: models.state,
-  state_reason: models.state_reason,
-  weights_license: models.weights_license,
-  latest_version_id: models.latest_version_id,
-  latest_version_at: models.latest_version_at,
-  example_prediction_id: models.example_prediction_id,
-  example_key: models.example_key,
-  default_example: models.default_example,
-  created_at: models.created_at,
-  updated_at: models.updated_at,
-};
+const { readme: _readme, ...modelColumns } = getTableColumns(models);
 const latestVersion = and(
   eq(versions.owner, models.owner),
   eq(versions.name, models.name),

@@ -1,0 +1,4 @@
+/** Trainings: Replicate's HTTP API. */
+import { newRouter } from "./router.ts";
+
+export const trainings = newRouter();
