@@ -3,6 +3,7 @@ import type { ModelReference } from "../../schema/ids.ts";
 import { AppError } from "../../schema/problems.ts";
 import type { Caller, Edge } from "../env.ts";
 import { type CatalogModel, findModel, findVersions, type VersionRow } from "../storage/models.ts";
+import { maySee } from "./model-access.ts";
 
 /** Environments take seconds to minutes to make. */
 const PREPARING_RETRY_S = 5;
@@ -14,10 +15,6 @@ export async function requireModel(edge: Edge, caller: Caller, owner: string, na
     throw new AppError("model.not_found", `The model ${owner}/${name} does not exist, or you may not see it.`);
   }
   return found;
-}
-
-function maySee(caller: Caller, { model }: CatalogModel): boolean {
-  return model.visibility === "public" || model.owner === caller.username;
 }
 
 /** The version to run. Throws problems: unknown model 404, unknown version 422, a model without a version yet 503. */
@@ -37,6 +34,9 @@ export async function resolveVersion(edge: Edge, caller: Caller, reference: Mode
       "version.invalid",
       `${model} has no version that can run. ${found.model.state_reason ?? ""}`.trim(),
     );
+  }
+  if (found.model.state === "ready") {
+    throw new AppError("version.invalid", `${model} has no version yet. Train one into it, or name another model.`);
   }
   throw new AppError("model.preparing", `${model} is being prepared. Try again soon.`, {
     retry_after: PREPARING_RETRY_S,

@@ -7,7 +7,7 @@ import { drizzle } from "drizzle-orm/d1";
 import type { z } from "zod";
 import type { HardwareSchema, ModelAnnounce } from "../../schema/origin-protocol.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
-import { hardware, models, versions } from "../../schema/tables/index.ts";
+import { accounts, hardware, models, shares, versions } from "../../schema/tables/index.ts";
 import { Memo } from "./memo.ts";
 
 export type ModelRow = Omit<typeof models.$inferSelect, "readme">;
@@ -15,6 +15,8 @@ export type VersionRow = typeof versions.$inferSelect;
 export interface CatalogModel {
   model: ModelRow;
   latest: VersionRow | null;
+  /** usernames of the accounts that it is shared with */
+  shares: string[];
 }
 type Later = (work: Promise<unknown>) => void;
 
@@ -28,6 +30,12 @@ const versionMemo = new Memo<VersionRow[]>(CATALOG_LIFE_MS, CATALOG_ROWS_MAX);
 
 /** All columns but the readme, which only its own route reads. */
 const { readme: _readme, ...modelColumns } = getTableColumns(models);
+/** In the same read, so that asking who may see a model costs none of its own. */
+const sharedWith =
+  sql<string>`(select json_group_array(${accounts.username}) from ${shares} join ${accounts} on ${accounts.id} = ${shares.account_id} where ${shares.owner} = ${models.owner} and ${shares.name} = ${models.name})`.mapWith(
+    (usernames: string): string[] => JSON.parse(usernames),
+  );
+const catalogColumns = { model: modelColumns, latest: versions, shares: sharedWith };
 const latestVersion = and(
   eq(versions.owner, models.owner),
   eq(versions.name, models.name),
@@ -42,7 +50,7 @@ export function findModel(db: D1Database, owner: string, name: string, later: La
 /** The same past the memory. */
 export async function readModel(db: D1Database, owner: string, name: string): Promise<CatalogModel | null> {
   const row = await drizzle(db)
-    .select({ model: modelColumns, latest: versions })
+    .select(catalogColumns)
     .from(models)
     .leftJoin(versions, latestVersion)
     .where(and(eq(models.owner, owner), eq(models.name, name)))
@@ -99,7 +107,7 @@ export function listModels(db: D1Database, query: ModelsQuery): Promise<CatalogM
   const key: SQL =
     query.sort_by === "model_created_at" ? sql`${models.created_at}` : sql`coalesce(${models.latest_version_at}, 0)`;
   return drizzle(db)
-    .select({ model: modelColumns, latest: versions })
+    .select(catalogColumns)
     .from(models)
     .leftJoin(versions, latestVersion)
     .where(eq(models.visibility, "public"))
