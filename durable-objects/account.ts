@@ -10,14 +10,14 @@
  * | it was only slow, and created later     | `settle` lists it again                                            |
  */
 import { DurableObject } from "cloudflare:workers";
-import { takeCreate } from "../schema/create-limit.ts";
+import { takeOne } from "../schema/rate-limit.ts";
 import { predictionObjectName } from "../schema/ids.ts";
 import type { Meter, PredictionDocument } from "../schema/prediction-document.ts";
 import { AccountStore, type IdempotencyRow } from "./account-store.ts";
 import { Alarms } from "./alarms.ts";
 import type { AccountApi, AdmitRequest, AdmitResult, ListRow, Settlement } from "./contracts.ts";
 import { GroupCommit } from "./group-commit.ts";
-import { predictionStub } from "./stubs.ts";
+import { batchStub, predictionStub } from "./stubs.ts";
 
 /** Keys are promised for this long. */
 const IDEMPOTENCY_TTL_MS = 86_400_000;
@@ -57,7 +57,7 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     const fullAt = this.#store.fullAt();
     const taken = request.exempt
       ? ({ kind: "admitted", fullAt, remaining: limit, reset_s: 0 } as const)
-      : takeCreate(fullAt, limit, now);
+      : takeOne(fullAt, limit, now);
     if (taken.kind === "limited") return { kind: "limited", retry_after_ms: taken.retry_after_ms, limit };
 
     this.#store.setFullAt(this.#accountId(), taken.fullAt);
@@ -101,9 +101,7 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     return this.#writes.run(() => {
       this.#store.createTables();
       const now = Date.now();
-      for (const { prediction_id, document, meter } of settlements) {
-        this.#store.settle(prediction_id, document, meter, now);
-      }
+      for (const settlement of settlements) this.#store.settle(settlement, now);
     });
   }
 
@@ -136,16 +134,18 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
   async #confirmAdmissions(): Promise<void> {
     const due = this.#store
       .unconfirmed(CONFIRM_BATCH_MAX)
-      .filter((row) => row.admitted_at <= Date.now() - CONFIRM_AFTER_MS)
-      .map((row) => row.prediction_id);
+      .filter((row) => row.admitted_at <= Date.now() - CONFIRM_AFTER_MS);
+    const idsOf = (isBatch: boolean): string[] =>
+      due.filter((row) => (row.kind === "batch") === isBatch).map((row) => row.prediction_id);
     const accountId = this.#accountId();
-    const byObject = Map.groupBy(due, predictionObjectName);
-    const answers = await Promise.all(
-      [...byObject.values()].map(async (ids) => {
+    const byObject = Map.groupBy(idsOf(false), predictionObjectName);
+    const answers = await Promise.all([
+      ...[...byObject.values()].map(async (ids) => {
         const documents = await predictionStub(this.env, ids[0] ?? "").getMany(ids, accountId);
         return ids.map((id, i) => ({ id, exists: documents[i] != null }));
       }),
-    );
+      ...idsOf(true).map(async (id) => [{ id, exists: (await batchStub(this.env, id).get(accountId)) !== null }]),
+    ]);
     await this.#writes.run(() => {
       for (const { id, exists } of answers.flat()) {
         if (exists) this.#store.confirm(id);

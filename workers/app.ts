@@ -37,6 +37,8 @@ const publicApi = cors({
   exposeHeaders: [
     "Location",
     "Preference-Applied",
+    "RateLimit",
+    "RateLimit-Policy",
     "RateLimit-Remaining",
     "RateLimit-Reset",
     "Retry-After",

@@ -24,6 +24,14 @@ export interface Caller {
   /** organizations that the person is in: they see and run their private models */
   organizations: { username: string; role: "owner" | "admin" | "member" }[];
   creates_per_minute: number;
+  /** of everything that creates no prediction, training or batch */
+  reads_per_minute: number;
+  token: {
+    hash: string;
+    expires_at: number | null;
+    /** account of the person who made it; null for the first token of an account */
+    created_by: string | null;
+  };
 }
 
 export interface AppEnv {

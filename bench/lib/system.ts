@@ -1,5 +1,5 @@
 /**
- * The real system with test models and an account whose create limit is raised (the limiter is not what is measured), and a raw coglet beside it as the
+ * The real system with test models and an account whose limits are raised (the limiter is not what is measured), and a raw coglet beside it as the
  * floor: both run the same prepared model with the same Python environment, in one run.
  */
 import { type ChildProcess, spawn } from "node:child_process";
@@ -10,7 +10,7 @@ import { processTree } from "../../e2e/lib/processes.ts";
 import { CACHE, freePort, modelFolder, System } from "../../e2e/lib/system.ts";
 import { waitFor } from "../../e2e/lib/wait.ts";
 
-const CREATES_PER_MINUTE = 10_000_000;
+const REQUESTS_PER_MINUTE = 10_000_000;
 const COGLET_START_MS = 30_000;
 
 export interface BenchSystem {
@@ -23,7 +23,10 @@ export interface BenchSystem {
 /** `env` adds to the launcher's environment. */
 export async function startSystem(models: string[], env: Record<string, string> = {}): Promise<BenchSystem> {
   const system = await System.start({ models, env });
-  const { token } = await system.api.newAccount("bench", { creates_per_minute: CREATES_PER_MINUTE });
+  const { token } = await system.api.newAccount("bench", {
+    creates_per_minute: REQUESTS_PER_MINUTE,
+    reads_per_minute: REQUESTS_PER_MINUTE,
+  });
   return {
     url: system.url,
     headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },

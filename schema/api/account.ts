@@ -12,8 +12,9 @@ export const AccountSchema = z
   })
   .openapi("Account");
 
-/** Creates a minute that an account may be given: a bench needs tens of thousands, nobody needs more. */
-const CREATES_PER_MINUTE_MAX = 10_000_000;
+/** What an account may be given: a bench needs tens of thousands a minute, nobody needs more. */
+const REQUESTS_PER_MINUTE_MAX = 10_000_000;
+const requestsPerMinute = z.number().int().min(1).max(REQUESTS_PER_MINUTE_MAX);
 
 /** First parts of addresses that are not accounts: nobody may be called so. */
 export const RESERVED_USERNAMES = new Set(
@@ -22,16 +23,28 @@ export const RESERVED_USERNAMES = new Set(
   ),
 );
 
+/** The name of a new account. */
+export const UsernameSchema = z
+  .string()
+  .regex(NAME_PATTERN, "must be 1 to 64 of a-z, 0-9, '-', '_', '.', with a letter or digit at both ends")
+  .refine((username) => !RESERVED_USERNAMES.has(username), "is reserved");
+/** What people call an account or a token: a line of text. */
+export const DisplayNameSchema = z
+  .string()
+  .min(1)
+  .max(255)
+  .regex(/^[^\p{Cc}\p{Cs}]*$/u, "must have no control characters");
+
 export const CreateAccountSchema = z
   .strictObject({
     type: z.enum(["user", "organization"]),
-    username: z
-      .string()
-      .regex(NAME_PATTERN, "must be 1 to 64 of a-z, 0-9, '-', '_', '.', with a letter or digit at both ends")
-      .refine((username) => !RESERVED_USERNAMES.has(username), "is reserved"),
-    name: z.string().min(1).max(255),
+    username: UsernameSchema,
+    name: DisplayNameSchema,
     limits: z
-      .strictObject({ creates_per_minute: z.number().int().min(1).max(CREATES_PER_MINUTE_MAX).optional() })
+      .strictObject({
+        creates_per_minute: requestsPerMinute.optional(),
+        reads_per_minute: requestsPerMinute.optional().describe("of everything that creates nothing"),
+      })
       .optional(),
   })
   .openapi("AccountRequest");
@@ -43,7 +56,7 @@ export const CreatedAccountSchema = z
       type: z.enum(["user", "organization"]),
       username: z.string(),
       name: z.string(),
-      limits: z.object({ creates_per_minute: z.number().int() }),
+      limits: z.object({ creates_per_minute: z.number().int(), reads_per_minute: z.number().int() }),
       created_at: z.string(),
     }),
     token: z.string().describe("shown this once"),

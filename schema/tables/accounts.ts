@@ -5,6 +5,7 @@ import type { Scope } from "../tokens.ts";
 /** What an account's `limits` may hold; absent members have the platform's default. */
 export interface StoredLimits {
   creates_per_minute?: number;
+  reads_per_minute?: number;
 }
 
 export const accounts = sqliteTable("accounts", {

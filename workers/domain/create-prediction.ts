@@ -7,6 +7,7 @@ import { AppError } from "../../schema/problems.ts";
 import type { Caller, Edge } from "../env.ts";
 import { resolveVersion } from "./resolve-version.ts";
 import { startPrediction } from "./start-prediction.ts";
+import { throttled } from "./throttled.ts";
 import { invalidInput, validateInput } from "./validate-input.ts";
 
 export interface CreateCommand {
@@ -52,11 +53,8 @@ export async function createPrediction(edge: Edge, command: CreateCommand): Prom
   switch (result.kind) {
     case "started":
       return { ...result, kind: "created" };
-    case "limited": {
-      const retry_after = Math.ceil(result.retry_after_ms / 1_000);
-      const detail = `Request was throttled. Your rate limit is ${result.limit} creates per minute; it resets in ~${retry_after}s.`;
-      throw new AppError("rate.limited", detail, { retry_after });
-    }
+    case "limited":
+      throw throttled("creates", result.limit, result.retry_after_ms);
     case "key_reused":
       throw new AppError("idempotency.key_reused", "This Idempotency-Key was used with another request.");
     case "in_flight":

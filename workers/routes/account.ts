@@ -3,8 +3,9 @@ import { createRoute } from "@hono/zod-openapi";
 import { AccountSchema, CreateAccountSchema, CreatedAccountSchema } from "../../schema/api/account.ts";
 import { bearer, problemResponses } from "../../schema/api/common.ts";
 import { AppError } from "../../schema/problems.ts";
+import type { StoredLimits } from "../../schema/tables/accounts.ts";
 import { callerOf } from "../middleware/authenticate.ts";
-import { DEFAULT_CREATES_PER_MINUTE, insertAccount } from "../storage/accounts.ts";
+import { DEFAULT_CREATES_PER_MINUTE, DEFAULT_READS_PER_MINUTE, insertAccount } from "../storage/accounts.ts";
 import { allow, json, newRouter } from "./router.ts";
 
 export const account = newRouter();
@@ -41,13 +42,7 @@ account.openapi(
   }),
   async (c) => {
     const { type, username, name, limits } = c.req.valid("json");
-    const { creates_per_minute } = limits ?? {};
-    const made = await insertAccount(c.env.DB, {
-      type,
-      username,
-      name,
-      limits: creates_per_minute === undefined ? {} : { creates_per_minute },
-    });
+    const made = await insertAccount(c.env.DB, { type, username, name, limits: storedLimits(limits) });
     if (made === null) throw new AppError("account.name_taken", `The username ${username} is taken.`);
     return c.json(
       {
@@ -56,7 +51,10 @@ account.openapi(
           type,
           username,
           name,
-          limits: { creates_per_minute: creates_per_minute ?? DEFAULT_CREATES_PER_MINUTE },
+          limits: {
+            creates_per_minute: limits?.creates_per_minute ?? DEFAULT_CREATES_PER_MINUTE,
+            reads_per_minute: limits?.reads_per_minute ?? DEFAULT_READS_PER_MINUTE,
+          },
           created_at: new Date(made.account.created_at).toISOString(),
         },
         token: made.token,
@@ -65,3 +63,8 @@ account.openapi(
     );
   },
 );
+
+/** Only the members that are set: later defaults reach accounts that have no limit of their own. */
+function storedLimits(limits: { [K in keyof StoredLimits]?: number | undefined } = {}): StoredLimits {
+  return Object.fromEntries(Object.entries(limits).filter(([, value]) => value !== undefined));
+}

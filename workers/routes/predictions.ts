@@ -15,6 +15,7 @@ import {
 import { isPredictionId, type ModelReference, parseModelReference, sha256Hex } from "../../schema/ids.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import { AppError } from "../../schema/problems.ts";
+import { rateLimitFields } from "../../schema/rate-limit.ts";
 import { parseCancelAfter, parseIdempotencyKey, parsePrefer } from "../domain/create-headers.ts";
 import { createPrediction, type KeptResponse, keepAnswer } from "../domain/create-prediction.ts";
 import { decodeCursor, pageUrl } from "../domain/cursors.ts";
@@ -126,10 +127,11 @@ async function answerCreate(
     body: JSON.stringify(showPrediction(edge, result.document, { userAgent: c.req.header("user-agent"), asTimedOut })),
   };
   if (idempotency !== null) await keepAnswer(edge, caller, idempotency.key, answer);
-  const limits: [string, string][] = [
-    ["ratelimit-remaining", String(result.remaining)],
-    ["ratelimit-reset", String(result.reset_s)],
-  ];
+  const limits = rateLimitFields("creates", {
+    per_minute: caller.creates_per_minute,
+    remaining: result.remaining,
+    reset_s: result.reset_s,
+  });
   return { ...answer, headers: [...answer.headers, ...limits] };
 }
 

@@ -9,6 +9,7 @@ import type { AppEnv } from "../env.ts";
 import { authenticate, requireScope } from "../middleware/authenticate.ts";
 import { BODY_BYTES_MAX, jsonBody } from "../middleware/json-body.ts";
 import { faultsOfZod } from "../middleware/problems.ts";
+import { limitReads } from "../middleware/read-limit.ts";
 
 export function newRouter(): OpenAPIHono<AppEnv> {
   return new OpenAPIHono<AppEnv>({ defaultHook: refuseInvalid });
@@ -22,9 +23,9 @@ function refuseInvalid(result: { target: string; success: boolean; error?: ZodEr
   throw new AppError("request.malformed", faultsDetail(faults), { invalid_fields: faults });
 }
 
-/** What stands before a route of the API: a live token with this scope, then a bounded body. */
+/** What stands before a route of the API: a live token, whose account has requests left, with this scope; then a bounded body. */
 export function allow(scope: Scope, bodyBytesMax = BODY_BYTES_MAX): MiddlewareHandler<AppEnv>[] {
-  return [authenticate, requireScope(scope), jsonBody(bodyBytesMax)];
+  return [authenticate, limitReads, requireScope(scope), jsonBody(bodyBytesMax)];
 }
 
 /**

@@ -1,7 +1,9 @@
 /** Accounts and tokens in D1. A token is found by its SHA-256; reads come through an in-isolate memory, so a revocation is seen within 5 s. */
-import { and, eq, gt, isNull, or } from "drizzle-orm";
+import { and, eq, gt, isNull, lte, or } from "drizzle-orm";
 import { drizzle } from "drizzle-orm/d1";
+import { alias } from "drizzle-orm/sqlite-core";
 import { newId } from "../../schema/ids.ts";
+import type { StoredLimits } from "../../schema/tables/accounts.ts";
 import { accounts, members, tokens } from "../../schema/tables/index.ts";
 import { hashToken, newToken, SCOPES, type Scope } from "../../schema/tokens.ts";
 import type { Caller } from "../env.ts";
@@ -13,10 +15,15 @@ const CALLER_LIFE_MS = 5_000;
 const CALLERS_MAX = 10_000;
 /** Creates a minute of an account that has no other limit, with an equal burst. */
 export const DEFAULT_CREATES_PER_MINUTE = 600;
+/** The same of everything else. */
+export const DEFAULT_READS_PER_MINUTE = 3_000;
 /** What a token of a new account may do: everything but operate. */
 const USER_SCOPES: Scope[] = SCOPES.filter((scope) => scope !== "admin");
 
-const callers = new Memo<(Caller & { expires_at: number | null }) | null>(CALLER_LIFE_MS, CALLERS_MAX);
+/** The time that a token was last used is written at most this often. */
+const LAST_USED_STEP_MS = 60_000;
+
+const callers = new Memo<Caller | null>(CALLER_LIFE_MS, CALLERS_MAX);
 
 /** Whose token it is; null when nobody's, revoked or expired. The token must be well-formed. */
 export async function findCaller(
@@ -25,55 +32,68 @@ export async function findCaller(
   later: (work: Promise<unknown>) => void,
 ): Promise<Caller | null> {
   const hash = hashToken(token);
-  const caller = await callers.get(hash, () => readCaller(db, hash), later);
-  return caller === null || (caller.expires_at !== null && caller.expires_at <= Date.now()) ? null : caller;
+  const caller = await callers.get(hash, () => readCaller(db, hash, later), later);
+  return caller === null || (caller.token.expires_at !== null && caller.token.expires_at <= Date.now()) ? null : caller;
 }
 
-async function readCaller(db: D1Database, hash: string): Promise<(Caller & { expires_at: number | null }) | null> {
-  const row = await drizzle(db)
-    .select({
-      account: accounts,
-      scopes: tokens.scopes,
-      allowed_models: tokens.allowed_models,
-      expires_at: tokens.expires_at,
-    })
+/** After a revocation or a change of members: this isolate sees it at once, the others within the memory's life. */
+export function forgetCaller(hash: string): void {
+  callers.forget(hash);
+}
+
+/** Reads a token with its account and the organizations of that account: one row for each of these, or one with none. */
+async function readCaller(
+  db: D1Database,
+  hash: string,
+  later: (work: Promise<unknown>) => void,
+): Promise<Caller | null> {
+  const now = Date.now();
+  const organizations = alias(accounts, "organizations");
+  const rows = await drizzle(db)
+    .select({ account: accounts, token: tokens, organization: organizations.username, role: members.role })
     .from(tokens)
     .innerJoin(accounts, eq(accounts.id, tokens.account_id))
+    .leftJoin(members, eq(members.account_id, accounts.id))
+    .leftJoin(organizations, eq(organizations.id, members.organization_id))
     .where(
-      and(
-        eq(tokens.hash, hash),
-        isNull(tokens.revoked_at),
-        or(isNull(tokens.expires_at), gt(tokens.expires_at, Date.now())),
-      ),
+      and(eq(tokens.hash, hash), isNull(tokens.revoked_at), or(isNull(tokens.expires_at), gt(tokens.expires_at, now))),
     )
-    .get();
-  if (row === undefined) return null;
+    .all();
+  const first = rows[0];
+  if (first === undefined) return null;
+  const { account, token } = first;
+  // Told here and not at each use: a token in use is read again every few seconds, and the warm path stays free of writes.
+  if ((token.last_used_at ?? 0) <= now - LAST_USED_STEP_MS) later(writeLastUsed(db, hash, now).catch(() => undefined));
   return {
-    account_id: row.account.id,
-    type: row.account.type,
-    username: row.account.username,
-    name: row.account.name,
-    scopes: row.scopes,
-    allowed_models: row.allowed_models,
-    organizations: await readOrganizations(db, row.account.id),
-    creates_per_minute: row.account.limits.creates_per_minute ?? DEFAULT_CREATES_PER_MINUTE,
-    expires_at: row.expires_at,
+    account_id: account.id,
+    type: account.type,
+    username: account.username,
+    name: account.name,
+    scopes: token.scopes,
+    allowed_models: token.allowed_models,
+    organizations: rows.flatMap(({ organization, role }) =>
+      organization === null || role === null ? [] : [{ username: organization, role }],
+    ),
+    creates_per_minute: account.limits.creates_per_minute ?? DEFAULT_CREATES_PER_MINUTE,
+    reads_per_minute: account.limits.reads_per_minute ?? DEFAULT_READS_PER_MINUTE,
+    token: { hash, expires_at: token.expires_at, created_by: token.created_by },
   };
 }
 
-function readOrganizations(db: D1Database, accountId: string): Promise<Caller["organizations"]> {
+/** Isolates that read the token together write once. */
+function writeLastUsed(db: D1Database, hash: string, now: number): Promise<unknown> {
   return drizzle(db)
-    .select({ username: accounts.username, role: members.role })
-    .from(members)
-    .innerJoin(accounts, eq(accounts.id, members.organization_id))
-    .where(eq(members.account_id, accountId))
-    .all();
+    .update(tokens)
+    .set({ last_used_at: now })
+    .where(
+      and(eq(tokens.hash, hash), or(isNull(tokens.last_used_at), lte(tokens.last_used_at, now - LAST_USED_STEP_MS))),
+    );
 }
 
 /** Makes an account with its first token, in one transaction. Null when the username is taken. */
 export async function insertAccount(
   db: D1Database,
-  wanted: { type: "user" | "organization"; username: string; name: string; limits: { creates_per_minute?: number } },
+  wanted: { type: "user" | "organization"; username: string; name: string; limits: StoredLimits },
 ): Promise<{ account: typeof accounts.$inferSelect; token: string } | null> {
   const now = Date.now();
   const account = { id: newId(), created_at: now, ...wanted };

@@ -13,6 +13,7 @@ import {
 } from "../../schema/origin-protocol.ts";
 import type { ProblemDocument } from "../../schema/problems.ts";
 import { bodyDigest, type SigningKey, signRequest } from "../../schema/request-signature.ts";
+import type { StoredLimits } from "../../schema/tables/accounts.ts";
 import { operatorSeed } from "../../schema/tables/operator-seed.ts";
 import { hashToken, newToken, type Scope } from "../../schema/tokens.ts";
 import { insertAccount } from "../storage/accounts.ts";
@@ -72,9 +73,7 @@ export async function theOperator(): Promise<string> {
   return token;
 }
 
-export async function anAccount(
-  limits: { creates_per_minute?: number } = {},
-): Promise<{ id: string; username: string; token: string }> {
+export async function anAccount(limits: StoredLimits = {}): Promise<{ id: string; username: string; token: string }> {
   const username = `u${newId(10)}`;
   const made = await insertAccount(env.DB, { type: "user", username, name: "Test", limits });
   if (made === null) throw new Error("the name is taken");

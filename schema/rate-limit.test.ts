@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { takeCreate } from "./create-limit.ts";
+import { takeOne } from "./rate-limit.ts";
 
-describe("takeCreate", () => {
+describe("takeOne", () => {
   it("guarantees that no window admits more than its rate and one burst, and that a refusal's time is true", () => {
     fc.assert(
       fc.property(
@@ -14,15 +14,15 @@ describe("takeCreate", () => {
           const admitted: number[] = [];
           for (const pause of pauses) {
             now += pause;
-            const taken = takeCreate(fullAt, perMinute, now);
+            const taken = takeOne(fullAt, perMinute, now);
             if (taken.kind === "admitted") {
               fullAt = taken.fullAt;
               admitted.push(now);
               expect(taken.remaining).toBeLessThan(perMinute);
             } else {
-              expect(takeCreate(fullAt, perMinute, now + taken.retry_after_ms).kind).toBe("admitted");
+              expect(takeOne(fullAt, perMinute, now + taken.retry_after_ms).kind).toBe("admitted");
               if (taken.retry_after_ms > 1) {
-                expect(takeCreate(fullAt, perMinute, now + taken.retry_after_ms - 1).kind).toBe("limited");
+                expect(takeOne(fullAt, perMinute, now + taken.retry_after_ms - 1).kind).toBe("limited");
               }
             }
           }
@@ -42,13 +42,13 @@ describe("takeCreate", () => {
     for (const perMinute of [1, 7, 600, 601]) {
       let fullAt = 0;
       for (let i = 0; i < perMinute; i++) {
-        const taken = takeCreate(fullAt, perMinute, 1_000_000);
+        const taken = takeOne(fullAt, perMinute, 1_000_000);
         expect(taken.kind).toBe("admitted");
         if (taken.kind !== "admitted") return;
         expect(taken.remaining).toBe(perMinute - 1 - i);
         fullAt = taken.fullAt;
       }
-      expect(takeCreate(fullAt, perMinute, 1_000_000)).toEqual({
+      expect(takeOne(fullAt, perMinute, 1_000_000)).toEqual({
         kind: "limited",
         retry_after_ms: Math.ceil(60_000 / perMinute),
       });
@@ -56,13 +56,13 @@ describe("takeCreate", () => {
   });
 
   it("guarantees that a clock which went back an hour locks nobody out for more than a minute", () => {
-    const before = takeCreate(0, 60, 10_000_000);
+    const before = takeOne(0, 60, 10_000_000);
     if (before.kind !== "admitted") throw new Error("the first is admitted");
-    const after = takeCreate(before.fullAt, 60, 10_000_000 - 3_600_000);
+    const after = takeOne(before.fullAt, 60, 10_000_000 - 3_600_000);
     expect(after).toEqual({ kind: "limited", retry_after_ms: 1_000 });
   });
 
   it("guarantees that a limit of none admits none", () => {
-    expect(takeCreate(0, 0, 1).kind).toBe("limited");
+    expect(takeOne(0, 0, 1).kind).toBe("limited");
   });
 });
