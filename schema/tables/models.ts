@@ -1,5 +1,4 @@
 /** D1: the catalog of models, their immutable versions and the hardware that origins have announced. Times are epoch milliseconds. */
-import { sql } from "drizzle-orm";
 import { index, integer, primaryKey, real, sqliteTable, text } from "drizzle-orm/sqlite-core";
 import type { PredictionDocument } from "../prediction-document.ts";
 import type { WeightsRef } from "../weights.ts";
@@ -29,10 +28,11 @@ export const models = sqliteTable(
     is_official: integer("is_official", { mode: "boolean" }).notNull().default(false),
     latest_version_id: text("latest_version_id"),
     latest_version_at: integer("latest_version_at"),
-    /** the default one of its examples */
+    /** the default example's prediction: read from its object while it runs, kept here once it ended */
     example_prediction_id: text("example_prediction_id"),
     /** digest of (version, input) that an announced example was made for, so that a restart makes no second one */
     example_key: text("example_key"),
+    default_example: text("default_example", { mode: "json" }).$type<PredictionDocument>(),
     /** what an origin announced last, by member: only what it then announces anew replaces what people have written since */
     announced: text("announced", { mode: "json" }).$type<Record<string, unknown>>(),
     created_at: integer("created_at").notNull(),
@@ -41,8 +41,7 @@ export const models = sqliteTable(
   (table) => [
     primaryKey({ columns: [table.owner, table.name] }),
     index("models_by_created").on(table.created_at, table.owner, table.name),
-    // The order of the list itself, so that a page is read and not sorted.
-    index("models_by_version_at").on(sql`coalesce(${table.latest_version_at}, 0)`, table.owner, table.name),
+    index("models_by_version_at").on(table.latest_version_at, table.owner, table.name),
   ],
 );
 
@@ -68,22 +67,21 @@ export const versions = sqliteTable(
     fast_booting: integer("fast_booting", { mode: "boolean" }).notNull().default(false),
     /** what a training of it needs; null where it takes as much as a prediction */
     train_memory_bytes: integer("train_memory_bytes"),
+    /** somebody outside the owner's account or organization ran it: it stays, since they may have pinned it */
+    run_by_others: integer("run_by_others", { mode: "boolean" }).notNull().default(false),
     created_at: integer("created_at").notNull(),
   },
   (table) => [primaryKey({ columns: [table.owner, table.name, table.id] }), index("versions_by_id").on(table.id)],
 );
 
-/** Predictions that show what a model does, kept beyond the life of their data. */
+/** Predictions that a model's people added as examples. The default one is with the model itself. */
 export const examples = sqliteTable(
   "examples",
   {
     owner: text("owner").notNull(),
     name: text("name").notNull(),
     prediction_id: text("prediction_id").notNull(),
-    /** whose prediction it is */
-    account_id: text("account_id").notNull(),
-    /** the ended prediction; null while it still runs */
-    document: text("document", { mode: "json" }).$type<PredictionDocument>(),
+    document: text("document", { mode: "json" }).$type<PredictionDocument>().notNull(),
     created_at: integer("created_at").notNull(),
   },
   (table) => [
