@@ -3,7 +3,7 @@
  * saves; every write is called inside a group commit. Tables are made by the first write, so asking a guessed account stores nothing.
  */
 import type { Meter, PredictionDocument } from "../schema/prediction-document.ts";
-import type { AccountApi, ListRow } from "./contracts.ts";
+import type { AccountApi, ListKind, ListRow, Settlement } from "./contracts.ts";
 
 /** A larger document stays with its PredictionObject, which pages then ask. */
 const LIST_DOCUMENT_BYTES_MAX = 16_384;
@@ -169,20 +169,20 @@ export class AccountStore {
   }
 
   /** Admissions that nothing confirmed, oldest first. */
-  unconfirmed(limit: number): { prediction_id: string; admitted_at: number }[] {
+  unconfirmed(limit: number): { prediction_id: string; kind: ListKind; admitted_at: number }[] {
     if (!this.#exists()) return [];
     return this.#sql
-      .exec<{ prediction_id: string; admitted_at: number }>(
-        "SELECT prediction_id, admitted_at FROM predictions WHERE confirmed = 0 ORDER BY admitted_at LIMIT ?",
+      .exec<{ prediction_id: string; kind: ListKind; admitted_at: number }>(
+        "SELECT prediction_id, kind, admitted_at FROM predictions WHERE confirmed = 0 ORDER BY admitted_at LIMIT ?",
         limit,
       )
       .toArray();
   }
 
   /** Records an end once. The list row comes back when it was unlisted by mistake; a copy whose data was removed is never overwritten. */
-  settle(predictionId: string, document: PredictionDocument | null, meter: Meter, now: number): void {
+  settle({ prediction_id: predictionId, document, meter, is_listed }: Settlement, now: number): void {
     const added = this.#sql.exec("INSERT OR IGNORE INTO meters VALUES (?, ?)", predictionId, JSON.stringify(meter));
-    if (added.rowsWritten === 0) return;
+    if (added.rowsWritten === 0 || !is_listed) return;
     if (document !== null) this.insert(predictionId, document.created_at, document.kind, document.source, now);
     this.#sql.exec(
       "UPDATE predictions SET confirmed = 1, document = coalesce(document, ?) WHERE prediction_id = ?",

@@ -215,7 +215,7 @@ describe("settle", () => {
       const request = anAdmit();
       const document = aDocument({ id: request.prediction_id, created_at: request.created_at });
       await account.admit(request);
-      const settlement = { prediction_id: request.prediction_id, document, meter: METER };
+      const settlement = { prediction_id: request.prediction_id, document, meter: METER, is_listed: true };
       await account.settle([settlement]);
       await restart().settle([
         { ...settlement, document: { ...document, output: "else" }, meter: { ...METER, predict_time_s: 9 } },
@@ -231,7 +231,7 @@ describe("settle", () => {
       const removed: PredictionDocument = { ...document, data_removed: true, input: {}, output: null };
       await account.admit(request);
       await account.removeData([removed]);
-      await account.settle([{ prediction_id: document.id, document, meter: METER }]);
+      await account.settle([{ prediction_id: document.id, document, meter: METER, is_listed: true }]);
       expect((await account.list({ kind: "prediction", limit: 1 })).rows[0]?.document).toEqual(removed);
       expect(await account.meters(1)).toHaveLength(1);
     }));
@@ -240,7 +240,7 @@ describe("settle", () => {
     withAccount(async (account) => {
       const document = aDocument({ output: "x".repeat(20_000) });
       await account.admit(anAdmit({ prediction_id: document.id }));
-      await account.settle([{ prediction_id: document.id, document, meter: METER }]);
+      await account.settle([{ prediction_id: document.id, document, meter: METER, is_listed: true }]);
       expect((await account.list({ kind: "prediction", limit: 1 })).rows[0]).toMatchObject({
         prediction_id: document.id,
         document: null,
@@ -282,7 +282,7 @@ describe("admissions without a prediction", () => {
       await account.alarm();
       expect((await account.list({ kind: "prediction", limit: 9 })).rows).toEqual([]);
       const document = aDocument({ id: slow.prediction_id, created_at: slow.created_at });
-      await account.settle([{ prediction_id: slow.prediction_id, document, meter: METER }]);
+      await account.settle([{ prediction_id: slow.prediction_id, document, meter: METER, is_listed: true }]);
       expect((await account.list({ kind: "prediction", limit: 9 })).rows).toMatchObject([
         { prediction_id: slow.prediction_id, document },
       ]);

@@ -11,11 +11,23 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import { takeOne } from "../schema/rate-limit.ts";
+import type { StoredFile } from "../schema/files.ts";
 import { predictionObjectName } from "../schema/ids.ts";
 import type { Meter, PredictionDocument } from "../schema/prediction-document.ts";
+import { AccountFiles, removeBytes } from "./account-files.ts";
 import { AccountStore, type IdempotencyRow } from "./account-store.ts";
 import { Alarms } from "./alarms.ts";
-import type { AccountApi, AdmitRequest, AdmitResult, ListRow, Settlement } from "./contracts.ts";
+import type {
+  AccountApi,
+  AdmitRequest,
+  AdmitResult,
+  BeginFile,
+  FileQuery,
+  FileUpload,
+  FinishFile,
+  ListRow,
+  Settlement,
+} from "./contracts.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { batchStub, predictionStub } from "./stubs.ts";
 
@@ -35,9 +47,11 @@ const WEB_LIST_MS = 14 * 86_400_000;
 export class AccountObject extends DurableObject<Env> implements AccountApi {
   #name: string | null = null;
   readonly #store = new AccountStore(this.ctx.storage.sql);
-  readonly #alarms = new Alarms<"confirm">(this.ctx.storage);
+  readonly #files = new AccountFiles(this.ctx.storage.sql);
+  readonly #alarms = new Alarms<"confirm" | "files">(this.ctx.storage);
   readonly #writes = new GroupCommit(this.ctx.storage, () => {
     this.#store.forget();
+    this.#files.forget();
     this.#alarms.forget();
   });
 
@@ -126,8 +140,57 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     return this.#store.meters(limit);
   }
 
+  beginFile(begin: BeginFile): Promise<boolean> {
+    return this.#writeFiles(() => this.#files.begin(begin));
+  }
+
+  finishFile(id: string, file: FinishFile): Promise<StoredFile | null> {
+    return this.#writeFiles((now) => this.#files.finish(id, file, now));
+  }
+
+  async file(id: string): Promise<StoredFile | null> {
+    return this.#files.get(id, Date.now());
+  }
+
+  async files(query: FileQuery): Promise<{ files: StoredFile[]; more: boolean }> {
+    return this.#files.list(query, Date.now());
+  }
+
+  removeFile(id: string, state: "pending" | "ready"): Promise<boolean> {
+    return this.#writeFiles((now) => this.#files.remove(id, state, now));
+  }
+
+  keepFiles(ids: string[], until: number): Promise<string[]> {
+    return this.#writes.run(() => this.#files.keep(ids, until, Date.now()));
+  }
+
+  async upload(id: string): Promise<FileUpload | null> {
+    return this.#files.upload(id, Date.now());
+  }
+
+  keepPart(id: string, part: number, etag: string): Promise<boolean> {
+    return this.#writes.run(() => this.#files.keepPart(id, part, etag, Date.now()));
+  }
+
+  /** A write after which a file may be due earlier than any before. */
+  #writeFiles<T>(write: (now: number) => T): Promise<T> {
+    return this.#writes.run(() => {
+      const result = write(Date.now());
+      const due = this.#files.nextDue();
+      if (due !== null) this.#alarms.setNoLaterThan("files", due);
+      return result;
+    });
+  }
+
+  /** Takes what expired, was deleted or never became whole out of R2, and then out of the books. */
+  async #removeDueFiles(): Promise<void> {
+    const due = await this.#writes.run(() => this.#files.markDue(Date.now()));
+    await removeBytes(this.env.FILES, due);
+    await this.#writeFiles(() => this.#files.forgetFiles(due.map(({ file_id }) => file_id)));
+  }
+
   override async alarm(): Promise<void> {
-    await this.#alarms.run(() => this.#confirmAdmissions());
+    await this.#alarms.run((name) => (name === "confirm" ? this.#confirmAdmissions() : this.#removeDueFiles()));
   }
 
   /** Asks the PredictionObjects about admissions that nothing confirmed in time. Any that is not there is unlisted. */

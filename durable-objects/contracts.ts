@@ -3,6 +3,8 @@
  * Warm path of a create: AccountObject.admit -> PredictionObject.create -> DeploymentObject.enqueue, one commit each, then one signed PUT to the origin.
  * Expected outcomes are values. An exception over RPC is a broken invariant.
  */
+import type { BatchDocument } from "../schema/batches.ts";
+import type { StoredFile } from "../schema/files.ts";
 import type {
   AttemptAck,
   AttemptBatch,
@@ -17,8 +19,8 @@ import type { WeightsRef } from "../schema/weights.ts";
 /** How to run a version; resolved by the Worker from the catalog and handed down, so no object reads D1. */
 export interface RunSpec {
   /**
-   * names the DeploymentObject: `version:<id>` for shared hardware, `deployment:<owner>/<name>` for a deployment of an account, `training:<prediction id>`
-   * for the one instance of a training
+   * names the DeploymentObject: `version:<id>` for a public model on shared hardware, `version:<id>:<account id>` for a private one (no container life is
+   * shared between accounts), `deployment:<owner>/<name>` for a deployment of an account, `training:<prediction id>` for the one instance of a training
    */
   deployment_key: string;
   /** number of the deployment's release; 0 elsewhere. A DeploymentObject never goes back to an older one. */
@@ -27,8 +29,10 @@ export interface RunSpec {
   version_id: string;
   /** which function of the model the instance runs */
   mode: "predict" | "train";
-  /** weights of a fine-tune that are loaded in setup; null for none, and where each prediction brings its own (`replicate_weights`) */
+  /** weights of a fine-tune that are loaded in setup; null for none, and where each prediction brings its own */
   weights: WeightsRef | null;
+  /** weights of a fine-tune that go with each of its predictions (input `replicate_weights`), on the instances of its base */
+  prediction_weights?: WeightsRef;
   /** owner/name */
   model: string;
   /** slots of one instance */
@@ -40,6 +44,7 @@ export interface RunSpec {
   /** an output schema of the array kind: output events append */
   output_is_iterator: boolean;
   min_instances: number;
+  /** 0 disables the deployment: nothing runs, and what runs or waits is canceled */
   max_instances: number;
   /** an instance with nothing to do lives this long */
   idle_ttl_ms: number;
@@ -149,8 +154,14 @@ export interface DeploymentApi {
   /**
    * How it shall run from now on, told when a deployment or an official model is made or changed: it boots up to `min_instances` without waiting for a
    * prediction. Instances of an older release or another version finish what they run and go. A release that is older than the known one is ignored.
+   * From then on only this or a newer release changes the bounds of its instances: what `enqueue` brings may be seconds old.
    */
   configure(spec: RunSpec): Promise<void>;
+  /**
+   * Ends the deployment where nothing runs, nothing waits and no prediction used it for `unused_ms`; nothing is taken in until it is configured anew.
+   * Idempotent. `free_at`: when it has been unused for long enough, should nothing more come; null while it runs something or has instances.
+   */
+  retire(unused_ms: number): Promise<{ retired: true } | { retired: false; instances: number; free_at: number | null }>;
   /** For pages and tests: instances, queue length, leases. */
   describe(): Promise<DeploymentDescription>;
 }
@@ -165,6 +176,8 @@ export interface DeploymentDescription {
     slots: number;
     leased: number;
     idle_since: number | null;
+    /** booted as the current release says; others finish the work of older ones */
+    is_current: boolean;
   }[];
   wanted_instances: number;
   reason: string;
@@ -218,9 +231,12 @@ export interface FleetApi {
   health(): Promise<{ origins_alive: number }>;
 }
 
+/** What an account's lists show, one kind each. */
+export type ListKind = "prediction" | "training" | "batch";
+
 export interface AdmitRequest {
-  /** lists show one kind */
-  kind: "prediction" | "training";
+  kind: ListKind;
+  /** id of the prediction, training or batch */
   prediction_id: string;
   created_at: number;
   /** names the list row until the prediction ends */
@@ -262,6 +278,8 @@ export interface Settlement {
   /** public document up to 16 KiB of JSON; null when larger: pages then read the PredictionObject */
   document: PredictionDocument | null;
   meter: Meter;
+  /** inputs of a batch are metered and not listed: their batch is */
+  is_listed: boolean;
 }
 
 export interface ListRow {
@@ -292,7 +310,7 @@ export interface AccountApi {
    * then `more` says whether there are newer rows still.
    */
   list(query: {
-    kind: "prediction" | "training";
+    kind: ListKind;
     limit: number;
     before?: { created_at: number; prediction_id: string } | null;
     after?: { created_at: number; prediction_id: string } | null;
@@ -301,6 +319,66 @@ export interface AccountApi {
     source?: "web" | null;
   }): Promise<{ rows: ListRow[]; more: boolean }>;
   meters(limit: number): Promise<{ prediction_id: string; meter: Meter }[]>;
+  /** Before the first byte of a file goes to R2. Idempotent by id. False when too many uploads are unfinished. */
+  beginFile(begin: BeginFile): Promise<boolean>;
+  /** All of a file is in R2. Null when its upload is not known (any more): the caller takes the bytes back. Again for a whole file: the same. */
+  finishFile(id: string, file: FinishFile): Promise<StoredFile | null>;
+  file(id: string): Promise<StoredFile | null>;
+  /** Newest first; `before` and `after` as in `list`. */
+  files(query: FileQuery): Promise<{ files: StoredFile[]; more: boolean }>;
+  /** From now on there is no such file, or upload (`pending`); its bytes go behind the answer. False when there was none. */
+  removeFile(id: string, state: "pending" | "ready"): Promise<boolean>;
+  /** The ids of these that are files of the account: each is kept until `until` at least, since something will read it. */
+  keepFiles(ids: string[], until: number): Promise<string[]>;
+  /** An unfinished upload in parts. */
+  upload(id: string): Promise<FileUpload | null>;
+  /** A part is in R2. False when there is no such upload. */
+  keepPart(id: string, part: number, etag: string): Promise<boolean>;
+}
+
+/** What is said of a file before it is there. */
+export interface FileIntent {
+  name: string;
+  content_type: string;
+  size_bytes: number;
+  /** lower-case hex; null when not told */
+  sha256: string | null;
+  metadata: Record<string, unknown>;
+  /** milliseconds after it is whole; null is forever */
+  retention_ms: number | null;
+}
+
+export interface BeginFile {
+  id: string;
+  created_at: number;
+  /** R2's multipart upload; null when the file is put at once */
+  upload_id: string | null;
+  /** of an upload in parts, which later requests finish */
+  file: FileIntent | null;
+}
+
+export type FinishFile = FileIntent & { sha256: string; md5: string };
+
+export interface FileUpload {
+  id: string;
+  created_at: number;
+  /** then it is given up */
+  expires_at: number;
+  upload_id: string;
+  file: FileIntent;
+  /** those that are in R2, in order */
+  parts: { part: number; etag: string }[];
+}
+
+export interface FileQuery {
+  limit: number;
+  before?: FilePosition | null;
+  after?: FilePosition | null;
+}
+
+export interface FilePosition {
+  created_at: number;
+  file_id: string;
 }
 
 /** One input of a batch has ended. Idempotent by index. */
@@ -310,7 +388,43 @@ export interface BatchSettlement {
   document: PredictionDocument;
 }
 
+/** How all inputs of a batch run; resolved by the Worker. */
+export interface CreateBatch {
+  id: string;
+  account_id: string;
+  spec: RunSpec;
+  shown_version: string;
+  stream_kind: "text" | "files";
+  source: "api" | "web";
+  max_concurrency: number;
+  /** milliseconds after its end; null is forever */
+  retention_ms: number | null;
+  created_at: number;
+}
+
+/** A validated input, in its place. */
+export interface BatchInput {
+  index: number;
+  custom_id: string | null;
+  input: Record<string, unknown>;
+  /** with secrets redacted; null when equal */
+  shown_input: Record<string, unknown> | null;
+  log_lines: string[];
+}
+
 export interface BatchApi {
+  /** Begins loading; idempotent. Nobody sees it before it is sealed. */
+  create(request: CreateBatch): Promise<void>;
+  /** Idempotent by index. */
+  append(inputs: BatchInput[]): Promise<void>;
+  /** All inputs are there: it runs from now on. */
+  seal(): Promise<BatchDocument>;
+  /** The inputs were refused: nothing is left. */
+  drop(): Promise<void>;
+  /** null: no such batch of this account. */
+  get(accountId: string): Promise<BatchDocument | null>;
+  /** What waits ends at once; answers when what runs has ended, after 10 s at the latest. */
+  cancel(accountId: string): Promise<BatchDocument | null>;
   /** From PredictionObjects' outboxes, told at least once. */
   settled(settlements: BatchSettlement[]): Promise<void>;
 }

@@ -248,7 +248,7 @@ describe("the largest", () => {
         const { prediction_id, created_at } = anAdmit({ created_at: Date.now() + n });
         await account.admit(anAdmit({ prediction_id, created_at }));
         const document = aDocument({ id: prediction_id, created_at, output: "x".repeat(15_500) });
-        await account.settle([{ prediction_id, document, meter }]);
+        await account.settle([{ prediction_id, document, meter, is_listed: true }]);
       }
       const { rows, more } = await timed("a list page of 100 documents of 16 KiB", () =>
         account.list({ kind: "prediction", limit: 100 }),

@@ -354,7 +354,8 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     const row = this.#store.get(id);
     const meter = row === null ? null : meterOf(row.stage.life, row.request.spec.hardware);
     if (row === null || meter === null) return null;
-    return { prediction_id: id, document: await settledDocument(this.env, this.#store, row), meter };
+    const document = await settledDocument(this.env, this.#store, row);
+    return { prediction_id: id, document, meter, is_listed: row.request.batch === null };
   }
 
   // ---- what deployments and origins ask

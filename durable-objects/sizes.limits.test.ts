@@ -223,7 +223,7 @@ describe("AccountObject", () => {
         const document = aDocument({ id: admit.prediction_id, created_at: admit.created_at, output: body(size) });
         documents.push(document);
         const meter = { hardware: "cpu", predict_time_s: 1, outcome: "succeeded", platform_failure: false } as const;
-        await account.settle([{ prediction_id: document.id, document, meter }]);
+        await account.settle([{ prediction_id: document.id, document, meter, is_listed: true }]);
       }
       expectSmallRows(state);
       const gone = { data_removed: true, input: {}, output: null, state: "failed", error: body(16_384) } as const;

@@ -341,7 +341,7 @@ describe("read, cancel, list", () => {
   it("shows what only the account's list still has", async () => {
     const document = aDocument({ account_id: alice.id, data_removed: true, output: null });
     const meter = { hardware: "cpu", predict_time_s: 1, outcome: "succeeded", platform_failure: false } as const;
-    await accountStub(env, alice.id).settle([{ prediction_id: document.id, document, meter }]);
+    await accountStub(env, alice.id).settle([{ prediction_id: document.id, document, meter, is_listed: true }]);
     const path = `/v1/predictions/${document.id}`;
     expect(await predictionOf(await call("GET", path, { token: alice.token }))).toMatchObject({
       id: document.id,

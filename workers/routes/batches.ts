@@ -1,4 +1,249 @@
 /** Batches: one version over many inputs. Beyond Replicate's HTTP API. */
-import { newRouter } from "./router.ts";
+import { createRoute, type z } from "@hono/zod-openapi";
+import type { Context } from "hono";
+import { resultsKey } from "../../durable-objects/batch-results.ts";
+import { accountStub, batchStub } from "../../durable-objects/stubs.ts";
+import {
+  BatchPageSchema,
+  BatchParams,
+  BatchSchema,
+  CreateBatchSchema,
+  ListBatchesQuery,
+} from "../../schema/api/batches.ts";
+import { bearer, problemResponses } from "../../schema/api/common.ts";
+import type { BatchDocument } from "../../schema/batches.ts";
+import { isPredictionId, parseModelReference } from "../../schema/ids.ts";
+import { AppError } from "../../schema/problems.ts";
+import { createBatch } from "../domain/create-batch.ts";
+import { decodeCursor, pageUrl } from "../domain/cursors.ts";
+import { fetchPublic } from "../domain/fetch-public.ts";
+import { parseRange } from "../domain/http-range.ts";
+import { PredictionCursor } from "../domain/list-predictions.ts";
+import { unknownVersion } from "../domain/resolve-version.ts";
+import { type AppEnv, edgeOf } from "../env.ts";
+import { callerOf } from "../middleware/authenticate.ts";
+import { CREATE_BODY_BYTES_MAX } from "../middleware/json-body.ts";
+import { allow, json, newRouter, verbatim } from "./router.ts";
 
 export const batches = newRouter();
+const tags = ["batches"];
+/** Objects per page; each is asked for its progress. */
+const PAGE_ROWS = 20;
+/** Results of a batch are kept this long unless it says otherwise: longer than a prediction's, since nobody waits beside a batch. */
+const RETENTION_MS = 86_400_000;
+
+batches.openapi(
+  createRoute({
+    method: "post",
+    path: "/v1/batches",
+    tags,
+    summary: "Run one version over many inputs",
+    description:
+      'The inputs are JSONL: each line is an input object, or `{"input": {…}, "custom_id": "…"}`. They run behind everything else, count as one create, and each runs once. ' +
+      "All lines are validated before any of them runs.",
+    security: bearer,
+    middleware: allow("predictions:write", CREATE_BODY_BYTES_MAX),
+    request: { body: { required: true, content: json(CreateBatchSchema) } },
+    responses: {
+      201: {
+        description: "The batch, which runs",
+        headers: {
+          location: { description: "the batch's URL", schema: { type: "string" } },
+          "ratelimit-remaining": { description: "creates left right now", schema: { type: "integer" } },
+          "ratelimit-reset": { description: "seconds until all are back", schema: { type: "integer" } },
+        },
+        content: json(BatchSchema),
+      },
+      ...problemResponses,
+    },
+  }),
+  async (c) => {
+    const body = c.req.valid("json");
+    const edge = edgeOf(c);
+    const reference = parseModelReference(body.version);
+    if (reference === null) throw unknownVersion();
+    const { document, remaining, reset_s } = await createBatch(edge, {
+      caller: callerOf(c),
+      reference,
+      source:
+        body.inputs === undefined
+          ? { kind: "stream", open: () => fetchPublic(body.input_url ?? "", "input_url") }
+          : { kind: "inputs", inputs: body.inputs },
+      max_concurrency: body.max_concurrency,
+      retention_ms: RETENTION_MS,
+      made_by: "api",
+    });
+    const shown = show(c, document);
+    return c.json(shown, 201, {
+      location: shown.urls.get,
+      "ratelimit-remaining": String(remaining),
+      "ratelimit-reset": String(reset_s),
+    });
+  },
+);
+
+batches.openapi(
+  createRoute({
+    method: "get",
+    path: "/v1/batches",
+    tags,
+    summary: "List your batches, newest first",
+    security: bearer,
+    middleware: allow("predictions:read"),
+    request: { query: ListBatchesQuery },
+    responses: { 200: { description: "A page of batches", content: json(BatchPageSchema) }, ...problemResponses },
+  }),
+  async (c) => {
+    const { settings } = edgeOf(c);
+    const { account_id } = callerOf(c);
+    const cursor = decodeCursor(c.req.valid("query").cursor, PredictionCursor);
+    const { rows, more } = await accountStub(c.env, account_id).list({
+      kind: "batch",
+      limit: PAGE_ROWS,
+      ...(cursor === null ? {} : { [cursor.side]: cursor }),
+    });
+    const found = await Promise.all(rows.map((row) => batchStub(c.env, row.prediction_id).get(account_id)));
+    const isBackward = cursor?.side === "after";
+    const url = (side: "before" | "after", row: (typeof rows)[number] | undefined, isThere: boolean) =>
+      row === undefined || !isThere
+        ? null
+        : pageUrl(settings.publicUrl, "/v1/batches", c.req.query(), {
+            side,
+            created_at: row.created_at,
+            prediction_id: row.prediction_id,
+          });
+    return c.json(
+      {
+        previous: url("after", rows[0], isBackward ? more : cursor !== null),
+        next: url("before", rows.at(-1), isBackward || more),
+        // A row without a batch is being loaded, or its inputs were refused.
+        results: found.flatMap((document) => (document === null ? [] : [show(c, document)])),
+      },
+      200,
+    );
+  },
+);
+
+batches.openapi(
+  createRoute({
+    method: "get",
+    path: "/v1/batches/{batch_id}",
+    tags,
+    summary: "Get a batch and its progress",
+    security: bearer,
+    middleware: allow("predictions:read"),
+    request: { params: BatchParams },
+    responses: { 200: { description: "The batch as it is now", content: json(BatchSchema) }, ...problemResponses },
+  }),
+  async (c) => c.json(show(c, await requireBatch(c, c.req.valid("param").batch_id)), 200),
+);
+
+batches.openapi(
+  createRoute({
+    method: "post",
+    path: "/v1/batches/{batch_id}/cancel",
+    tags,
+    summary: "Cancel a batch",
+    description: "Inputs that wait end at once, running ones are canceled. What ended before keeps its result.",
+    security: bearer,
+    middleware: allow("predictions:write"),
+    request: { params: BatchParams },
+    responses: { 200: { description: "The batch", content: json(BatchSchema) }, ...problemResponses },
+  }),
+  async (c) => {
+    const { id } = await requireBatch(c, c.req.valid("param").batch_id);
+    const document = await batchStub(c.env, id).cancel(callerOf(c).account_id);
+    if (document === null) throw notFound(id);
+    return c.json(show(c, document), 200);
+  },
+);
+
+batches.openapi(
+  createRoute({
+    method: "get",
+    path: "/v1/batches/{batch_id}/results",
+    tags,
+    summary: "Get the results of a batch that ended: JSONL, one line for each input, in their order",
+    description: "`Range` takes up a download that broke off.",
+    security: bearer,
+    middleware: allow("predictions:read"),
+    request: { params: BatchParams },
+    responses: {
+      200: { description: "Results (schema BatchResult, one a line)", content: { "application/x-ndjson": {} } },
+      206: { description: "A part of them", content: { "application/x-ndjson": {} } },
+      ...problemResponses,
+    },
+  }),
+  async (c) => {
+    const document = await requireBatch(c, c.req.valid("param").batch_id);
+    if (document.data_removed) throw resultsRemoved();
+    if (document.completed_at === null) {
+      throw new AppError("batch.unfinished", "The results are there when the batch has ended: see its counts.", {
+        retry_after: RESULTS_RETRY_S,
+      });
+    }
+    return verbatim(await sendResults(c, document.id));
+  },
+);
+
+/** A batch that still runs is asked again after this. */
+const RESULTS_RETRY_S = 5;
+
+async function sendResults(c: Context<AppEnv>, id: string): Promise<Response> {
+  const key = resultsKey(id);
+  const head = await c.env.FILES.head(key);
+  if (head === null) throw resultsRemoved();
+  const headers = new Headers({
+    "content-type": "application/x-ndjson",
+    "accept-ranges": "bytes",
+    etag: head.httpEtag,
+  });
+  const isSameFile = (c.req.header("if-range") ?? head.httpEtag) === head.httpEtag;
+  const range = parseRange(isSameFile ? c.req.header("range") : undefined, head.size);
+  if (range.kind === "unsatisfiable") {
+    throw new AppError("range.not_satisfiable", `The results have ${head.size} bytes.`, {
+      headers: { "content-range": `bytes */${head.size}` },
+    });
+  }
+  const isPart = range.kind === "part";
+  if (isPart) headers.set("content-range", `bytes ${range.offset}-${range.offset + range.length - 1}/${head.size}`);
+  headers.set("content-length", String(isPart ? range.length : head.size));
+  const object = await c.env.FILES.get(key, isPart ? { range } : {});
+  if (object === null) throw resultsRemoved();
+  return new Response(object.body, { status: isPart ? 206 : 200, headers });
+}
+
+function resultsRemoved(): AppError {
+  return new AppError("output.not_found", "The results of this batch were removed.");
+}
+
+async function requireBatch(c: Context<AppEnv>, id: string): Promise<BatchDocument> {
+  if (!isPredictionId(id, edgeOf(c).settings.signingSecret)) throw notFound(id);
+  const document = await batchStub(c.env, id).get(callerOf(c).account_id);
+  if (document === null) throw notFound(id);
+  return document;
+}
+
+function notFound(id: string): AppError {
+  return new AppError("batch.not_found", `The batch ${id.slice(0, 64)} does not exist.`);
+}
+
+function show(c: Context<AppEnv>, document: BatchDocument): z.infer<typeof BatchSchema> {
+  const url = `${edgeOf(c).settings.publicUrl}/v1/batches/${document.id}`;
+  const time = (ms: number | null): string | null => (ms === null ? null : new Date(ms).toISOString());
+  const { state } = document;
+  return {
+    id: document.id,
+    model: document.model,
+    version: document.version,
+    status: state === "loading" || state === "finishing" ? "processing" : state,
+    max_concurrency: document.max_concurrency,
+    counts: document.counts,
+    created_at: new Date(document.created_at).toISOString(),
+    started_at: time(document.started_at),
+    completed_at: time(document.completed_at),
+    expires_at: time(document.expires_at),
+    data_removed: document.data_removed,
+    urls: { get: url, cancel: `${url}/cancel`, results: `${url}/results` },
+  };
+}

@@ -215,18 +215,19 @@ export class FakeOrigin {
   async attemptOf(predictionId: string): Promise<AttemptStart> {
     return vi.waitFor(
       async () => {
-        const boots = this.boots.splice(0);
-        if (boots.length > 0)
-          await this.#post(
-            [],
-            boots.map((boot) => statusOf(boot, "ready")),
-          );
+        await this.bringUp();
         const attempt = this.attempts.find((start) => start.prediction_id === predictionId);
         if (attempt === undefined) throw new Error("no attempt yet");
         return attempt;
       },
       { timeout: WAIT_MS, interval: 20 },
     );
+  }
+
+  /** Reports whatever the edge asked to boot as ready. */
+  async bringUp(): Promise<void> {
+    const ready = this.boots.splice(0).map((boot) => statusOf(boot, "ready"));
+    if (ready.length > 0) await this.#post([], ready);
   }
 
   /** Sends events of an attempt; `i` and time are filled in from the first index on. */

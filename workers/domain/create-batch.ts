@@ -1,0 +1,78 @@
+/**
+ * Makes a batch: one create for the account's limit, then its inputs are read, validated and handed over, and only then it begins. A batch with a fault
+ * leaves nothing. What dies on the way has told nobody an id, and is dropped by its object.
+ */
+import { accountStub, batchStub } from "../../durable-objects/stubs.ts";
+import { type BatchDocument, type BatchLine, parseBatchLine } from "../../schema/batches.ts";
+import type { ModelReference } from "../../schema/ids.ts";
+import { newPredictionId } from "../../schema/ids.ts";
+import type { Caller, Edge } from "../env.ts";
+import { batchInputs, readLines } from "./batch-inputs.ts";
+import { resolveVersion } from "./resolve-version.ts";
+import { runSpec } from "./run-spec.ts";
+import { throttled } from "./throttled.ts";
+import { outputKind } from "./validate-input.ts";
+
+export type BatchSource =
+  | { kind: "inputs"; inputs: Record<string, unknown>[] }
+  | { kind: "stream"; open: () => Promise<ReadableStream<Uint8Array>> };
+
+export interface CreateBatchCommand {
+  caller: Caller;
+  reference: ModelReference;
+  source: BatchSource;
+  max_concurrency: number;
+  retention_ms: number | null;
+  made_by: "api" | "web";
+}
+
+export async function createBatch(
+  edge: Edge,
+  command: CreateBatchCommand,
+): Promise<{ document: BatchDocument; remaining: number; reset_s: number }> {
+  const { caller } = command;
+  const version = await resolveVersion(edge, caller, command.reference);
+  const id = newPredictionId(edge.settings.signingSecret, edge.settings.predictionPoolSize);
+  const created_at = Date.now();
+  const account = accountStub(edge.env, caller.account_id);
+  const admitted = await account.admit({
+    kind: "batch",
+    prediction_id: id,
+    created_at,
+    model: `${version.owner}/${version.name}`,
+    version: version.id,
+    source: command.made_by,
+    idempotency: null,
+    limits: { creates_per_minute: caller.creates_per_minute },
+  });
+  if (admitted.kind === "limited") throw throttled("creates", admitted.limit, admitted.retry_after_ms);
+  if (admitted.kind !== "admitted") throw new Error(`a batch without a key was answered ${admitted.kind}`);
+  const batch = batchStub(edge.env, id);
+  try {
+    await batch.create({
+      id,
+      account_id: caller.account_id,
+      spec: runSpec(version),
+      shown_version: version.id,
+      stream_kind: outputKind(version.openapi_schema).stream_kind,
+      source: command.made_by,
+      max_concurrency: command.max_concurrency,
+      retention_ms: command.retention_ms,
+      created_at,
+    });
+    for await (const inputs of batchInputs(await linesOf(command.source), version)) await batch.append(inputs);
+    return { document: await batch.seal(), remaining: admitted.remaining, reset_s: admitted.reset_s };
+  } catch (error) {
+    await Promise.all([batch.drop(), account.unadmit(id)]);
+    throw error;
+  }
+}
+
+async function linesOf(source: BatchSource): Promise<AsyncIterable<BatchLine | string>> {
+  if (source.kind === "stream") return readLines(await source.open());
+  return inlineLines(source.inputs);
+}
+
+async function* inlineLines(inputs: Record<string, unknown>[]): AsyncGenerator<BatchLine | string> {
+  for (const input of inputs) yield parseBatchLine(JSON.stringify(input));
+}
