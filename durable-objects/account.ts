@@ -10,10 +10,10 @@
  * | it was only slow, and created later     | `settle` lists it again                                            |
  */
 import { DurableObject } from "cloudflare:workers";
-import { takeOne } from "../schema/rate-limit.ts";
 import type { StoredFile } from "../schema/files.ts";
 import { predictionObjectName } from "../schema/ids.ts";
 import type { Meter, PredictionDocument } from "../schema/prediction-document.ts";
+import { takeOne } from "../schema/rate-limit.ts";
 import { AccountFiles, removeBytes } from "./account-files.ts";
 import { AccountStore, type IdempotencyRow } from "./account-store.ts";
 import { Alarms } from "./alarms.ts";

@@ -14,6 +14,7 @@ import type {
   RegisterResult,
 } from "../schema/origin-protocol.ts";
 import type { Meter, PredictionDocument, WaitingFor } from "../schema/prediction-document.ts";
+import type { WebhookAttempt, WebhookError, WebhookEvent } from "../schema/webhooks.ts";
 import type { WeightsRef } from "../schema/weights.ts";
 
 /** How to run a version; resolved by the Worker from the catalog and handed down, so no object reads D1. */
@@ -105,9 +106,33 @@ export interface PredictionApi {
   leasesHeld(keys: LeaseKey[]): Promise<boolean[]>;
   /** The input of a live prediction, for the origin (inputs kept in R2 are streamed by the Worker from `input_ref`). */
   inputOf(id: string): Promise<{ input: Record<string, unknown> | null; input_ref: string | null } | null>;
+  /** Its webhook events with their attempts, in order. null: no such prediction of this account. */
+  webhooks(id: string, accountId: string): Promise<WebhookLogEntry[] | null>;
+  /** Sends an event again, and answers what came of it. `event`: its id, or the name of a kind for the newest of it. */
+  replayWebhook(id: string, accountId: string, event: string): Promise<ReplayResult>;
   /** SSE: the request is `https://prediction/stream/<id>` with the reader's Last-Event-ID; ends after `done`. 404 when unknown, 410 after removal. */
   fetch(request: Request): Promise<Response>;
 }
+
+/** One event that was told, or is still to be. */
+export interface WebhookLogEntry {
+  /** the header `webhook-id` of all its attempts */
+  id: string;
+  event: WebhookEvent;
+  state: "pending" | "delivered" | "failed";
+  created_at: number;
+  /** attempts of the schedule, without replays */
+  tried: number;
+  /** the newest ones */
+  attempts: WebhookAttempt[];
+  next_attempt_at: number | null;
+}
+
+export type ReplayResult =
+  | { kind: "sent"; event: WebhookLogEntry }
+  | { kind: "limited"; retry_after_ms: number }
+  /** no such prediction of this account, or no such event of it */
+  | { kind: "unknown" };
 
 export interface LeaseKey {
   prediction_id: string;
@@ -319,6 +344,11 @@ export interface AccountApi {
     source?: "web" | null;
   }): Promise<{ rows: ListRow[]; more: boolean }>;
   meters(limit: number): Promise<{ prediction_id: string; meter: Meter }[]>;
+  /** What its webhooks are signed with: the key, and for a day after a rotation the ones before it. Made by the first call. */
+  webhookKeys(): Promise<{ keys: string[] }>;
+  rotateWebhookKey(): Promise<{ key: string; previous_valid_until: number }>;
+  /** One signed call of a receiver, at most 10 a minute. */
+  testWebhook(test: { url: string; event: WebhookEvent; body: string }): Promise<WebhookTestResult>;
   /** Before the first byte of a file goes to R2. Idempotent by id. False when too many uploads are unfinished. */
   beginFile(begin: BeginFile): Promise<boolean>;
   /** All of a file is in R2. Null when its upload is not known (any more): the caller takes the bytes back. Again for a whole file: the same. */
@@ -380,6 +410,10 @@ export interface FilePosition {
   created_at: number;
   file_id: string;
 }
+
+export type WebhookTestResult =
+  | { kind: "called"; id: string; status: number | null; duration_ms: number; error: WebhookError | null }
+  | { kind: "limited"; retry_after_ms: number };
 
 /** One input of a batch has ended. Idempotent by index. */
 export interface BatchSettlement {

@@ -61,7 +61,7 @@ export async function putPart(
     const { etag } = await files.resumeMultipartUpload(record.key, record.upload_id).uploadPart(part, body);
     return { part, etag };
   } catch (error) {
-    if (!isRefusal(error)) throw error;
+    if (!isUploadRefusal(error)) throw error;
     return null;
   }
 }
@@ -84,7 +84,7 @@ export async function completeUpload(
     stored = await files.resumeMultipartUpload(key, upload_id).complete(named);
     if (stored.size !== file.size_bytes) await files.delete(key);
   } catch (error) {
-    if (!isRefusal(error)) throw error;
+    if (!isUploadRefusal(error)) throw error;
     // So an upload is refused that was completed, when the answer was lost.
     stored = await files.head(key);
   }
@@ -111,7 +111,7 @@ export async function abortUploads(files: R2Bucket, keys: string[]): Promise<voi
     try {
       await files.resumeMultipartUpload(record.key, record.upload_id).abort();
     } catch (error) {
-      if (!isRefusal(error)) throw error;
+      if (!isUploadRefusal(error)) throw error;
     }
   }
 }
@@ -125,6 +125,6 @@ async function readRecord(files: R2Bucket, key: string): Promise<UploadRecord | 
  * R2's word for an upload that is over, or parts that are not as they should be: 10011 too small, 10024 no such upload, 10025 no such part, 10048 unequal
  * sizes. It has no other place for its codes: https://developers.cloudflare.com/r2/api/error-codes/
  */
-function isRefusal(error: unknown): boolean {
+export function isUploadRefusal(error: unknown): boolean {
   return /\((?:10011|10024|10025|10048)\)/.test(String(error));
 }

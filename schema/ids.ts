@@ -27,8 +27,14 @@ function toBase32(bytes: Uint8Array, length: number): string {
   return out;
 }
 
-function checkCharacters(body: string, secret: string): string {
-  return toBase32(createHmac("sha256", secret).update(`prediction-id:${body}`).digest(), CHECK_LENGTH);
+function checkCharacters(kind: "prediction" | "file", body: string, secret: string): string {
+  return toBase32(createHmac("sha256", secret).update(`${kind}-id:${body}`).digest(), CHECK_LENGTH);
+}
+
+function isChecked(kind: "prediction" | "file", id: string, secret: string): boolean {
+  if (!/^[a-z2-7]{26}$/.test(id)) return false;
+  const body = id.slice(0, -CHECK_LENGTH);
+  return timingSafeEqual(Buffer.from(id.slice(-CHECK_LENGTH)), Buffer.from(checkCharacters(kind, body, secret)));
 }
 
 /**
@@ -38,14 +44,23 @@ function checkCharacters(body: string, secret: string): string {
 export function newPredictionId(secret: string, poolSize: number, random: Uint8Array = randomBytes(21)): string {
   const shard = BASE32[(random[0] ?? 0) % Math.min(Math.max(poolSize, 1), PREDICTION_POOL_MAX)] ?? "a";
   const body = shard + toBase32(random.subarray(1), PREDICTION_ID_LENGTH - CHECK_LENGTH - 1);
-  return body + checkCharacters(body, secret);
+  return body + checkCharacters("prediction", body, secret);
 }
 
 /** True when `id` was made by us. A guessed id is refused here, before any object is touched. */
 export function isPredictionId(id: string, secret: string): boolean {
-  if (!/^[a-z2-7]{26}$/.test(id)) return false;
-  const body = id.slice(0, PREDICTION_ID_LENGTH - CHECK_LENGTH);
-  return timingSafeEqual(Buffer.from(id.slice(-CHECK_LENGTH)), Buffer.from(checkCharacters(body, secret)));
+  return isChecked("prediction", id, secret);
+}
+
+/** An id of a file or of its upload: 21 random characters (105 bits), then 5 keyed check characters. Its account is not in it. */
+export function newFileId(secret: string): string {
+  const body = newId(PREDICTION_ID_LENGTH - CHECK_LENGTH);
+  return body + checkCharacters("file", body, secret);
+}
+
+/** The same of a file's id. */
+export function isFileId(id: string, secret: string): boolean {
+  return isChecked("file", id, secret);
 }
 
 /** The name of the PredictionObject that holds `id`. */

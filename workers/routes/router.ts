@@ -25,7 +25,12 @@ function refuseInvalid(result: { target: string; success: boolean; error?: ZodEr
 
 /** What stands before a route of the API: a live token, whose account has requests left, with this scope; then a bounded body. */
 export function allow(scope: Scope, bodyBytesMax = BODY_BYTES_MAX): MiddlewareHandler<AppEnv>[] {
-  return [authenticate, limitReads, requireScope(scope), jsonBody(bodyBytesMax)];
+  return [...allowBytes(scope), jsonBody(bodyBytesMax)];
+}
+
+/** The same before a route that reads its body as a stream, and bounds it itself. */
+export function allowBytes(scope: Scope): MiddlewareHandler<AppEnv>[] {
+  return [authenticate, limitReads, requireScope(scope)];
 }
 
 /**

@@ -32,13 +32,18 @@ export type WirePrediction = Record<string, unknown> & {
   urls: Record<string, string>;
 };
 
-/** One request to the edge. `body` other than text is sent as JSON. */
+/** One request to the edge. `body` other than text is sent as JSON, `bytes` as they are. */
 export function call(
   method: string,
   path: string,
-  options: { token?: string; body?: unknown; headers?: Record<string, string> } = {},
+  options: {
+    token?: string;
+    body?: unknown;
+    bytes?: Uint8Array | ReadableStream<Uint8Array>;
+    headers?: Record<string, string>;
+  } = {},
 ): Promise<Response> {
-  const { token, body } = options;
+  const { token, body, bytes } = options;
   return exports.default.fetch(
     new Request(new URL(path, PUBLIC_URL), {
       method,
@@ -49,6 +54,7 @@ export function call(
         ...options.headers,
       },
       ...(body === undefined ? {} : { body: typeof body === "string" ? body : JSON.stringify(body) }),
+      ...(bytes === undefined ? {} : { body: bytes }),
     }),
   );
 }

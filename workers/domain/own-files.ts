@@ -1,0 +1,93 @@
+/**
+ * The caller's own files where a URL is expected: `urls.get` of a file object, as clients put it into inputs, or its `urls.download`. They are read with the
+ * caller's rights: of another account's file nobody learns whether it is there.
+ */
+import { accountStub } from "../../durable-objects/stubs.ts";
+import { downloadPath, FILE_RETENTION_MS, fileKey, ownFileId, type StoredFile } from "../../schema/files.ts";
+import { isFileId } from "../../schema/ids.ts";
+import type { InvalidField } from "../../schema/problems.ts";
+import type { Caller, Edge } from "../env.ts";
+import type { InputResult } from "./validate-input.ts";
+
+type Reader = Pick<Caller, "account_id" | "scopes">;
+type GoodInput = Extract<InputResult, { ok: true }>;
+
+/** The file that `url` names, and its bytes. Null when it names none of the caller's, or the token may not read files. */
+export async function openOwnFile(
+  edge: Edge,
+  caller: Reader,
+  url: string,
+): Promise<{ file: StoredFile; body: ReadableStream<Uint8Array> } | null> {
+  const id = ownFileId(url, edge.settings.publicUrl, caller.account_id);
+  if (id === null || !mayBeRead(edge, caller, id)) return null;
+  const file = await accountStub(edge.env, caller.account_id).file(id);
+  const stored = file === null ? null : await edge.env.FILES.get(fileKey(id));
+  return file === null || stored === null ? null : { file, body: stored.body };
+}
+
+/** Whether `url` is meant to be a file of the caller, be it there or not. */
+export function isOwnFileUrl(edge: Edge, caller: Reader, url: string): boolean {
+  return ownFileId(url, edge.settings.publicUrl, caller.account_id) !== null;
+}
+
+/**
+ * Validated inputs, ready for an origin: every text that is exactly the address of an own file becomes a signed one, which works for a day, and the files
+ * are kept as long. What is shown stays as it was given. An input that names a file which is not there comes back as its faults.
+ */
+export async function resolveOwnFiles<T extends GoodInput>(
+  edge: Edge,
+  caller: Reader,
+  inputs: T[],
+): Promise<(T | Extract<InputResult, { ok: false }>)[]> {
+  const named = inputs.map(({ input }) => ownFilesIn(edge, caller, input, "input"));
+  const ids = [...new Set(named.flat().map(({ id }) => id))].filter((id) => mayBeRead(edge, caller, id));
+  if (named.every((files) => files.length === 0)) return inputs;
+  const now = Date.now();
+  const until = now + FILE_RETENTION_MS;
+  const found = new Set(ids.length === 0 ? [] : await accountStub(edge.env, caller.account_id).keepFiles(ids, until));
+  return inputs.map((given, i) => {
+    const files = named[i] ?? [];
+    if (files.length === 0) return given;
+    const missing = files.filter(({ id }) => !found.has(id));
+    if (missing.length > 0) return { ok: false, faults: missing.map(({ field }) => missingFile(caller, field)) };
+    const { publicUrl, signingSecret } = edge.settings;
+    const signed = new Map(
+      files.map(({ url, id }) => [url, publicUrl + downloadPath(signingSecret, caller.account_id, id, until)]),
+    );
+    const input = mapTexts(given.input, (text) => signed.get(text) ?? text) as Record<string, unknown>;
+    return { ...given, input, shown_input: given.shown_input ?? given.input };
+  });
+}
+
+function missingFile({ scopes }: Reader, field: string): InvalidField {
+  const description = scopes.includes("files:read")
+    ? "This file does not exist, has expired or is not yours: upload it again"
+    : "This token may not read files: it lacks the scope files:read";
+  return { type: "file_not_found", field, description };
+}
+
+function mayBeRead(edge: Edge, { scopes }: Reader, id: string): boolean {
+  return scopes.includes("files:read") && isFileId(id, edge.settings.signingSecret);
+}
+
+/** Every text in `value`, at any depth, that is the address of an own file. */
+function ownFilesIn(
+  edge: Edge,
+  caller: Reader,
+  value: unknown,
+  field: string,
+): { field: string; url: string; id: string }[] {
+  if (typeof value === "string") {
+    const id = ownFileId(value, edge.settings.publicUrl, caller.account_id);
+    return id === null ? [] : [{ field, url: value, id }];
+  }
+  if (typeof value !== "object" || value === null) return [];
+  return Object.entries(value).flatMap(([name, member]) => ownFilesIn(edge, caller, member, `${field}.${name}`));
+}
+
+function mapTexts(value: unknown, change: (text: string) => string): unknown {
+  if (typeof value === "string") return change(value);
+  if (Array.isArray(value)) return value.map((item) => mapTexts(item, change));
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, mapTexts(member, change)]));
+}
