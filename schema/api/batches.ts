@@ -6,6 +6,8 @@ import { CURSOR_CHARACTERS_MAX, pageOf } from "./common.ts";
 /** Inputs that the body itself may carry; more come as a file. */
 const INLINE_INPUTS_MAX = 1_000;
 const URL_CHARACTERS_MAX = 2_048;
+/** A data URI of about 8 MiB of JSONL; more comes as a file. */
+const DATA_URI_CHARACTERS_MAX = 12_000_000;
 
 export const CreateBatchSchema = z
   .strictObject({
@@ -15,7 +17,7 @@ export const CreateBatchSchema = z
       .max(URL_CHARACTERS_MAX)
       .optional()
       .describe("id or URL of a file that you uploaded: JSONL, one input a line"),
-    input_url: z.string().max(URL_CHARACTERS_MAX).optional().describe("an http(s) URL or data URI of such a file"),
+    input_url: z.string().max(DATA_URI_CHARACTERS_MAX).optional().describe("an http(s) URL or data URI of such a file"),
     inputs: z.array(z.record(z.string(), z.unknown())).min(1).max(INLINE_INPUTS_MAX).optional().describe("the lines"),
     max_concurrency: z
       .number()
