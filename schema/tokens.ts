@@ -46,6 +46,14 @@ export function hashToken(token: string): string {
   return sha256Hex(token);
 }
 
+/** Hexadecimal characters of a token's id: 80 bits, far from guessing the 178 of the token. */
+export const TOKEN_ID_LENGTH = 20;
+
+/** What a token is called in addresses and lists: the start of its hash. */
+export function tokenId(hash: string): string {
+  return hash.slice(0, TOKEN_ID_LENGTH);
+}
+
 /**
  * Everything a token may be allowed to do. Trainings and batches need those of predictions, collections and search those of models, members of an
  * organization those of the account. `admin` implies the operator's routes only, nothing else.

@@ -99,32 +99,33 @@ export async function insertAccount(
   const account = { id: newId(), created_at: now, ...wanted };
   const token = newToken();
   const orm = drizzle(db);
-  const taken = await orm
-    .select({ id: accounts.id })
-    .from(accounts)
-    .where(eq(accounts.username, wanted.username))
-    .get();
-  if (taken !== undefined) return null;
+  const first = orm.insert(tokens).values({
+    hash: hashToken(token),
+    account_id: account.id,
+    scopes: USER_SCOPES,
+    last_four: token.slice(-4),
+    created_at: now,
+  });
+  const isMade = await insertUnlessTaken(db, account.username, () =>
+    orm.batch([orm.insert(accounts).values(account), first]),
+  );
+  return isMade ? { account, token } : null;
+}
+
+/** Inserts an account of this username with what belongs to it. False when the name is taken: nothing is inserted then. */
+export async function insertUnlessTaken(
+  db: D1Database,
+  username: string,
+  insert: () => Promise<unknown>,
+): Promise<boolean> {
+  const named = drizzle(db).select({ id: accounts.id }).from(accounts).where(eq(accounts.username, username));
+  if ((await named.get()) !== undefined) return false;
   try {
-    await orm.batch([
-      orm.insert(accounts).values(account),
-      orm.insert(tokens).values({
-        hash: hashToken(token),
-        account_id: account.id,
-        scopes: USER_SCOPES,
-        last_four: token.slice(-4),
-        created_at: now,
-      }),
-    ]);
+    await insert();
+    return true;
   } catch (error) {
     // Two requests for one name pass the look-up together; the unique index decides, and the loser reads who won.
-    const winner = await orm
-      .select({ id: accounts.id })
-      .from(accounts)
-      .where(eq(accounts.username, wanted.username))
-      .get();
-    if (winner !== undefined) return null;
+    if ((await named.get()) !== undefined) return false;
     throw error;
   }
-  return { account, token };
 }
