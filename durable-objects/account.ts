@@ -14,8 +14,10 @@ import type { StoredFile } from "../schema/files.ts";
 import { predictionObjectName } from "../schema/ids.ts";
 import type { Meter, PredictionDocument } from "../schema/prediction-document.ts";
 import { takeOne } from "../schema/rate-limit.ts";
+import type { WebhookEvent } from "../schema/webhooks.ts";
 import { AccountFiles, removeBytes } from "./account-files.ts";
 import { AccountStore, type IdempotencyRow } from "./account-store.ts";
+import { AccountWebhooks } from "./account-webhooks.ts";
 import { Alarms } from "./alarms.ts";
 import type {
   AccountApi,
@@ -27,6 +29,7 @@ import type {
   FinishFile,
   ListRow,
   Settlement,
+  WebhookTestResult,
 } from "./contracts.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { batchStub, predictionStub } from "./stubs.ts";
@@ -48,6 +51,7 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
   #name: string | null = null;
   readonly #store = new AccountStore(this.ctx.storage.sql);
   readonly #files = new AccountFiles(this.ctx.storage.sql);
+  readonly #webhooks = new AccountWebhooks(this.ctx.storage.sql);
   readonly #alarms = new Alarms<"confirm" | "files">(this.ctx.storage);
   readonly #writes = new GroupCommit(this.ctx.storage, () => {
     this.#store.forget();
@@ -187,6 +191,21 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     const due = await this.#writes.run(() => this.#files.markDue(Date.now()));
     await removeBytes(this.env.FILES, due);
     await this.#writeFiles(() => this.#files.forgetFiles(due.map(({ file_id }) => file_id)));
+  }
+
+  async webhookKeys(): Promise<{ keys: string[] }> {
+    const keys = await this.#writes.run(() =>
+      this.#webhooks.keys(this.env.SIGNING_SECRET, this.#accountId(), Date.now()),
+    );
+    return { keys };
+  }
+
+  rotateWebhookKey(): Promise<{ key: string; previous_valid_until: number }> {
+    return this.#writes.run(() => this.#webhooks.rotate(this.env.SIGNING_SECRET, this.#accountId(), Date.now()));
+  }
+
+  async testWebhook(test: { url: string; event: WebhookEvent; body: string }): Promise<WebhookTestResult> {
+    return this.#webhooks.test((await this.webhookKeys()).keys, test);
   }
 
   override async alarm(): Promise<void> {

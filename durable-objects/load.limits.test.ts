@@ -76,6 +76,7 @@ function readersOf(log: Log): StreamReaders {
   return new StreamReaders({
     page: (_id: string, position: StreamPosition, bytesMax: number) => log.page(position.seq, bytesMax),
     waitingComment: async () => null,
+    left: () => undefined,
   });
 }
 

@@ -32,6 +32,27 @@ export async function loadDocument(env: Env, store: PredictionStore, id: string)
   return document;
 }
 
+/** The document as it was before its end, with all that came until then: what events before `completed` say. Null also when its data is gone. */
+export async function loadRunningDocument(
+  env: Env,
+  store: PredictionStore,
+  id: string,
+): Promise<PredictionDocument | null> {
+  const asked = store.get(id);
+  if (asked === null || asked.stage.removed_at !== null) return null;
+  const input = await shownInput(env, store, asked);
+  const fold = new LogFold();
+  await eachEntry(env, store, id, (entry) => {
+    if (entry.type !== "ended") fold.add(entry);
+  });
+  const row = store.get(id);
+  if (row === null || row.stage.removed_at !== null) return null;
+  const document = documentOf(row, input, fold);
+  if (!isTerminal(document.state)) return document;
+  const unended = { error: null, error_code: null, completed_at: null, expires_at: null, meter: null };
+  return { ...document, ...unended, state: "processing" };
+}
+
 function documentOf(row: PredictionRow, input: Record<string, unknown>, fold: LogFold): PredictionDocument {
   const { request, stage } = row;
   const { life } = stage;

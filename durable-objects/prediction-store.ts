@@ -175,6 +175,7 @@ export class PredictionStore {
     if (row === null) throw new Error(`no prediction ${id}`);
     const isLive = isTerminal(stage.life.state) ? 0 : 1;
     const text = JSON.stringify(stage);
+    this.#ended.delete(id);
     if (dueAt === undefined) this.#sql.exec("UPDATE predictions SET progress = ? WHERE id = ?", text, id);
     else {
       this.#sql.exec(

@@ -7,6 +7,7 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import { type Applied, applyAttemptEvents, applyLifecycle, newProgress } from "../schema/attempt-events.ts";
+import { parseDuration } from "../schema/durations.ts";
 import type { AttemptAck, AttemptBatch } from "../schema/origin-protocol.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { type Effect, isTerminal, type LifecycleEvent, meterOf, newLife } from "../schema/prediction-lifecycle.ts";
@@ -14,7 +15,15 @@ import { boundedMetrics, type StoredEvent } from "../schema/prediction-log.ts";
 import { viewOf } from "../schema/render-prediction.ts";
 import { encodeComment, encodeStored, positionAfter } from "../schema/stream-events.ts";
 import { Alarms } from "./alarms.ts";
-import type { CreatePrediction, Lease, LeaseKey, PredictionApi, Settlement } from "./contracts.ts";
+import type {
+  CreatePrediction,
+  Lease,
+  LeaseKey,
+  PredictionApi,
+  ReplayResult,
+  Settlement,
+  WebhookLogEntry,
+} from "./contracts.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { PredictionAttempts } from "./prediction-attempts.ts";
 import { loadDocument, loadPage, outputsOf, removeObjects, settledDocument } from "./prediction-document.ts";
@@ -28,8 +37,10 @@ import {
   PredictionStore,
   type Stage,
 } from "./prediction-store.ts";
+import { PredictionWebhooks } from "./prediction-webhooks.ts";
 import { READERS_PER_PREDICTION_MAX, StreamReaders } from "./stream-readers.ts";
 import { deploymentStub } from "./stubs.ts";
+import { publishTraining, withdrawVersion } from "./training-publish.ts";
 
 /** A live prediction is looked after at least this often. */
 const CHECK_MS = 20_000;
@@ -40,6 +51,8 @@ const OUTBOX_BATCH_MAX = 500;
 const DUE_BATCH_MAX = 200;
 /** A prediction whose outbox is not empty is not removed; looked at again after this. */
 const DUE_AGAIN_MS = 60_000;
+/** Nor is one whose webhook is still being tried, for up to 72 h. */
+const WEBHOOK_AGAIN_MS = 3_600_000;
 /** How long a prediction may last (design section 9). */
 const PREDICTION_MAX_MS = 86_400_000;
 /** Rows stay this long after their data went; then only the account's list knows of them. */
@@ -48,8 +61,10 @@ const ROW_AFTER_REMOVAL_MS = 86_400_000;
 const CANCEL_ANSWER_MS = 12_000;
 /** A live prediction's own answer is waited for at most this long. */
 const WAIT_MAX_MS = 60_000;
+/** With retention 0: what was delivered names files that are fetched afterwards, for so long. */
+const FILES_AFTER_DELIVERY_MS = 60_000;
 
-type Deadline = "check" | "due" | "outbox";
+type Deadline = "check" | "due" | "outbox" | "webhooks";
 type Change = Pick<Applied, "progress" | "stored" | "effects">;
 
 interface Committed {
@@ -64,8 +79,11 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
   readonly #writes = new GroupCommit(this.ctx.storage, () => {
     this.#store.forget();
     this.#alarms.forget();
+    this.#webhooks.forget();
   });
   readonly #waiters = new Map<string, Set<() => void>>();
+  /** with retention 0: their end was delivered, and other readers are not through yet */
+  readonly #delivered = new Set<string>();
   /** predictions whose first commit is on its way */
   readonly #storing = new Map<string, Promise<void>>();
   readonly #outbox = new PredictionOutbox(this.env, {
@@ -79,12 +97,26 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     checkAt: (dueAt) => this.#alarms.setNoLaterThan("check", dueAt),
     later: (work) => this.#later(work),
   });
+  readonly #webhooks = new PredictionWebhooks(
+    {
+      env: this.env,
+      predictions: this.#store,
+      commit: (write) => this.#writes.run(write),
+      wakeAt: (dueAt) => this.#alarms.setNoLaterThan("webhooks", dueAt),
+      later: (work) => this.#later(work),
+      completedTaken: (id) => this.#endDelivered(id),
+    },
+    this.ctx.storage.sql,
+  );
   readonly #view = viewOf(this.env);
   readonly #readers = new StreamReaders({
     page: (id, position, bytesMax) => loadPage(this.env, this.#store, this.#view, id, position, bytesMax),
     waitingComment: async (id) => {
       const waiting = await this.#waitingFor(id);
       return waiting === null ? null : encodeComment(`waiting ${JSON.stringify(waiting)}`);
+    },
+    left: (id, tookAll) => {
+      if (tookAll || this.#delivered.has(id)) this.#endDelivered(id);
     },
   });
 
@@ -98,7 +130,9 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       await storing;
     }
     if (wait_ms > 0) await this.#untilEnd(id, wait_ms);
-    return { document: await this.#existing(id), settled: this.#isOver(id) };
+    const document = await this.#existing(id);
+    if (wait_ms > 0 && isTerminal(document.state)) this.#endDelivered(id);
+    return { document, settled: this.#isOver(id) };
   }
 
   async #createNew(request: CreatePrediction): Promise<void> {
@@ -150,6 +184,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
   async get(id: string, accountId: string): Promise<PredictionDocument | null> {
     if (this.#store.get(id)?.request.account_id !== accountId) return null;
     const document = await this.#document(id);
+    if (document !== null && isTerminal(document.state)) this.#endDelivered(id);
     const waiting_for = document === null ? null : await this.#waitingFor(id);
     return document === null || waiting_for == null ? document : { ...document, waiting_for };
   }
@@ -168,7 +203,41 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     if (this.#attempts.isLeased(id)) await this.#step(id, { type: "leased" });
     await this.#step(id, { type: "cancel" });
     await this.#untilEnd(id, CANCEL_ANSWER_MS);
-    return this.#document(id);
+    const document = await this.#document(id);
+    if (document !== null && isTerminal(document.state)) this.#endDelivered(id);
+    return document;
+  }
+
+  async webhooks(id: string, accountId: string): Promise<WebhookLogEntry[] | null> {
+    return this.#store.get(id)?.request.account_id === accountId ? this.#webhooks.log(id) : null;
+  }
+
+  async replayWebhook(id: string, accountId: string, event: string): Promise<ReplayResult> {
+    if (this.#store.get(id)?.request.account_id !== accountId) return { kind: "unknown" };
+    return this.#webhooks.replay(id, event);
+  }
+
+  /**
+   * With retention 0 data goes once its end was delivered: to a create that waited, a cancel, a read, a whole stream, or the receiver of its webhook. Where
+   * none of that happens, or only in part, it goes after the default retention.
+   */
+  #endDelivered(id: string): void {
+    const row = this.#store.get(id);
+    if (row === null || row.request.retention_ms !== 0 || row.stage.removed_at !== null) return;
+    if (this.#readers.count(id) > 0) {
+      this.#delivered.add(id);
+      return;
+    }
+    this.#delivered.delete(id);
+    const dueAt = Date.now() + (row.stage.has_objects ? FILES_AFTER_DELIVERY_MS : 0);
+    if (row.stage.expires_at !== null && row.stage.expires_at <= dueAt) return;
+    const expire = this.#writes.run(() => {
+      const { stage } = this.#store.get(id) ?? row;
+      if (stage.removed_at !== null || !isTerminal(stage.life.state)) return;
+      this.#store.save(id, { ...stage, expires_at: dueAt }, dueAt);
+      this.#alarms.setNoLaterThan("due", dueAt);
+    });
+    this.#later(expire);
   }
 
   async #waitingFor(id: string): Promise<PredictionDocument["waiting_for"] | null> {
@@ -218,11 +287,15 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     return Promise.all(batches.map((batch) => this.#applyBatch(batch, originId)));
   }
 
-  async #applyBatch(batch: AttemptBatch, originId: string): Promise<AttemptAck> {
-    const { prediction_id, attempt } = batch;
-    const through_i = batch.events.at(-1)?.i ?? -1;
+  async #applyBatch(sent: AttemptBatch, originId: string): Promise<AttemptAck> {
+    const { prediction_id, attempt } = sent;
+    const through_i = sent.events.at(-1)?.i ?? -1;
     const known = this.#store.get(prediction_id);
     if (known === null) return { prediction_id, attempt, through_i, outcome: "unknown" };
+    const isPublished = known.request.kind === "training" && this.#attempts.isHeld(sent);
+    const { batch, version } = isPublished
+      ? await publishTraining(this.env, known.request, sent)
+      : { batch: sent, version: null };
     // What is fenced leaves nothing in R2.
     const spilled = this.#attempts.isHeld(batch) ? await spillLarge(this.env, batch) : new Map<string, string>();
     const earlier = known.stage.repeated === null ? [] : await outputsOf(this.env, this.#store, prediction_id);
@@ -238,6 +311,9 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       return this.#save(row, applied, now, spilled, originId);
     });
     if (committed !== null) this.#act(committed);
+    if (version !== null && this.#store.get(prediction_id)?.stage.life.state !== "succeeded") {
+      await withdrawVersion(this.env.DB, prediction_id, version);
+    }
     return ack;
   }
 
@@ -265,8 +341,8 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     const before = row.stage.life;
     const { life } = change.progress;
     const isEnd = isTerminal(life.state);
-    const expires_at =
-      isEnd && request.retention_ms !== null ? (life.completed_at ?? now) + request.retention_ms : null;
+    const keptMs = request.retention_ms === 0 ? (parseDuration(this.env.RETENTION) ?? 0) : request.retention_ms;
+    const expires_at = isEnd && keptMs !== null ? (life.completed_at ?? now) + keptMs : null;
     let stage: Stage = {
       ...row.stage,
       ...change.progress,
@@ -287,7 +363,9 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     const outbox = change.effects.flatMap((effect) => this.#owe(row, life.predict_time_s, effect));
     this.#store.deleteFromOutbox(this.#outbox.takeSent());
     if (outbox.length > 0) this.#alarms.setNoLaterThan("outbox", now + OUTBOX_RETRY_MS);
-    return { row: { ...row, stage }, change, outbox };
+    const saved = { ...row, stage };
+    if (request.webhook !== null) this.#webhooks.record(saved, change.stored, now);
+    return { row: saved, change, outbox };
   }
 
   #owe({ id, request }: PredictionRow, ranS: number, effect: Effect): OutboxRow[] {
@@ -331,6 +409,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       const { is_redacted, input_ref } = row.request;
       if (is_redacted && input_ref !== null) this.#later(this.env.FILES.delete(input_ref));
     }
+    if (row.request.webhook !== null) this.#webhooks.send(id);
     // One turn of the loop later: who waits for this end is answered first.
     const sent = new Promise((resolve) => setTimeout(resolve, 0)).then(() => this.#outbox.send(outbox));
     const isAgain = change.effects.some((effect) => effect.kind === "enqueue");
@@ -400,6 +479,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     await this.#alarms.run(async (name) => {
       if (name === "check") await this.#check();
       else if (name === "due") await this.#handleDue();
+      else if (name === "webhooks") await this.#webhooks.wake();
       else await this.#sendAgain();
     });
   }
@@ -439,11 +519,12 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     });
   }
 
-  /** Never before its outbox is empty: what is undelivered is still needed. */
+  /** Never before its outbox is empty: what is undelivered is still needed. Bodies of undelivered webhooks are kept apart. */
   async #removeData(row: PredictionRow): Promise<void> {
     const { id } = row;
     if (this.#store.hasOutbox(id) && (await this.#postpone(id))) return;
     const { metrics } = await this.#existing(id);
+    if (row.request.webhook !== null) await this.#webhooks.keepBodies(id);
     if (row.stage.has_objects) await removeObjects(this.env, id);
     const outbox = await this.#writes.run(() => {
       const now = Date.now();
@@ -458,7 +539,16 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
 
   async #removeRow(id: string): Promise<void> {
     if (this.#store.hasOutbox(id) && (await this.#postpone(id))) return;
-    await this.#writes.run(() => this.#store.delete(id));
+    const refs = await this.#writes.run(() => {
+      const row = this.#store.get(id);
+      if (row !== null && row.request.webhook !== null && this.#webhooks.isWaiting(id)) {
+        this.#store.save(id, row.stage, Date.now() + WEBHOOK_AGAIN_MS);
+        return [];
+      }
+      this.#store.delete(id);
+      return row === null || row.request.webhook === null ? [] : this.#webhooks.removeAll(id);
+    });
+    if (refs.length > 0) await this.env.FILES.delete(refs);
   }
 
   /** Sends the outbox first. False when it is empty then. */

@@ -32,6 +32,8 @@ export interface LogSource {
   page(id: string, position: StreamPosition, bytesMax: number): Page | Promise<Page>;
   /** A comment for a reader of a prediction that waits; null when there is nothing to say. */
   waitingComment(id: string): Promise<string | null>;
+  /** A reader is gone. `tookAll`: it got the whole stream. */
+  left(id: string, tookAll: boolean): void;
 }
 export interface Page {
   text: string;
@@ -152,7 +154,7 @@ export class StreamReaders {
   }
 
   #close(reader: Reader): void {
-    this.#remove(reader);
+    this.#remove(reader, true);
     try {
       reader.controller.close();
     } catch {
@@ -184,10 +186,11 @@ export class StreamReaders {
     this.#keepAlive ??= setInterval(() => void this.#ping(), KEEP_ALIVE_INTERVAL_MS);
   }
 
-  #remove(reader: Reader): void {
+  #remove(reader: Reader, tookAll = false): void {
     const readers = this.#byPrediction.get(reader.id);
-    readers?.delete(reader);
+    const wasHere = readers?.delete(reader) === true;
     if (readers?.size === 0) this.#byPrediction.delete(reader.id);
+    if (wasHere) this.#source.left(reader.id, tookAll);
     if (this.#byPrediction.size > 0 || this.#keepAlive === null) return;
     clearInterval(this.#keepAlive);
     this.#keepAlive = null;

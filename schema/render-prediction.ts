@@ -38,12 +38,18 @@ export function asFileRef(value: unknown): FileRef | null {
   return parsed.success ? parsed.data : null;
 }
 
-/** The wire's object. Extra members (`waiting_for`, `error_code`) are ignored by Replicate's clients. */
+/** What `get` shows of a prediction or training: the payload of its webhooks. */
+export function renderByKind(document: PredictionDocument, view: View): Record<string, unknown> {
+  // A training is shown as a prediction is.
+  return renderPrediction(document, view);
+}
+
+/** The wire's object. Extra members (`waiting_for`, `error_code`, `expires_at`) are ignored by Replicate's clients. */
 export function renderPrediction(document: PredictionDocument, view: View): Record<string, unknown> {
   const { publicUrl, signingSecret } = view;
   const { id, state } = document;
   const status = publicStatus(state, document.started_at);
-  const base = `${publicUrl}/v1/predictions/${id}`;
+  const base = `${publicUrl}/v1/${document.kind}s/${id}`;
   const streams = document.stream_kind === "files" ? "files/streams" : "streams";
   return {
     id,
@@ -61,6 +67,8 @@ export function renderPrediction(document: PredictionDocument, view: View): Reco
     started_at: view.asTimedOut ? null : time(document.started_at),
     completed_at: time(document.completed_at),
     ...(document.deadline_at === null ? {} : { deadline: time(document.deadline_at) }),
+    ...(isTerminal(state) ? { expires_at: time(document.expires_at) } : {}),
+    ...(document.destination == null ? {} : { destination: document.destination }),
     ...(document.deployment === null ? {} : { deployment: document.deployment }),
     ...(document.webhook === null ? {} : { webhook: document.webhook }),
     ...(document.webhook_events_filter === null ? {} : { webhook_events_filter: document.webhook_events_filter }),

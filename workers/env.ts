@@ -1,5 +1,6 @@
 /** The Worker's variables, parsed once, and what middleware leaves for routes. */
 import type { Context } from "hono";
+import { parseDuration } from "../schema/durations.ts";
 import type { Scope } from "../schema/tokens.ts";
 
 export interface Settings {
@@ -10,6 +11,8 @@ export interface Settings {
   retentionMs: number;
   predictionPoolSize: number;
   loopTurn: boolean;
+  /** CIDR ranges of private addresses that webhooks may use */
+  allowPrivateCidrs: string[];
 }
 
 /** The account behind a request's token. */
@@ -76,17 +79,8 @@ export function settingsOf(env: Env): Settings {
     retentionMs,
     predictionPoolSize: Number(env.PREDICTION_POOL_SIZE),
     loopTurn: env.LOOP_TURN === "1",
+    allowPrivateCidrs: env.ALLOW_PRIVATE_URLS.split(",").filter((cidr) => cidr !== ""),
   };
   parsed.set(env, settings);
   return settings;
-}
-
-const UNIT_MS: Record<string, number> = { d: 86_400_000, h: 3_600_000, m: 60_000, s: 1_000 };
-
-/** Milliseconds of `90`, `30s`, `1h30m45s`, `7d`: bare numbers are seconds, units fall in size. Null for anything else. */
-export function parseDuration(text: string): number | null {
-  if (/^\d{1,9}$/.test(text)) return Number(text) * 1_000;
-  const match = /^(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?$/.exec(text);
-  if (match === null || text === "") return null;
-  return ["d", "h", "m", "s"].reduce((sum, unit, i) => sum + Number(match[i + 1] ?? 0) * (UNIT_MS[unit] ?? 0), 0);
 }

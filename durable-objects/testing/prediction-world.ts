@@ -9,6 +9,8 @@ import { PredictionObject } from "../prediction.ts";
 import { aPredictionId, aSpec, envWith, freshName, withObject } from "./harness.ts";
 
 export const ORIGIN_ID = "origin1";
+/** What webhooks are signed with: the key, and the one before it. */
+export const WEBHOOK_KEYS = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"];
 
 export function aCreate(change: Partial<CreatePrediction> = {}): CreatePrediction {
   return {
@@ -94,6 +96,10 @@ export function withPredictions(test: (world: World) => Promise<void>): Promise<
         },
         removeData: async (documents) => {
           world.removed.push(...documents);
+        },
+        webhookKeys: async () => {
+          away();
+          return { keys: WEBHOOK_KEYS };
         },
       },
       fleet: {

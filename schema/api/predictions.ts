@@ -32,6 +32,7 @@ export const PredictionSchema = z
     created_at: z.string(),
     started_at: z.string().nullable(),
     completed_at: z.string().nullable(),
+    expires_at: z.string().nullable().optional().describe("once it ended: when its data goes, null for never"),
     metrics: z.record(z.string(), z.unknown()),
     urls: z.record(z.string(), z.string()).describe("get, cancel, web, and stream where the model streams"),
   })
@@ -46,9 +47,30 @@ export const CreateHeadersSchema = z.object({
     .openapi({ example: "wait=30" })
     .describe("`wait`, `wait=n` (1 to 60 s) or `respond-async`"),
   "cancel-after": z.string().optional().openapi({ example: "1h30m" }).describe("5 s to 24 h; bare numbers are seconds"),
+  "cogway-retention": z
+    .string()
+    .optional()
+    .openapi({ example: "7d" })
+    .describe(
+      "how long the data is kept after the end: `0` until it was delivered, a duration up to `366d`, or `forever`",
+    ),
   "idempotency-key": z.string().optional().describe("at most 255 characters, kept 24 h"),
 });
 export const PredictionParams = z.object({ prediction_id: z.string() });
+
+export const CreateTrainingSchema = z
+  .strictObject({
+    destination: z.string().describe("owner/name of a model that exists and is yours: it gets the new version"),
+    ...common,
+    input: common.input.describe("the inputs of the trainer, as `TrainingInput` of the version's schema says"),
+  })
+  .openapi("TrainingRequest");
+export const TrainingSchema = PredictionSchema.extend({
+  output: z.unknown().describe("once it succeeded: `version` (owner/name:id, the new one) and `weights` (a URL)"),
+  destination: z.string().describe("owner/name of the model that gets the new version"),
+}).openapi("Training");
+export const TrainingPageSchema = pageOf(TrainingSchema, "TrainingPage");
+export const TrainingParams = z.object({ training_id: z.string() });
 /** A date or date-time of ISO 8601, as epoch milliseconds. */
 const time = z
   .string()

@@ -1,6 +1,6 @@
 /** The request headers of a create, in the forms that clients send. Pure. */
+import { parseDuration } from "../../schema/durations.ts";
 import { AppError } from "../../schema/problems.ts";
-import { parseDuration } from "../env.ts";
 
 const WAIT_DEFAULT_S = 60;
 const WAIT_MAX_S = 60;
@@ -9,6 +9,8 @@ const WAIT_MAX_MS = 59_750;
 const CANCEL_AFTER_MIN_MS = 5_000;
 const CANCEL_AFTER_MAX_MS = 86_400_000;
 const IDEMPOTENCY_KEY_CHARACTERS_MAX = 255;
+/** Whoever wants data longer than a year wants it `forever`. */
+const RETENTION_MAX_MS = 366 * 86_400_000;
 
 /** `applied` goes back as Preference-Applied; null when nothing that we know was asked for. */
 export interface Preference {
@@ -37,6 +39,21 @@ export function parseCancelAfter(header: string | undefined): number | null {
     throw new AppError(
       "request.header_invalid",
       "Cancel-After must be 5 seconds to 24 hours, such as 90, 30s, 5m or 1h30m45s.",
+    );
+  }
+  return ms;
+}
+
+/** Milliseconds that data is kept after the end: 0 is until it was delivered, null is for ever (Cogway-Retention: forever). */
+export function parseRetention(header: string | undefined, defaultMs: number): number | null {
+  if (header === undefined) return defaultMs;
+  const text = header.trim().toLowerCase();
+  if (text === "forever") return null;
+  const ms = parseDuration(text);
+  if (ms === null || ms > RETENTION_MAX_MS) {
+    throw new AppError(
+      "request.header_invalid",
+      "Cogway-Retention must be 0 (until delivered), a duration up to 366d such as 90, 30m, 12h or 7d, or forever.",
     );
   }
   return ms;

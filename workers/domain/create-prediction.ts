@@ -4,8 +4,12 @@ import type { ModelReference } from "../../schema/ids.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import type { InvalidField } from "../../schema/problems.ts";
 import { AppError } from "../../schema/problems.ts";
+import { webhookUrlFault } from "../../schema/public-url.ts";
 import type { Caller, Edge } from "../env.ts";
+import type { ReleaseRow } from "../storage/deployments.ts";
+import { prepareTraining } from "./prepare-training.ts";
 import { resolveVersion } from "./resolve-version.ts";
+import { deploymentSpec } from "./run-spec.ts";
 import { startPrediction } from "./start-prediction.ts";
 import { throttled } from "./throttled.ts";
 import { invalidInput, validateInput } from "./validate-input.ts";
@@ -13,13 +17,19 @@ import { invalidInput, validateInput } from "./validate-input.ts";
 export interface CreateCommand {
   caller: Caller;
   reference: ModelReference;
+  /** where it runs, when that is a deployment's current release */
+  release?: ReleaseRow;
   input: unknown;
   webhook: string | null;
   webhook_events_filter: string[] | null;
   source: "api" | "web";
   wait_ms: number;
   cancel_after_ms: number | null;
+  /** 0 is until the end was delivered, null is for ever */
+  retention_ms: number | null;
   idempotency: { key: string; body_sha256: string } | null;
+  /** owner/name: run the version's trainer, and make its weights a version of this model */
+  destination?: string;
 }
 
 /** An answer that is kept with an idempotency key. */
@@ -35,20 +45,26 @@ export type CreateResult =
   | { kind: "replayed"; response: KeptResponse; document: PredictionDocument | null };
 
 export async function createPrediction(edge: Edge, command: CreateCommand): Promise<CreateResult> {
-  const { caller } = command;
+  const { caller, release } = command;
   const version = await resolveVersion(edge, caller, command.reference);
-  const input = validateInput(version.id, version.openapi_schema, command.input);
-  const faults = [...(input.ok ? [] : input.faults), ...webhookFaults(command.webhook)];
+  const training =
+    command.destination === undefined ? null : await prepareTraining(edge, caller, version, command.destination);
+  const component = training === null ? "Input" : "TrainingInput";
+  const input = validateInput(version.id, version.openapi_schema, command.input, component);
+  const faults = [...(input.ok ? [] : input.faults), ...webhookFaults(edge, command.webhook)];
   if (!input.ok || faults.length > 0) throw invalidInput(faults);
-  const { caller: _caller, reference: _reference, input: _input, ...rest } = command;
+  const { caller: _caller, reference: _reference, release: _release, input: _input, ...rest } = command;
   const result = await startPrediction(edge, {
     ...rest,
-    kind: "prediction",
+    ...(training ?? { kind: "prediction" }),
     account_id: caller.account_id,
+    scopes: caller.scopes,
     limits: { creates_per_minute: caller.creates_per_minute },
     version,
+    ...(release === undefined
+      ? {}
+      : { spec: () => deploymentSpec(version, release), deployment: `${release.owner}/${release.name}` }),
     input,
-    retention_ms: edge.settings.retentionMs,
   });
   switch (result.kind) {
     case "started":
@@ -78,11 +94,9 @@ export function keepAnswer(edge: Edge, caller: Caller, key: string, response: Ke
   return accountStub(edge.env, caller.account_id).answered(key, response);
 }
 
-/** Only the form is judged here: which addresses may be called is decided where the call is made. */
-function webhookFaults(webhook: string | null): InvalidField[] {
-  if (webhook === null) return [];
-  const url = URL.canParse(webhook) ? new URL(webhook) : null;
-  const isHttp = url !== null && (url.protocol === "https:" || url.protocol === "http:");
-  if (isHttp && url.username === "" && url.password === "") return [];
-  return [{ type: "format", field: "webhook", description: "Does not match format 'uri': an http(s) URL is needed" }];
+/** Only the text is judged here: where a name leads is judged where the call is made. */
+export function webhookFaults(edge: Edge, webhook: string | null): InvalidField[] {
+  const reason = webhook === null ? null : webhookUrlFault(webhook, edge.settings.allowPrivateCidrs);
+  if (reason === null) return [];
+  return [{ type: "format", field: "webhook", description: `Does not match format 'uri': ${reason}` }];
 }

@@ -1,7 +1,6 @@
 /** Predictions: Replicate's HTTP API. */
 import { createRoute, type z } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import { accountStub, predictionStub } from "../../durable-objects/stubs.ts";
 import { bearer, OwnerNameParams, problemResponses } from "../../schema/api/common.ts";
 import {
   CreateHeadersSchema,
@@ -12,28 +11,31 @@ import {
   PredictionParams,
   PredictionSchema,
 } from "../../schema/api/predictions.ts";
-import { isPredictionId, type ModelReference, parseModelReference, sha256Hex } from "../../schema/ids.ts";
+import { type ModelReference, parseModelReference, sha256Hex } from "../../schema/ids.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import { AppError } from "../../schema/problems.ts";
 import { rateLimitFields } from "../../schema/rate-limit.ts";
-import { parseCancelAfter, parseIdempotencyKey, parsePrefer } from "../domain/create-headers.ts";
-import { createPrediction, type KeptResponse, keepAnswer } from "../domain/create-prediction.ts";
+import { parseCancelAfter, parseIdempotencyKey, parsePrefer, parseRetention } from "../domain/create-headers.ts";
+import { type CreateCommand, createPrediction, type KeptResponse, keepAnswer } from "../domain/create-prediction.ts";
 import { decodeCursor, pageUrl } from "../domain/cursors.ts";
+import { cancelPrediction, findPrediction } from "../domain/find-prediction.ts";
 import { listPredictions, PredictionCursor } from "../domain/list-predictions.ts";
 import { unknownVersion } from "../domain/resolve-version.ts";
 import { showPrediction } from "../domain/show-prediction.ts";
 import { type AppEnv, edgeOf } from "../env.ts";
 import { callerOf } from "../middleware/authenticate.ts";
 import { CREATE_BODY_BYTES_MAX } from "../middleware/json-body.ts";
+import type { ReleaseRow } from "../storage/deployments.ts";
 import { allow, json, newRouter, verbatim } from "./router.ts";
 
 export const predictions = newRouter();
 const tags = ["predictions"];
-const created = {
+/** What every create route answers. */
+export export const created = {
   201: {
     description: "The prediction: ended, or as it is after the wait that `Prefer` asked for",
     headers: {
-      location: { description: "the prediction's URL", schema: { type: "string" } },
+      location: { description: "its URL", schema: { type: "string" } },
       "preference-applied": { description: "what was honoured of `Prefer`", schema: { type: "string" } },
       "ratelimit-remaining": { description: "creates left right now", schema: { type: "integer" } },
       "ratelimit-reset": { description: "seconds until all are back", schema: { type: "integer" } },
@@ -82,11 +84,17 @@ predictions.openapi(
 
 type CreateBody = z.infer<typeof CreateModelPredictionSchema>;
 
-async function create(c: Context<AppEnv>, reference: ModelReference, body: CreateBody): Promise<Response> {
+/** The answer of every create route. `release`: the deployment's, where it runs there. */
+export async function create(
+  c: Context<AppEnv>,
+  reference: ModelReference,
+  body: CreateBody,
+  release?: ReleaseRow,
+): Promise<Response> {
   const key = parseIdempotencyKey(c.req.header("idempotency-key"));
-  if (key === null) return response(await answerCreate(c, reference, body, null));
+  if (key === null) return response(await answerCreate(c, reference, body, release, null));
   const body_sha256 = sha256Hex(`${c.req.path}\n${await c.req.text()}`);
-  const answer = answerCreate(c, reference, body, { key, body_sha256 });
+  const answer = answerCreate(c, reference, body, release, { key, body_sha256 });
   // A caller that goes away retries with its key: what it started is finished and kept for then.
   edgeOf(c).later(answer.catch(() => undefined));
   return response(await answer);
@@ -96,6 +104,7 @@ async function answerCreate(
   c: Context<AppEnv>,
   reference: ModelReference,
   body: CreateBody,
+  release: ReleaseRow | undefined,
   idempotency: { key: string; body_sha256: string } | null,
 ): Promise<KeptResponse> {
   const edge = edgeOf(c);
@@ -104,6 +113,7 @@ async function answerCreate(
   const result = await createPrediction(edge, {
     caller,
     reference,
+    ...(release === undefined ? {} : { release }),
     input: body.input,
     webhook: body.webhook ?? null,
     // Each at most once: a body may repeat them a million times.
@@ -111,7 +121,9 @@ async function answerCreate(
     source: isFromPage(c) ? "web" : "api",
     wait_ms: prefer.wait_ms,
     cancel_after_ms: parseCancelAfter(c.req.header("cancel-after")),
+    retention_ms: parseRetention(c.req.header("cogway-retention"), edge.settings.retentionMs),
     idempotency,
+    ...(body.destination === undefined ? {} : { destination: body.destination }),
   });
   if (result.kind === "replayed") {
     if (result.document === null) return result.response;
@@ -121,7 +133,7 @@ async function answerCreate(
   const answer: KeptResponse = {
     status: 201,
     headers: [
-      ["location", `${edge.settings.publicUrl}/v1/predictions/${result.document.id}`],
+      ["location", `${edge.settings.publicUrl}/v1/${result.document.kind}s/${result.document.id}`],
       ...(prefer.applied === null ? [] : [["preference-applied", prefer.applied] satisfies [string, string]]),
     ],
     body: JSON.stringify(showPrediction(edge, result.document, { userAgent: c.req.header("user-agent"), asTimedOut })),
@@ -163,12 +175,8 @@ predictions.openapi(
     },
   }),
   async (c) => {
-    const id = requirePredictionId(c, c.req.valid("param").prediction_id);
-    const { account_id } = callerOf(c);
-    const document =
-      (await predictionStub(c.env, id).get(id, account_id)) ??
-      // A day after its data is removed only the account's row is left of a prediction.
-      (await accountStub(c.env, account_id).document(id));
+    const id = c.req.valid("param").prediction_id;
+    const document = await findPrediction(edgeOf(c), callerOf(c), id);
     if (document === null) throw notFound(id);
     return c.json(show(c, document), 200);
   },
@@ -187,10 +195,8 @@ predictions.openapi(
     responses: { 200: { description: "The ended prediction", content: json(PredictionSchema) }, ...problemResponses },
   }),
   async (c) => {
-    const id = requirePredictionId(c, c.req.valid("param").prediction_id);
-    const { account_id } = callerOf(c);
-    const document =
-      (await predictionStub(c.env, id).cancel(id, account_id)) ?? (await accountStub(c.env, account_id).document(id));
+    const id = c.req.valid("param").prediction_id;
+    const document = await cancelPrediction(edgeOf(c), callerOf(c), id);
     if (document === null) throw notFound(id);
     return c.json(show(c, document), 200);
   },
@@ -231,12 +237,6 @@ predictions.openapi(
     );
   },
 );
-
-/** An id that we made; others are refused before any object is touched. */
-function requirePredictionId(c: Context<AppEnv>, id: string): string {
-  if (!isPredictionId(id, edgeOf(c).settings.signingSecret)) throw notFound(id);
-  return id;
-}
 
 function notFound(id: string): AppError {
   return new AppError("prediction.not_found", `The prediction ${id.slice(0, 64)} does not exist.`);
