@@ -7,7 +7,7 @@ import { downloadPath, FILE_RETENTION_MS, fileKey, ownFileId, type StoredFile } 
 import { isFileId } from "../../schema/ids.ts";
 import type { InvalidField } from "../../schema/problems.ts";
 import type { Caller, Edge } from "../env.ts";
-import type { InputResult } from "./validate-input.ts";
+import { type InputResult, invalidInput } from "./validate-input.ts";
 
 type Reader = Pick<Caller, "account_id" | "scopes">;
 type GoodInput = Extract<InputResult, { ok: true }>;
@@ -39,7 +39,7 @@ export async function resolveOwnFiles<T extends GoodInput>(
   caller: Reader,
   inputs: T[],
 ): Promise<(T | Extract<InputResult, { ok: false }>)[]> {
-  const named = inputs.map(({ input }) => ownFilesIn(edge, caller, input, "input"));
+  const named = inputs.map(({ input }) => ownFilesIn(edge, caller, input));
   const ids = [...new Set(named.flat().map(({ id }) => id))].filter((id) => mayBeRead(edge, caller, id));
   if (named.every((files) => files.length === 0)) return inputs;
   const now = Date.now();
@@ -59,6 +59,13 @@ export async function resolveOwnFiles<T extends GoodInput>(
   });
 }
 
+/** The same of one input. Throws `input.invalid` naming every field whose file is not there. */
+export async function resolveInput(edge: Edge, caller: Reader, input: GoodInput): Promise<GoodInput> {
+  const [resolved = input] = await resolveOwnFiles(edge, caller, [input]);
+  if (!resolved.ok) throw invalidInput(resolved.faults);
+  return resolved;
+}
+
 function missingFile({ scopes }: Reader, field: string): InvalidField {
   const description = scopes.includes("files:read")
     ? "This file does not exist, has expired or is not yours: upload it again"
@@ -70,19 +77,31 @@ function mayBeRead(edge: Edge, { scopes }: Reader, id: string): boolean {
   return scopes.includes("files:read") && isFileId(id, edge.settings.signingSecret);
 }
 
-/** Every text in `value`, at any depth, that is the address of an own file. */
-function ownFilesIn(
-  edge: Edge,
-  caller: Reader,
-  value: unknown,
-  field: string,
-): { field: string; url: string; id: string }[] {
-  if (typeof value === "string") {
-    const id = ownFileId(value, edge.settings.publicUrl, caller.account_id);
-    return id === null ? [] : [{ field, url: value, id }];
-  }
-  if (typeof value !== "object" || value === null) return [];
-  return Object.entries(value).flatMap(([name, member]) => ownFilesIn(edge, caller, member, `${field}.${name}`));
+interface NamedFile {
+  /** dotted, from `input` on */
+  field: string;
+  url: string;
+  id: string;
+}
+
+/** Every text in an input, at any depth, that is the address of an own file. */
+function ownFilesIn(edge: Edge, caller: Reader, input: Record<string, unknown>): NamedFile[] {
+  const found: NamedFile[] = [];
+  const path = ["input"];
+  const visit = (value: unknown): void => {
+    if (typeof value === "string") {
+      const id = ownFileId(value, edge.settings.publicUrl, caller.account_id);
+      if (id !== null) found.push({ field: path.join("."), url: value, id });
+    } else if (typeof value === "object" && value !== null) {
+      for (const name in value) {
+        path.push(name);
+        visit((value as Record<string, unknown>)[name]);
+        path.pop();
+      }
+    }
+  };
+  visit(input);
+  return found;
 }
 
 function mapTexts(value: unknown, change: (text: string) => string): unknown {

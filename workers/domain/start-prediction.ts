@@ -6,9 +6,11 @@ import type { AccountLimits, AdmitResult, CreatePrediction, RunSpec } from "../.
 import { accountStub, predictionStub } from "../../durable-objects/stubs.ts";
 import { newPredictionId } from "../../schema/ids.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
+import type { Scope } from "../../schema/tokens.ts";
 import type { Edge } from "../env.ts";
 import type { VersionRow } from "../storage/models.ts";
-import { runSpec } from "./run-spec.ts";
+import { resolveInput } from "./own-files.ts";
+import { sharedRunSpec } from "./run-spec.ts";
 import { type InputResult, outputKind } from "./validate-input.ts";
 
 /** A stored value above this is an R2 object (design section 9). */
@@ -17,6 +19,8 @@ const INPUT_BYTES_MAX = 262_144;
 export interface StartPrediction {
   kind: "prediction" | "training";
   account_id: string;
+  /** of the caller's token: own files among the inputs need `files:read` */
+  scopes?: Scope[];
   limits: AccountLimits;
   /** not counted against the create limit */
   exempt?: boolean;
@@ -43,7 +47,7 @@ export type StartResult =
 
 export async function startPrediction(edge: Edge, start: StartPrediction): Promise<StartResult> {
   const { env, settings } = edge;
-  const { version, input } = start;
+  const { version } = start;
   const id = newPredictionId(settings.signingSecret, settings.predictionPoolSize);
   const created_at = Date.now();
   const account = accountStub(env, start.account_id);
@@ -61,12 +65,14 @@ export async function startPrediction(edge: Edge, start: StartPrediction): Promi
   if (admitted.kind !== "admitted") return admitted;
   let input_ref: string | null = null;
   try {
+    // Behind the admission: a repeat with its key is answered as before, whatever became of the files.
+    const input = await resolveInput(edge, { account_id: start.account_id, scopes: start.scopes ?? [] }, start.input);
     input_ref = await putLargeInput(env, id, input.input);
     const { document, settled } = await createOnce(env, {
       id,
       account_id: start.account_id,
       kind: start.kind,
-      spec: start.spec?.(id) ?? runSpec(version),
+      spec: start.spec?.(id) ?? (await sharedRunSpec(edge, version, start.account_id)),
       shown_version: version.id,
       destination: start.destination ?? null,
       deployment: start.deployment ?? null,

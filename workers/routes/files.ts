@@ -12,21 +12,17 @@ import {
   ListFilesQuery,
   RetentionHeaderSchema,
 } from "../../schema/api/files.ts";
-import {
-  downloadPath,
-  FILE_RETENTION_MS,
-  fileKey,
-  isDownloadSignatureValid,
-  type StoredFile,
-} from "../../schema/files.ts";
+import { fileKey, isDownloadSignatureValid, type StoredFile } from "../../schema/files.ts";
 import { isFileId } from "../../schema/ids.ts";
 import { AppError } from "../../schema/problems.ts";
 import { createFile } from "../domain/create-file.ts";
 import { decodeCursor, pageUrl } from "../domain/cursors.ts";
+import { showFile } from "../domain/show-file.ts";
 import { answerStored } from "../domain/stored-file.ts";
-import { type AppEnv, type Edge, edgeOf } from "../env.ts";
+import { type AppEnv, edgeOf } from "../env.ts";
 import { authenticate, callerOf, requireScope } from "../middleware/authenticate.ts";
 import { allow, allowBytes, json, newRouter, verbatim } from "./router.ts";
+import { uploads } from "./uploads.ts";
 
 export const files = newRouter();
 const tags = ["files"];
@@ -202,23 +198,4 @@ function notFound(id: string): AppError {
   return new AppError("file.not_found", `The file ${id.slice(0, 64)} does not exist, or has expired.`);
 }
 
-/** Replicate's object, with an address of its bytes. */
-export function showFile({ settings }: Edge, accountId: string, file: StoredFile): z.infer<typeof FileSchema> {
-  const { publicUrl, signingSecret } = settings;
-  const downloadUntil = Math.min(file.expires_at ?? Number.POSITIVE_INFINITY, Date.now() + FILE_RETENTION_MS);
-  return {
-    id: file.id,
-    name: file.name,
-    content_type: file.content_type,
-    size: file.size_bytes,
-    etag: file.md5,
-    checksums: { sha256: file.sha256, md5: file.md5 },
-    metadata: file.metadata,
-    created_at: new Date(file.created_at).toISOString(),
-    expires_at: file.expires_at === null ? null : new Date(file.expires_at).toISOString(),
-    urls: {
-      get: `${publicUrl}/v1/files/${file.id}`,
-      download: publicUrl + downloadPath(signingSecret, accountId, file.id, downloadUntil),
-    },
-  };
-}
+files.route("/", uploads);
