@@ -1,44 +1,19 @@
 """Gemma 3 270M, the base model: it continues a text, token by token. llama.cpp decodes on one thread."""
 
-import queue
 import secrets
-import sys
-import threading
-from pathlib import Path
 from typing import Optional
 
-import xllamacpp
-from cog import BaseRunner, ConcatenateIterator, Input, current_scope
+from cog import BaseRunner, ConcatenateIterator, Input, Path, current_scope
 
-# Put there by build.run of cog.yaml, which checks its SHA-256.
-WEIGHTS = Path(sys.prefix) / "share" / "weights" / "gemma-3-270m-q4_k_m.gguf"
-# Prompt and answer together. The model itself can read 32,768; a prompt costs about 4 ms a token on one core.
-CONTEXT_TOKENS = 2048
-# Tokens of the prompt between two looks at whether the prediction was cancelled: about a quarter of a second.
-PROMPT_BATCH_TOKENS = 64
-# coglet cancels by an exception in the main thread, which a blocked wait does not see before it ends.
-CANCEL_POLL_S = 0.05
+from adapters import Adapters
+
 STOP_MAX = 4
 
 
 class Runner(BaseRunner):
     def setup(self) -> None:
-        if not WEIGHTS.is_file():
-            raise RuntimeError(f"{WEIGHTS} is missing: the build commands of cog.yaml have not run in this environment")
-        params = xllamacpp.CommonParams()
-        params.model.path = str(WEIGHTS)
-        params.n_ctx = CONTEXT_TOKENS
-        params.n_batch = params.n_ubatch = PROMPT_BATCH_TOKENS
-        params.n_parallel = 1
-        # More threads than free cores make llama.cpp wait in a loop: 1.4 tokens/s instead of 70.
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-        params.cache_ram_mib = 0
-        params.verbosity = -1
-        # The engine also listens on a loopback port. It is not used: no page there, and a key that nobody has.
-        params.ui = False
-        params.api_keys = [secrets.token_hex(32)]
-        params.n_threads_http = 1
-        self.engine = xllamacpp.Server(params)
+        self.adapters = Adapters()
+        self.adapters.engine(None)
 
     def run(
         self,
@@ -70,6 +45,9 @@ class Runner(BaseRunner):
         stop: list[str] = Input(
             description=f"Up to {STOP_MAX} texts, each of which ends the answer before it is written.", default=[]
         ),
+        replicate_weights: Optional[Path] = Input(
+            description="Weights that a training of this model made. Without them the base model answers."
+        ),
     ) -> ConcatenateIterator[str]:
         if not prompt.strip():
             raise ValueError("prompt is empty: give the beginning of a text")
@@ -85,11 +63,9 @@ class Runner(BaseRunner):
             "top_p": top_p,
             "seed": seed,
             "stop": stop,
-            # A reused cache would change the last bits of the arithmetic, and with them the text of a seed.
-            "cache_prompt": False,
         }
         usage = {}
-        for piece in self._stream(request):
+        for piece in self.adapters.engine(replicate_weights).stream(request):
             usage = piece.get("usage", usage)
             for choice in piece["choices"]:
                 if choice.get("text"):
@@ -97,49 +73,3 @@ class Runner(BaseRunner):
         scope = current_scope()
         scope.record_metric("input_token_count", usage.get("prompt_tokens", 0))
         scope.record_metric("output_token_count", usage.get("completion_tokens", 0))
-
-    def _stream(self, request):
-        """The engine's pieces as they come. It blocks while it decodes, so it has a thread; leaving early stops it."""
-        pieces = queue.SimpleQueue()
-        left = threading.Event()
-
-        def on_piece(piece):
-            pieces.put(piece)
-            return left.is_set()
-
-        def decode():
-            try:
-                # Progress makes the engine call back while it still reads the prompt.
-                self.engine.handle_completions({**request, "stream": True, "return_progress": True}, on_piece)
-                pieces.put(None)
-            except BaseException as error:
-                pieces.put(error)
-
-        thread = threading.Thread(target=decode, daemon=True)
-        try:
-            # Inside, before the loop: Python 3.11 lays an exception raised at a loop's backward jump to the instruction before
-            # the loop. Were that outside, a cancel could skip `finally`, and the engine would go on.
-            thread.start()
-            while True:
-                try:
-                    piece = pieces.get(timeout=CANCEL_POLL_S)
-                except queue.Empty:
-                    continue
-                if piece is None:
-                    return
-                if isinstance(piece, BaseException):
-                    raise piece
-                for part in piece if isinstance(piece, list) else [piece]:
-                    if "error" in part:
-                        raise ValueError(explain(part["error"]))
-                    yield part
-        finally:
-            left.set()
-            if thread.is_alive():
-                thread.join()
-
-
-def explain(error):
-    if error.get("type") == "exceed_context_size_error":
-        return f"prompt has {error['n_prompt_tokens']} tokens; prompt and answer together can have {CONTEXT_TOKENS}"
-    return f"the engine refused the request: {error.get('message', error)}"
