@@ -41,6 +41,8 @@ export const models = sqliteTable(
   (table) => [
     primaryKey({ columns: [table.owner, table.name] }),
     index("models_by_created").on(table.created_at, table.owner, table.name),
+    // the walk of search through what changed
+    index("models_by_updated").on(table.updated_at, table.owner, table.name),
     index("models_by_version_at").on(table.latest_version_at, table.owner, table.name),
   ],
 );

@@ -1,0 +1,1 @@
+CREATE INDEX `models_by_updated` ON `models` (`updated_at`,`owner`,`name`);
