@@ -8,7 +8,8 @@ import { problemResponses } from "../../schema/api/common.ts";
 import { isOutputSignatureValid } from "../../schema/capabilities.ts";
 import { isPredictionId } from "../../schema/ids.ts";
 import { AppError } from "../../schema/problems.ts";
-import { matchesEtag, parseRange, type RangeResult } from "../domain/http-range.ts";
+import type { RangeResult } from "../domain/http-range.ts";
+import { answerStored } from "../domain/stored-file.ts";
 import { type AppEnv, edgeOf } from "../env.ts";
 import { newRouter, verbatim } from "./router.ts";
 
@@ -20,8 +21,6 @@ const MAX_AGE_S = 3_600;
 const CACHED_FIRST_BYTES_MAX = 8_388_608;
 /** The platform keeps no larger objects in its cache. */
 const CACHED_BYTES_MAX = 512 * 1024 ** 2;
-/** Types that browsers run or render with scripts: never shown in place on our host. */
-const ACTIVE_TYPE = /html|xml|svg|javascript|ecmascript/i;
 
 outputs.openapi(
   createRoute({
@@ -56,35 +55,34 @@ outputs.openapi(
 async function readOutput(c: Context<AppEnv>, key: string): Promise<Response> {
   const file = await c.env.FILES.head(key);
   if (file === null) throw notFound();
-  const headers = headersOf(file);
-  if (matchesEtag(c.req.header("if-none-match"), file.httpEtag)) return new Response(null, { status: 304, headers });
-  const isSameFile = (c.req.header("if-range") ?? file.httpEtag) === file.httpEtag;
-  const range = parseRange(isSameFile ? c.req.header("range") : undefined, file.size);
-  if (range.kind === "unsatisfiable") {
-    throw new AppError("range.not_satisfiable", `The file has ${file.size} bytes.`, {
-      headers: { "content-range": `bytes */${file.size}` },
-    });
-  }
-  if (range.kind === "part") {
-    headers.set("content-range", `bytes ${range.offset}-${range.offset + range.length - 1}/${file.size}`);
-  }
-  headers.set("content-length", String(range.kind === "part" ? range.length : file.size));
-  const status = range.kind === "part" ? 206 : 200;
-  if (c.req.method === "HEAD") return new Response(null, { status, headers });
+  const content = {
+    content_type: file.httpMetadata?.contentType ?? "application/octet-stream",
+    size_bytes: file.size,
+    etag: file.httpEtag,
+    name: null,
+    headers: { "last-modified": file.uploaded.toUTCString(), "cache-control": `public, max-age=${MAX_AGE_S}` },
+  };
+  const answer = await answerStored(c.req.raw, content, async (range, headers) => {
+    const cached = await readCached(c, file, range);
+    headers.set("x-cogway-cache", cached === null ? "MISS" : "HIT");
+    return cached ?? (await c.env.FILES.get(key, range.kind === "part" ? { range } : {}))?.body ?? null;
+  });
+  if (answer === null) throw notFound();
+  return answer;
+}
 
-  const cacheKey = `${edgeOf(c).settings.publicUrl}/${encodeURIComponent(key)}?etag=${file.etag}`;
+/** What the cache has of the range; null when nothing, and then the next reader's cache is filled. */
+async function readCached(c: Context<AppEnv>, file: R2Object, range: RangeResult): Promise<ReadableStream | null> {
+  const cacheKey = `${edgeOf(c).settings.publicUrl}/${encodeURIComponent(file.key)}?etag=${file.etag}`;
   const cached = await caches.default.match(new Request(cacheKey, { headers: rangeHeader(range) }));
-  headers.set("x-cogway-cache", cached?.status === status ? "HIT" : "MISS");
-  if (cached?.status === status) return new Response(cached.body, { status, headers });
+  if (cached?.status === (range.kind === "part" ? 206 : 200)) return cached.body;
   await cached?.body?.cancel();
   if (cached === undefined && file.size <= CACHED_BYTES_MAX) {
-    const filled = fillCache(c.env, cacheKey, key);
+    const filled = fillCache(c.env, cacheKey, file.key);
     if (file.size <= CACHED_FIRST_BYTES_MAX) await filled;
     else edgeOf(c).later(filled);
   }
-  const body = await c.env.FILES.get(key, range.kind === "part" ? { range } : {});
-  if (body === null) throw notFound();
-  return new Response(body.body, { status, headers });
+  return null;
 }
 
 /** A cache that cannot take the file costs a hit later, never the answer. */
@@ -101,25 +99,6 @@ async function fillCache(env: Env, cacheKey: string, key: string): Promise<void>
 
 function rangeHeader(range: RangeResult): Record<string, string> {
   return range.kind === "part" ? { range: `bytes=${range.offset}-${range.offset + range.length - 1}` } : {};
-}
-
-function headersOf(file: R2Object): Headers {
-  const type = file.httpMetadata?.contentType ?? "application/octet-stream";
-  const headers = new Headers({
-    "content-type": type,
-    etag: file.httpEtag,
-    "last-modified": file.uploaded.toUTCString(),
-    "cache-control": `public, max-age=${MAX_AGE_S}`,
-    "accept-ranges": "bytes",
-    "x-content-type-options": "nosniff",
-    // Other sites' pages may show outputs, as Replicate's delivery host lets them.
-    "cross-origin-resource-policy": "cross-origin",
-  });
-  if (ACTIVE_TYPE.test(type)) {
-    headers.set("content-disposition", "attachment");
-    headers.set("content-security-policy", "default-src 'none'; sandbox");
-  }
-  return headers;
 }
 
 function notFound(): AppError {
