@@ -18,6 +18,7 @@ import {
   type RegisterResult,
 } from "../schema/origin-protocol.ts";
 import { decidePlacement, type PlacementOrigin } from "../schema/placement.ts";
+import { weightsSource } from "../schema/weights.ts";
 import { Alarms } from "./alarms.ts";
 import type { FleetApi, OriginEntry, PlaceRequest, PlaceResult } from "./contracts.ts";
 import { type FleetInstanceRow, FleetStore, type KeyRow } from "./fleet-store.ts";
@@ -203,9 +204,7 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
       memory_bytes,
       setup_timeout_ms,
       ...(mode === "predict" ? {} : { mode }),
-      ...(weights === null
-        ? {}
-        : { weights: { path: `/origin/v1/${weights.key}`, sha256: weights.sha256, size_bytes: weights.size_bytes } }),
+      ...(weights === null ? {} : { weights: weightsSource(weights) }),
     };
     const answer =
       entry === undefined

@@ -11,6 +11,7 @@
  */
 import { type AttemptStart, LEASE_TTL_MS, ORIGIN_PROTOCOL_VERSION } from "../schema/origin-protocol.ts";
 import { isTerminal, type LifecycleEvent } from "../schema/prediction-lifecycle.ts";
+import { weightsSource } from "../schema/weights.ts";
 import type { CreatePrediction, EnqueueResult, Lease, LeaseKey } from "./contracts.ts";
 import { attemptState, cancelAttempt, startAttempt } from "./origin-client.ts";
 import { originEntry } from "./origin-directory.ts";
@@ -287,6 +288,7 @@ export class PredictionAttempts {
 function attemptStart(row: PredictionRow, lease: Lease, input: Record<string, unknown> | null): AttemptStart {
   const { id, request, stage } = row;
   const { deadline_at } = request;
+  const { prediction_weights } = request.spec;
   return {
     protocol: ORIGIN_PROTOCOL_VERSION,
     prediction_id: id,
@@ -295,6 +297,7 @@ function attemptStart(row: PredictionRow, lease: Lease, input: Record<string, un
     version_id: request.spec.version_id,
     account_id: request.account_id,
     ...(input === null ? { input_ref: `/origin/v1/inputs/${id}` } : { input }),
+    ...(prediction_weights === undefined ? {} : { weights: weightsSource(prediction_weights) }),
     ...(deadline_at === null ? {} : { deadline_ms: Math.max(1, deadline_at - Date.now()) }),
   };
 }

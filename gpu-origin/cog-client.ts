@@ -224,9 +224,9 @@ function refusalText(text: string): string {
   return text.slice(0, 2_000);
 }
 
-/** coglet wraps the model's words twice: `Prediction failed: Prediction failed: ValueError: boom` is the exception `ValueError: boom`. */
+/** coglet wraps the model's words up to twice: `Prediction failed: Prediction failed: ValueError: boom` is the exception `ValueError: boom`. */
 export function stripErrorPrefix(error: string): string {
-  return error.replace(/^(?:Prediction failed: |(?:Async )?[Gg]enerator iteration error: )*/, "");
+  return error.replace(/^(?:(?:Prediction|Training) failed: |(?:Async )?[Gg]enerator iteration error: )*/, "");
 }
 
 /** The worker died while, or (`before`) before, it had the prediction; coglet never starts it again. */

@@ -40,6 +40,8 @@ const CogwayYamlSchema = z
     weights_license: z.string(),
     visibility: z.enum(["public", "private"]),
     memory_mb: z.number().int().positive(),
+    /** what its trainer needs; as much as a prediction unless given */
+    train_memory_mb: z.number().int().positive(),
     environment_mb: z.number().min(0),
     openai: z.unknown(),
   })

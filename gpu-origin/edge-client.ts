@@ -3,9 +3,10 @@
  * Outcomes are values; nothing here decides whether to try again.
  */
 import { randomBytes } from "node:crypto";
-import { chmodSync, createReadStream, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { chmodSync, createReadStream, createWriteStream, readFileSync, renameSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import https from "node:https";
+import { pipeline } from "node:stream/promises";
 import { z } from "zod";
 import {
   EventBatchResultSchema,
@@ -28,6 +29,8 @@ import type { FilePart, SpooledFile } from "./output-spool.ts";
 const CALL_TIMEOUT_MS = 15_000;
 /** Silence of a connection while a file is sent or put together, or an input is read. */
 const TRANSFER_IDLE_MS = 60_000;
+/** The edge copies gigabytes of weights within one call. */
+const KEEP_TIMEOUT_MS = 300_000;
 const CONNECTIONS_MAX = 16;
 
 const CredentialSchema = z.object({
@@ -115,6 +118,18 @@ export class EdgeClient {
     return this.#json("GET", path, "", z.record(z.string(), z.unknown()), TRANSFER_IDLE_MS);
   }
 
+  /** Reads a file into `path`, which must not exist. Its bytes are the caller's to check. */
+  async fetchFile(url: string, path: string): Promise<EdgeAnswer<null>> {
+    const send = (request: http.ClientRequest): void => void request.end();
+    return this.#parse(await this.#call("GET", url, {}, bodyDigest(""), send, TRANSFER_IDLE_MS, path), z.null());
+  }
+
+  /** Keeps an output file of a training beyond its data. Idempotent. */
+  keepWeights(prediction_id: string, attempt: number, file: FileRef): Promise<EdgeAnswer<unknown>> {
+    const path = `/origin/v1/weights/${prediction_id}/${attempt}`;
+    return this.#json("POST", path, JSON.stringify(file), z.unknown(), KEEP_TIMEOUT_MS);
+  }
+
   /** Streams a file of one part. Idempotent, as all calls about outputs are: equal bytes at the same place answer the same. */
   putOutput(path: string, file: SpooledFile, part: FilePart): Promise<EdgeAnswer<FileRef>> {
     return this.#sendPart(path, file, part, FileRefSchema);
@@ -197,6 +212,8 @@ export class EdgeClient {
     bodySha256: string,
     send: (request: http.ClientRequest) => void,
     idleMs: number,
+    /** file that gets the body of a 200 */
+    into?: string,
   ): Promise<RawAnswer | Error> {
     const key: SigningKey | null = this.#credential?.key ?? null;
     const signed = key === null ? {} : signRequest(key, { method, path, body_sha256: bodySha256 }, Date.now());
@@ -213,6 +230,11 @@ export class EdgeClient {
           headers: { ...headers, ...signed },
         },
         (response) => {
+          if (into !== undefined && response.statusCode === 200) {
+            const file = createWriteStream(into, { flags: "wx", mode: 0o600 });
+            pipeline(response, file).then(() => resolve({ status: 200, body: Buffer.of() }), resolve);
+            return;
+          }
           const chunks: Buffer[] = [];
           response.on("data", (chunk: Buffer) => chunks.push(chunk));
           response.on("end", () => resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks) }));

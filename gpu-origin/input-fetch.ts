@@ -8,13 +8,15 @@ import http from "node:http";
 import https from "node:https";
 import { extname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
-import type { AttemptStart } from "../schema/origin-protocol.ts";
+import type { AttemptStart, WeightsSource } from "../schema/origin-protocol.ts";
+import { WEIGHTS_INPUT } from "../schema/weights.ts";
 import type { EdgeClient } from "./edge-client.ts";
 import { type Download, downloadGuarded, INPUT_FETCH_TIMEOUT_MS } from "./guarded-download.ts";
 import type { InstanceFiles, ServedInput } from "./instance-files.ts";
 import { decodeDataUri, extensionOf, safeFileName } from "./output-spool.ts";
 import { fileInputs, type PreparedVersion } from "./prepared-version.ts";
 import type { UrlPolicy } from "./url-guard.ts";
+import type { WeightsCache } from "./weights-cache.ts";
 
 /** coglet takes seconds for large data URIs (16 MiB: 1.2 s), so from here on they go as files. */
 const DATA_URI_MAX = 1_048_576;
@@ -33,15 +35,18 @@ export class InputFetch {
   readonly #policy: UrlPolicy;
   readonly #edgeUrl: string;
   readonly #publicUrl: string;
-  readonly #fileInputs = new Map<string, string[]>();
+  readonly #weights: WeightsCache;
+  readonly #fileInputs = new WeakMap<PreparedVersion, string[]>();
   /** attempts that have files here; most have none, and nothing is to be removed after them */
   readonly #folders = new Set<string>();
+  /** weights of fine-tunes that attempts read */
+  readonly #held = new Map<string, () => void>();
   #count = 0;
 
   constructor(
     root: string,
     edge: Pick<EdgeClient, "fetchInput">,
-    options: { policy: UrlPolicy; edgeUrl: string; publicUrl: string },
+    options: { policy: UrlPolicy; edgeUrl: string; publicUrl: string; weights: WeightsCache },
   ) {
     rmSync(root, { recursive: true, force: true });
     mkdirSync(root, { recursive: true, mode: 0o700 });
@@ -50,6 +55,7 @@ export class InputFetch {
     this.#policy = options.policy;
     this.#edgeUrl = options.edgeUrl;
     this.#publicUrl = options.publicUrl;
+    this.#weights = options.weights;
   }
 
   /** Answers at once where nothing is to fetch. Aborting ends it with `failed`. */
@@ -60,8 +66,28 @@ export class InputFetch {
     cogId: string,
     signal: AbortSignal,
   ): PreparedInput | Promise<PreparedInput> {
-    const names = this.#fileInputsOf(version);
     const target = { cogId, files, signal };
+    const input = this.#prepareInput(start, version, target);
+    return start.weights === undefined ? input : this.#addWeights(input, start.weights, target);
+  }
+
+  async #addWeights(
+    given: PreparedInput | Promise<PreparedInput>,
+    source: WeightsSource,
+    { cogId, files, signal }: Target,
+  ): Promise<PreparedInput> {
+    const prepared = await given;
+    if (prepared.kind === "failed") return prepared;
+    const held = await this.#weights.hold(source, signal);
+    if (held.kind === "failed") return { kind: "failed", error: held.detail };
+    this.#held.set(cogId, held.release);
+    const { path, name } = held;
+    const served = { path, name, content_type: "application/octet-stream", size_bytes: source.size_bytes };
+    return { kind: "ready", input: { ...prepared.input, [WEIGHTS_INPUT]: files.serveInput(cogId, served) } };
+  }
+
+  #prepareInput(start: AttemptStart, version: PreparedVersion, target: Target): PreparedInput | Promise<PreparedInput> {
+    const names = this.#fileInputsOf(version);
     if (start.input === undefined) return this.#fetchWhole(start, names, target);
     const input = withoutNulls(start.input);
     if (!names.some((name) => name in input)) return { kind: "ready", input };
@@ -70,12 +96,14 @@ export class InputFetch {
 
   /** Removes the files of an attempt that ended. */
   discard(cogId: string): void {
+    this.#held.get(cogId)?.();
+    this.#held.delete(cogId);
     if (this.#folders.delete(cogId)) void rm(join(this.#root, cogId), { recursive: true, force: true });
   }
 
   #fileInputsOf(version: PreparedVersion): string[] {
-    const known = this.#fileInputs.get(version.id) ?? fileInputs(version.schema);
-    this.#fileInputs.set(version.id, known);
+    const known = this.#fileInputs.get(version) ?? fileInputs(version.schema);
+    this.#fileInputs.set(version, known);
     return known;
   }
 

@@ -119,6 +119,7 @@ export class Models {
           openapi_schema: version.schema,
           slots: version.slots,
           memory_bytes: version.memory_bytes,
+          ...(version.train_memory_bytes === null ? {} : { train_memory_bytes: version.train_memory_bytes }),
           hardware: "cpu",
           idempotent: version.idempotent,
         },
@@ -158,8 +159,10 @@ export class Models {
       name: model.name,
       environment: spec,
       ref: refOf(model.cog),
+      train_ref: model.cog.train ?? null,
       slots: model.cog.concurrency.max ?? facts.concurrency ?? 1,
       memory_bytes: (model.cogway.memory_mb ?? MEMORY_DEFAULT_MB) * 1024 ** 2,
+      train_memory_bytes: model.cogway.train_memory_mb === undefined ? null : model.cogway.train_memory_mb * 1024 ** 2,
       idempotent: model.cogway.idempotent ?? false,
       token_metric: model.cogway.token_metric ?? null,
       output_is_file_list: facts.output_is_file_list,
@@ -168,6 +171,7 @@ export class Models {
     };
     await mkdir(join(source, ".cog"), { recursive: true });
     await writeFile(join(source, ".cog", "openapi_schema.json"), JSON.stringify(schemaForCoglet(facts.schema)));
+    if (version.train_ref !== null) versions.makeTrainFolder(version);
     versions.save(version);
     return version;
   }
@@ -292,6 +296,7 @@ async function makeSchema(
 ): Promise<z.infer<typeof SchemaFactsSchema>> {
   const out = join(source, ".cog", "openapi_schema.json");
   const args = [MAKE_SCHEMA, "--ref", refOf(model.cog), "--out", out, "--timeout", String(SCHEMA_TIMEOUT_S)];
+  if (model.cog.train !== undefined) args.push("--train-ref", model.cog.train);
   const { PATH, HOME, LANG } = process.env;
   const result = await execa(join(binDir, "python"), args, {
     cwd: source,

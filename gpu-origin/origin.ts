@@ -20,6 +20,7 @@ import { VersionStore } from "./prepared-version.ts";
 import { Registration } from "./registration.ts";
 import { createApp, listen } from "./server.ts";
 import { Supervisor } from "./supervisor.ts";
+import { WeightsCache } from "./weights-cache.ts";
 
 /** A predecessor's unacknowledged end is worth this wait at shutdown; after it the next start sends what is left. */
 const FLUSH_TIMEOUT_MS = 2_000;
@@ -49,6 +50,7 @@ export class Origin {
     const versions = new VersionStore(join(dataDir, "versions"));
     const environments = new Environments(config.cacheDir, env);
     const spool = new OutputSpool(join(dataDir, "spool", "outputs"));
+    const weights = new WeightsCache(join(dataDir, "weights"), edge);
     const policy = { allowCidrs: config.allowPrivateUrls };
     this.#push = new EventPush(this.journal, edge, log, (key) => {
       this.supervisor.cancelAttempt(key, { reason: "fenced", force_after_ms: 5_000 });
@@ -59,9 +61,10 @@ export class Origin {
       push: this.#push,
       versions,
       environments,
-      inputs: new InputFetch(join(dataDir, "spool", "inputs"), edge, { policy, edgeUrl, publicUrl }),
+      inputs: new InputFetch(join(dataDir, "spool", "inputs"), edge, { policy, edgeUrl, publicUrl, weights }),
       outputs: new OutputFiles(edge, spool),
       spool,
+      weights,
       log,
       capacity: config.capacity,
       cpus: config.hardware.cpus,

@@ -16,7 +16,7 @@ const RETRY_MAX_MS = 5_000;
 const UPLOADS_MAX = 3;
 const DEPTH_MAX = 64;
 
-type OutputCalls = Pick<EdgeClient, "putOutput" | "beginOutput" | "putOutputPart" | "completeOutput">;
+type OutputCalls = Pick<EdgeClient, "putOutput" | "beginOutput" | "putOutputPart" | "completeOutput" | "keepWeights">;
 
 export interface OutputScope {
   key: AttemptKey;
@@ -41,6 +41,12 @@ export class OutputFiles {
   store(value: unknown, scope: OutputScope): unknown {
     if (!holdsFile(value, scope.files, 0)) return value;
     return this.#replace(value, scope);
+  }
+
+  /** Has the edge keep a stored file as weights. Rejects as {@link store} does. */
+  async keepWeights(file: FileRef, scope: OutputScope): Promise<void> {
+    const { prediction_id, attempt } = scope.key;
+    await untilTaken(file.$cogway_file, scope, () => this.#edge.keepWeights(prediction_id, attempt, file));
   }
 
   /** Removes files that no output named. */
@@ -117,7 +123,11 @@ class RefusedError extends Error {
 }
 
 /** Repeats a call until the edge takes it. Rejects when the edge refuses it, the attempt is given up, or it took too long. */
-async function untilTaken<T>(file: SpooledFile, scope: OutputScope, call: () => Promise<EdgeAnswer<T>>): Promise<T> {
+async function untilTaken<T>(
+  file: Pick<SpooledFile, "name">,
+  scope: OutputScope,
+  call: () => Promise<EdgeAnswer<T>>,
+): Promise<T> {
   const giveUpAt = Date.now() + UPLOAD_TRIES_MS;
   for (let pause = RETRY_FIRST_MS; ; pause = Math.min(pause * 2, RETRY_MAX_MS)) {
     const answer = await call();

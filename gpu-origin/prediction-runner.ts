@@ -11,6 +11,7 @@ import {
   type AttemptState,
   EVENT_VALUE_BYTES_MAX,
 } from "../schema/origin-protocol.ts";
+import { weightsOf } from "../schema/weights.ts";
 import { type CogEvent, type CogResult, crashKind, stripErrorPrefix } from "./cog-client.ts";
 import type { InputFetch } from "./input-fetch.ts";
 import type { Instance, Slot } from "./instance.ts";
@@ -18,7 +19,7 @@ import type { InstanceFiles } from "./instance-files.ts";
 import type { AttemptKey, Journal } from "./journal.ts";
 import type { Log } from "./log.ts";
 import { LogBudget } from "./log-budget.ts";
-import type { OutputFiles } from "./output-files.ts";
+import type { OutputFiles, OutputScope } from "./output-files.ts";
 import { isIteratorOutput, mayHoldFiles, type PreparedVersion } from "./prepared-version.ts";
 
 /** coglet answers before its slot is free, so a 409 only means: a few milliseconds later. */
@@ -64,6 +65,7 @@ export class PredictionRunner {
   readonly #logs = new LogBudget();
   readonly #isIterator: boolean;
   readonly #mayHoldFiles: boolean;
+  readonly #isTrainer: boolean;
   #state: AttemptState["state"] = "waiting";
   #started = false;
   #hasStartedEvent = false;
@@ -71,6 +73,8 @@ export class PredictionRunner {
   #nextFile = 0;
   #liveTokens: unknown[] = [];
   #result: CogResult | null = null;
+  /** what a trainer returned, its files stored and its weights kept */
+  #trained: unknown;
   #hasLagged = false;
   #slot: Slot | null = null;
   #modelStartedAt: number | null = null;
@@ -83,7 +87,7 @@ export class PredictionRunner {
 
   constructor(
     start: AttemptStart,
-    target: { instance: Instance; files: InstanceFiles; version: PreparedVersion },
+    target: { instance: Instance; files: InstanceFiles; version: PreparedVersion; isTrainer: boolean },
     host: RunnerHost,
   ) {
     this.key = { prediction_id: start.prediction_id, attempt: start.attempt };
@@ -94,6 +98,7 @@ export class PredictionRunner {
     this.#host = host;
     this.#isIterator = isIteratorOutput(target.version.schema);
     this.#mayHoldFiles = mayHoldFiles(target.version.schema);
+    this.#isTrainer = target.isTrainer;
     if (start.deadline_ms !== undefined) {
       const guard = start.deadline_ms + DEADLINE_GUARD_MS;
       this.#after(guard, () => this.cancel({ reason: "deadline", force_after_ms: DEADLINE_FORCE_MS }));
@@ -275,6 +280,10 @@ export class PredictionRunner {
   #finalOutput(result: CogResult): void {
     const { output } = result;
     if (output === undefined || output === null) return;
+    if (this.#isTrainer) {
+      if (result.status === "succeeded") this.#inOrder(() => this.#keepTrained(output));
+      return;
+    }
     if (this.#liveTokens.length > 0) {
       const isRepeat = Array.isArray(output) && JSON.stringify(output) === JSON.stringify(this.#liveTokens);
       if (!isRepeat && result.status === "succeeded") this.#output("set", output, { isSilent: true });
@@ -289,15 +298,32 @@ export class PredictionRunner {
       this.#append({ type: "output", mode, value: shown, ...(isSilent ? { silent: true } : {}) }, mode === "set");
     this.#inOrder(() => {
       if (!this.#mayHoldFiles) return append(value);
-      const stored = this.#host.outputs.store(value, {
-        key: this.key,
-        cogId: this.#cogId,
-        files: this.#files,
-        nextFile: () => this.#nextFile++,
-        signal: this.#abort.signal,
-      });
+      const stored = this.#host.outputs.store(value, this.#outputScope());
       return stored instanceof Promise ? stored.then(append) : append(stored);
     });
+  }
+
+  #outputScope(): OutputScope {
+    return {
+      key: this.key,
+      cogId: this.#cogId,
+      files: this.#files,
+      nextFile: () => this.#nextFile++,
+      signal: this.#abort.signal,
+    };
+  }
+
+  /** A trainer's output goes with the end of its training; by then the edge has the weights where they stay, however large they are. */
+  async #keepTrained(output: unknown): Promise<void> {
+    const scope = this.#outputScope();
+    const stored = await this.#host.outputs.store(output, scope);
+    if (JSON.stringify(stored).length > EVENT_VALUE_BYTES_MAX / 2) {
+      this.#failureCode = "output.too_large";
+      throw new Error("What the trainer returned is too large beside its files; return the weights as a Path.");
+    }
+    const weights = weightsOf(stored);
+    if (weights !== null) await this.#host.outputs.keepWeights(weights, scope);
+    this.#trained = stored;
   }
 
   // ---- events in order
@@ -376,6 +402,7 @@ export class PredictionRunner {
       status,
       ...(error === undefined ? {} : { error }),
       ...(code === undefined ? {} : { code }),
+      ...(status === "succeeded" && this.#trained !== undefined ? { output: this.#trained } : {}),
       metrics: shown.metrics ?? {},
       predict_time_s: shown.predict_time_s ?? 0,
     });

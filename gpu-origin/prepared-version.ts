@@ -4,10 +4,11 @@
  *
  *   versions/<id>/source/                         the model's files, unchanged
  *   versions/<id>/source/.cog/openapi_schema.json the schema as coglet gets it (marked as streaming)
+ *   versions/<id>/train/                          where a trainer runs: links to the files of `source`, and a schema of its own
  *   versions/<id>/version.json                    written last
  */
 import { randomBytes } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 
@@ -27,8 +28,11 @@ const PreparedVersionSchema = z.object({
   environment: EnvironmentSpecSchema,
   /** file.py:Name */
   ref: z.string(),
+  /** file.py:name of its trainer */
+  train_ref: z.string().nullable().default(null),
   slots: z.number().int().min(1),
   memory_bytes: z.number().int().min(0),
+  train_memory_bytes: z.number().int().min(0).nullable().default(null),
   idempotent: z.boolean(),
   /** metric that carries live tokens, from cogway.yaml */
   token_metric: z.string().nullable(),
@@ -55,12 +59,32 @@ export class VersionStore {
     return join(this.#root, id, "source");
   }
 
+  trainFolder(id: string): string {
+    return join(this.#root, id, "train");
+  }
+
   /** Null when it was never prepared, or only half. */
   get(id: string): PreparedVersion | null {
     const path = join(this.#root, id, "version.json");
     if (!/^[0-9a-f]{64}$/.test(id) || !existsSync(path)) return null;
     const parsed = PreparedVersionSchema.safeParse(JSON.parse(readFileSync(path, "utf8")));
     return parsed.success ? parsed.data : null;
+  }
+
+  /**
+   * The folder that a trainer starts in. coglet takes the schema from its working folder, and a trainer's is another than the predictor's; all else is
+   * linked, so that weights lie on disk once.
+   */
+  makeTrainFolder(version: PreparedVersion): void {
+    const source = this.sourceFolder(version.id);
+    const folder = this.trainFolder(version.id);
+    mkdirSync(join(folder, ".cog"), { recursive: true });
+    for (const name of readdirSync(source)) {
+      const isOwn = name === ".cog" || name === "__pycache__" || existsSync(join(folder, name));
+      if (!isOwn) symlinkSync(join("..", "source", name), join(folder, name));
+    }
+    const schema = schemaForCoglet(trainerOf(version).schema);
+    writeFileSync(join(folder, ".cog", "openapi_schema.json"), JSON.stringify(schema));
   }
 
   save(version: PreparedVersion): void {
@@ -81,6 +105,23 @@ function objectAt(value: unknown, ...path: string[]): Record<string, unknown> {
   let here = ObjectSchema.safeParse(value).data ?? {};
   for (const name of path) here = ObjectSchema.safeParse(here[name]).data ?? {};
   return here;
+}
+
+/**
+ * A version as its trainer runs. In train mode coglet runs the trainer for predictions too, and only those have server-sent events; it validates them by
+ * `Input`, so the trainer's input and output stand in that place.
+ */
+export function trainerOf(version: PreparedVersion): PreparedVersion {
+  const components = objectAt(version.schema, "components");
+  const schemas = objectAt(components, "schemas");
+  const { TrainingInput: Input, TrainingOutput: Output } = schemas;
+  return {
+    ...version,
+    slots: 1,
+    token_metric: null,
+    output_is_file_list: false,
+    schema: { ...version.schema, components: { ...components, schemas: { ...schemas, Input, Output } } },
+  };
 }
 
 /** Whether each element of the output is an event of its own. */

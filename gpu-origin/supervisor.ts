@@ -23,7 +23,8 @@ import type { Log } from "./log.ts";
 import type { OutputFiles } from "./output-files.ts";
 import type { OutputSpool } from "./output-spool.ts";
 import { PredictionRunner } from "./prediction-runner.ts";
-import type { PreparedVersion, VersionStore } from "./prepared-version.ts";
+import { type PreparedVersion, trainerOf, type VersionStore } from "./prepared-version.ts";
+import type { WeightsCache } from "./weights-cache.ts";
 
 /** Ended instances are listed for as long, so that the edge hears of the end even if a batch is lost. */
 const ENDED_LISTED_MS = 30_000;
@@ -41,6 +42,7 @@ export interface SupervisorParts {
   inputs: InputFetch;
   outputs: OutputFiles;
   spool: OutputSpool;
+  weights: WeightsCache;
   log: Log;
   capacity: { instances: number; memory_bytes: number };
   cpus: number;
@@ -55,6 +57,7 @@ interface Running {
   instance: Instance;
   files: InstanceFiles;
   version: PreparedVersion;
+  isTrainer: boolean;
 }
 
 export class Supervisor {
@@ -130,6 +133,9 @@ export class Supervisor {
     if (this.#isDraining) return refuse("origin.draining", "This origin is shutting down.");
     const version = this.#parts.versions.get(boot.version_id);
     if (version === null) return refuse("version.unknown", "This origin has not prepared this version.");
+    if (boot.mode === "train" && version.train_ref === null) {
+      return refuse("version.no_trainer", "This version has no train function.");
+    }
     const live = this.#live();
     const memory = live.reduce((sum, each) => sum + each.booked, 0);
     const { capacity } = this.#parts;
@@ -152,11 +158,15 @@ export class Supervisor {
     ];
   }
 
-  async #start(boot: InstanceBoot, version: PreparedVersion): Promise<void> {
+  async #start(boot: InstanceBoot, prepared: PreparedVersion): Promise<void> {
     const { environments, versions, spool, driver, journal, push, log } = this.#parts;
+    const isTrainer = boot.mode === "train";
+    const version = isTrainer ? trainerOf(prepared) : prepared;
     const environment = await environments.ensure(version.environment, versions.sourceFolder(version.id));
     if (environment.kind === "failed") return this.#failPending(boot, `boot: ${environment.detail}`);
-    if (!this.#pending.has(boot.instance_id)) return;
+    const weights = boot.weights === undefined ? null : await this.#parts.weights.hold(boot.weights);
+    if (weights?.kind === "failed") return this.#failPending(boot, `boot: ${weights.detail}`);
+    if (!this.#pending.has(boot.instance_id)) return weights?.release();
     const files = new InstanceFiles(spool);
     await files.listen();
     const slots = Math.max(1, version.slots);
@@ -164,24 +174,29 @@ export class Supervisor {
       {
         ...boot,
         slots,
-        cwd: versions.sourceFolder(version.id),
+        cwd: isTrainer ? versions.trainFolder(version.id) : versions.sourceFolder(version.id),
         binDir: environment.binDir,
-        env: this.#modelEnv(version),
-        // A list of files goes as data URIs: coglet uploads a list's files at once and returns them in the order in which they were done.
-        args: version.output_is_file_list ? [] : ["--upload-url", files.uploadUrl],
+        env: { ...this.#modelEnv(version), ...(weights === null ? {} : { COG_WEIGHTS: weights.path }) },
+        args: [
+          ...(isTrainer ? ["--x-mode", "train"] : []),
+          // A list of files goes as data URIs: coglet uploads a list's files at once and returns them in the order in which they were done.
+          ...(version.output_is_file_list ? [] : ["--upload-url", files.uploadUrl]),
+        ],
       },
       {
         driver,
         log,
         onStatus: (status) => {
           push.pushStatus(status);
-          if (status.state === "stopped" || status.state === "failed") this.#ended(boot.instance_id, files);
+          if (status.state !== "stopped" && status.state !== "failed") return;
+          weights?.release();
+          this.#ended(boot.instance_id, files);
         },
         saveRecord: (record) => journal.saveInstance(record),
         deleteRecord: (instanceId) => journal.deleteInstance(instanceId),
       },
     );
-    this.#instances.set(boot.instance_id, { instance, files, version });
+    this.#instances.set(boot.instance_id, { instance, files, version, isTrainer });
     this.#pending.delete(boot.instance_id);
     instance.start();
   }
@@ -201,6 +216,7 @@ export class Supervisor {
       COG_STREAM_HISTORY_CAPACITY: "65536",
       ...version.env,
       COG_PREDICT_TYPE_STUB: version.ref,
+      ...(version.train_ref === null ? {} : { COG_TRAIN_TYPE_STUB: version.train_ref }),
     };
   }
 

@@ -125,6 +125,13 @@ export function applyAttemptEvents(
       case "finished": {
         const { status, error, code, predict_time_s, metrics } = event;
         if (status === "succeeded" && progress.repeated !== null) return differs(at);
+        if (event.output !== undefined) {
+          const isOver = applyContent(
+            { i: event.i, t_ms: event.t_ms, type: "output", mode: "set", value: event.output },
+            at,
+          );
+          if (isOver) return true;
+        }
         step({ type: "finished", status, error, code, predict_time_s }, at, boundedMetrics(metrics));
         return true;
       }

@@ -20,6 +20,8 @@
  *     PUT  …/parts/{part}                                bytes          -> 200 OutputPart (from 1; equal sizes but for the last, as R2 wants them)
  *     POST …/complete                                    OutputComplete -> 201 FileRef
  *     404 code upload.unknown: there is no such upload, or its parts are not these; begin again
+ *   POST /origin/v1/weights/{prediction_id}/{attempt}    FileRef        -> 200 WeightsRef (keeps an output file of a training beyond its data; idempotent)
+ *   GET  /origin/v1/weights/{sha256}/{name}                             -> 200 bytes (weights of a fine-tune, named by InstanceBoot or AttemptStart)
  *   GET  /origin/v1/inputs/{prediction_id}                              -> 200 the input object, where AttemptStart carries input_ref
  *   PUT  /origin/v1/models/{name}                        ModelAnnounce  -> 200 (operator's origins only)
  * A refusal is an RFC 9457 problem with `code`.
@@ -87,6 +89,14 @@ export const HardwareSchema = z.object({
   gpus: z.number().int().min(0),
 });
 
+/** Weights of a fine-tune, to be fetched from `path` on the edge, signed, and checked against the digest. */
+export const WeightsSourceSchema = z.object({
+  path: z.string().regex(/^\/origin\/v1\/weights\/[0-9a-f]{64}\/[\w.-]+$/),
+  sha256: z.string().length(64),
+  size_bytes: z.number().int().min(0),
+});
+export type WeightsSource = z.infer<typeof WeightsSourceSchema>;
+
 // ---- attempts -------------------------------------------------------------------------------------------------------------
 
 export const AttemptStartSchema = z.object({
@@ -100,6 +110,8 @@ export const AttemptStartSchema = z.object({
   input: z.record(z.string(), z.unknown()).optional(),
   /** path on the edge to fetch the input from (inputs above 256 KiB) */
   input_ref: z.string().optional(),
+  /** of a fine-tune that runs on its base's instance: what the input `replicate_weights` is to be. Never part of `input`, which its caller sees. */
+  weights: WeightsSourceSchema.optional(),
   /** time left until the caller's deadline, milliseconds */
   deadline_ms: z.number().int().positive().optional(),
 });
@@ -158,6 +170,8 @@ export const AttemptEventSchema = z.discriminatedUnion("type", [
     error: z.string().optional(),
     /** for failures that are not the model's own: `model.crashed`, `input.download_failed`, `output.upload_failed`, `model.setup_failed`, `origin.shutdown` … */
     code: z.string().optional(),
+    /** of a training: what the trainer returned. It comes with the end, since the edge makes a version of it before anybody sees either. */
+    output: z.unknown().optional(),
     metrics: z.record(z.string(), z.unknown()),
     predict_time_s: z.number().min(0),
   }),
@@ -179,10 +193,8 @@ export const InstanceBootSchema = z.object({
   setup_timeout_ms: z.number().int().positive(),
   /** which function the instance serves; absent is `predict` */
   mode: z.enum(["predict", "train"]).optional(),
-  /** weights that setup gets (COG_WEIGHTS): fetched from `path` on the edge, signed, and checked against the digest */
-  weights: z
-    .object({ path: z.string(), sha256: z.string().length(64), size_bytes: z.number().int().min(0) })
-    .optional(),
+  /** weights that setup gets (COG_WEIGHTS) */
+  weights: WeightsSourceSchema.optional(),
 });
 export type InstanceBoot = z.infer<typeof InstanceBootSchema>;
 
@@ -283,12 +295,21 @@ export const EventBatchResultSchema = z.object({ acks: z.array(AttemptAckSchema)
 export const ModelAnnounceSchema = z.object({
   /** `preparing`: environment or schema being made; `ready`: `version` given; `failed`: `reason` given */
   state: z.enum(["preparing", "ready", "failed"]),
-  title: z.string().optional(),
-  description: z.string().optional(),
+  // What is absent stays as it is; null takes it away.
+  title: z.string().nullable().optional(),
+  description: z.string().nullable().optional(),
   tags: z.array(z.string()).optional(),
-  readme: z.string().optional(),
-  weights_license: z.string().optional(),
-  visibility: z.enum(["public", "private"]).default("public"),
+  readme: z.string().nullable().optional(),
+  weights_license: z.string().nullable().optional(),
+  /** of a new model: public */
+  visibility: z.enum(["public", "private"]).optional(),
+  /** slugs */
+  collections: z.array(z.string()).optional(),
+  /** kept warm, with a stable schema, for this price of one unit of its output */
+  official: z
+    .object({ unit: z.string().min(1).max(64), price_micros: z.number().int().min(0) })
+    .nullable()
+    .optional(),
   reason: z.string().optional(),
   example_input: z.record(z.string(), z.unknown()).optional(),
   version: z
@@ -299,6 +320,8 @@ export const ModelAnnounceSchema = z.object({
       openapi_schema: z.record(z.string(), z.unknown()),
       slots: z.number().int().min(1),
       memory_bytes: z.number().int().min(0),
+      /** what a training needs, where that is not what a prediction needs */
+      train_memory_bytes: z.number().int().min(0).optional(),
       hardware: z.string(),
       idempotent: z.boolean(),
     })

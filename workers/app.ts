@@ -16,6 +16,7 @@ import { health } from "./routes/health.ts";
 import { models } from "./routes/models.ts";
 import { organizations } from "./routes/organizations.ts";
 import { originOutputs } from "./routes/origin-outputs.ts";
+import { originWeights } from "./routes/origin-weights.ts";
 import { origins } from "./routes/origins.ts";
 import { outputs } from "./routes/outputs.ts";
 import { addDocs, readPage } from "./routes/pages.ts";
@@ -56,7 +57,7 @@ for (const path of ["/v1/*", "/outputs/*", "/openapi.json"]) app.use(path, publi
 const routers = [
   ...[predictions, trainings, batches, streams, outputs, webhooks],
   ...[search, models, collections, deployments, files],
-  ...[account, tokens, organizations, origins, originOutputs, health],
+  ...[account, tokens, organizations, origins, originOutputs, originWeights, health],
 ];
 for (const routes of routers) {
   app.route("/", routes);

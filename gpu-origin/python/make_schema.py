@@ -240,7 +240,11 @@ def build_document(predict, train, streaming):
     if train is not None:
         train, training_explicit_none = train
         training_input, training_enums = input_components(train.inputs, "TrainingInput", training_explicit_none)
-        schemas.update({key: value for key, value in training_enums.items() if key not in schemas})
+        for key, value in training_enums.items():
+            if schemas.setdefault(key, value) != value:
+                # Predictor and trainer have an argument of this name with other choices: Cog's own tool lets the predictor's win.
+                training_input["properties"][key] = {**training_input["properties"][key], **value}
+                del training_input["properties"][key]["allOf"]
         schemas["TrainingInput"] = training_input
         schemas["TrainingOutput"] = {**train.output.json_type(), "title": "TrainingOutput"}
         schemas["TrainingRequest"] = request_component("TrainingRequest", "TrainingInput")

@@ -17,6 +17,7 @@ import {
   type EventBatch,
   EventBatchSchema,
   type FileRef,
+  FileRefSchema,
   HeartbeatSchema,
   type InstanceStatus,
   type ModelAnnounce,
@@ -51,6 +52,11 @@ export class FakeEdge {
   /** called before such a call is carried out; what it gives goes wrong: the connection breaks before or behind the work, or the answer is this status */
   uploadFault: (call: string) => "cut" | "lost" | number | null = () => null;
   readonly inputs = new Map<string, unknown>();
+  /** weights of fine-tunes by path, and how often each was fetched */
+  readonly weights = new Map<string, Buffer>();
+  readonly weightsFetches: string[] = [];
+  /** output files that were to be kept as weights */
+  readonly kept: FileRef[] = [];
   readonly batches: EventBatch[] = [];
   readonly registrations: { incarnation: string; joined: boolean }[] = [];
   heartbeats = 0;
@@ -160,6 +166,14 @@ export class FakeEdge {
       }
       case "PUT /origin/v1/outputs":
         return this.#output(path, request, body, answer);
+      case "POST /origin/v1/weights":
+        this.kept.push(FileRefSchema.parse(json()));
+        return answer(200, {});
+      case "GET /origin/v1/weights": {
+        this.weightsFetches.push(path);
+        const bytes = this.weights.get(path);
+        return bytes === undefined ? answer(404, { detail: "no such weights" }) : void response.end(bytes);
+      }
       case "GET /origin/v1/inputs":
         return answer(200, this.inputs.get(path));
       default:

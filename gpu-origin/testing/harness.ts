@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { newId } from "../../schema/ids.ts";
-import type { AttemptEvent, InstanceStatus } from "../../schema/origin-protocol.ts";
+import type { AttemptEvent, InstanceBoot, InstanceStatus, WeightsSource } from "../../schema/origin-protocol.ts";
 import type { OriginConfig } from "../config.ts";
 import { createLog } from "../log.ts";
 import { Origin } from "../origin.ts";
@@ -97,7 +97,12 @@ export class TestOrigin {
   }
 
   /** Boots an instance and waits for one of `states`. */
-  async boot(model: string, states: InstanceStatus["state"][] = ["ready"], setupTimeoutMs = 30_000): Promise<string> {
+  async boot(
+    model: string,
+    states: InstanceStatus["state"][] = ["ready"],
+    setupTimeoutMs = 30_000,
+    more: Partial<InstanceBoot> = {},
+  ): Promise<string> {
     const { id, slots } = this.version(model);
     const instance_id = newId(16);
     const answer = await this.edge.call("POST", "/v1/instances", {
@@ -108,6 +113,7 @@ export class TestOrigin {
       slots,
       memory_bytes: 1024 ** 2,
       setup_timeout_ms: setupTimeoutMs,
+      ...more,
     });
     if (answer.status !== 202) throw new Error(JSON.stringify(answer.body));
     await this.untilState(instance_id, states);
@@ -136,7 +142,7 @@ export class TestOrigin {
     model: string,
     instanceId: string,
     input: Record<string, unknown>,
-    options: { id?: string; attempt?: number; deadline_ms?: number } = {},
+    options: { id?: string; attempt?: number; deadline_ms?: number; weights?: WeightsSource } = {},
   ): Promise<string> {
     const { id = newId(26), attempt = 1, ...rest } = options;
     const answer = await this.edge.call("PUT", `/v1/attempts/${id}/${attempt}`, {
@@ -202,6 +208,7 @@ function outcomeOf(id: string, events: AttemptEvent[], finished: Finished): Outc
     if (event.type !== "output") continue;
     output = event.mode === "set" ? event.value : [...(Array.isArray(output) ? output : []), event.value];
   }
+  if (finished.output !== undefined) output = finished.output;
   const logs = events.map((event) => (event.type === "log" ? event.data : "")).join("");
   return { ...finished, id, events, output, logs };
 }

@@ -1,6 +1,8 @@
-/** How a version runs on shared hardware: what the catalog says of it, and the platform's own settings. */
+/** How a version runs: what the catalog says of it, what a deployment asks for, and the platform's own settings. */
 import type { RunSpec } from "../../durable-objects/contracts.ts";
-import type { VersionRow } from "../storage/models.ts";
+import type { Edge } from "../env.ts";
+import type { ReleaseRow } from "../storage/deployments.ts";
+import { findModel, findVersions, type ModelRow, type VersionRow } from "../storage/models.ts";
 import { outputKind } from "./validate-input.ts";
 
 /** An idle instance is given room for this long; a model that needs the room gets it before. */
@@ -9,22 +11,78 @@ const IDLE_TTL_MS = 300_000;
 const SETUP_TIMEOUT_MS = 600_000;
 /** Of one version; the room of the origins is the bound that counts. */
 const INSTANCES_MAX = 8;
+/** Instances of an official model's newest version that wait for work. */
+const OFFICIAL_INSTANCES_MIN = 1;
 
-export function runSpec(version: VersionRow): RunSpec {
+/** What of a version's model decides how it runs. */
+export type RunModel = Pick<ModelRow, "visibility" | "is_official" | "latest_version_id">;
+
+/**
+ * On shared hardware. A public model's instances serve every account; those of a private one serve `accountId` alone, whoever it is shared with: no
+ * container life of a private model sees the data of two accounts.
+ */
+export function runSpec(version: VersionRow, model: RunModel, accountId: string): RunSpec {
+  const isKeptWarm = model.is_official && model.latest_version_id === version.id;
   return {
-    deployment_key: `version:${version.id}`,
+    deployment_key: model.visibility === "public" ? `version:${version.id}` : `version:${version.id}:${accountId}`,
     release: 0,
+    ...versionSpec(version),
+    hardware: version.hardware,
+    min_instances: isKeptWarm ? OFFICIAL_INSTANCES_MIN : 0,
+    max_instances: INSTANCES_MAX,
+  };
+}
+
+/** The same with the model from the catalog's memory. */
+export async function sharedRunSpec(edge: Edge, version: VersionRow, accountId: string): Promise<RunSpec> {
+  const base = version.fast_booting ? await baseOf(edge, version) : null;
+  if (base === null) return runSpec(version, await modelOf(edge, version), accountId);
+  // On the warm instances of the base, just as the base's own predictions run.
+  const shared = runSpec(base.version, base.model, accountId);
+  return { ...shared, ...versionSpec(version) };
+}
+
+/** The version that a fast-booting fine-tune was trained from; of several with its content one of a public model, which serves every account. */
+async function baseOf(edge: Edge, fineTune: VersionRow): Promise<{ version: VersionRow; model: RunModel } | null> {
+  const versions = await findVersions(edge.env.DB, fineTune.base_version_id ?? "", edge.later);
+  const bases = await Promise.all(versions.map(async (version) => ({ version, model: await modelOf(edge, version) })));
+  return bases.find(({ model }) => model.visibility === "public") ?? bases[0] ?? null;
+}
+
+/** A model that went away meanwhile counts as private. */
+async function modelOf(edge: Edge, { owner, name }: VersionRow): Promise<RunModel> {
+  const found = await findModel(edge.env.DB, owner, name, edge.later);
+  return found?.model ?? { visibility: "private", is_official: false, latest_version_id: null };
+}
+
+/** On instances of a deployment's own. They serve all who may use it: its account, or the members of its organization. */
+export function deploymentSpec(version: VersionRow, release: ReleaseRow): RunSpec {
+  return {
+    deployment_key: deploymentKey(release.owner, release.name),
+    release: release.number,
+    ...versionSpec(version),
+    hardware: release.hardware,
+    min_instances: release.min_instances,
+    max_instances: release.max_instances,
+  };
+}
+
+export function deploymentKey(owner: string, name: string): string {
+  return `deployment:${owner}/${name}`;
+}
+
+function versionSpec(version: VersionRow) {
+  return {
     version_id: version.base_version_id ?? version.id,
-    mode: "predict",
-    weights: version.weights,
+    mode: "predict" as const,
+    // Weights are loaded in setup, unless the model takes them with each prediction.
+    weights: version.fast_booting ? null : version.weights,
+    ...(version.fast_booting && version.weights !== null ? { prediction_weights: version.weights } : {}),
     model: `${version.owner}/${version.name}`,
     slots: version.slots,
     memory_bytes: version.memory_bytes,
-    hardware: version.hardware,
     idempotent: version.idempotent,
     output_is_iterator: outputKind(version.openapi_schema).is_iterator,
-    min_instances: 0,
-    max_instances: INSTANCES_MAX,
     idle_ttl_ms: IDLE_TTL_MS,
     setup_timeout_ms: SETUP_TIMEOUT_MS,
   };

@@ -34,12 +34,17 @@ interface CompiledSchema {
 
 const compiled = new Map<string, CompiledSchema>();
 
-/** Validates `input` for version `versionId`, whose `openapi_schema` is compiled once per isolate. */
-export function validateInput(versionId: string, openapiSchema: Json, input: unknown): InputResult {
+/** Validates `input` for version `versionId`, whose `openapi_schema` is compiled once per isolate and function of the model. */
+export function validateInput(
+  versionId: string,
+  openapiSchema: Json,
+  input: unknown,
+  component: "Input" | "TrainingInput" = "Input",
+): InputResult {
   if (!isObject(input)) {
     return { ok: false, faults: [{ type: "invalid_type", field: "input", description: expected("object", input) }] };
   }
-  const schema = compile(versionId, openapiSchema);
+  const schema = compile(versionId, openapiSchema, component);
   const clean: Json = {};
   const shown: Json = {};
   const unknown: string[] = [];
@@ -98,10 +103,11 @@ export function outputKind(openapiSchema: Json): { is_iterator: boolean; stream_
   };
 }
 
-function compile(versionId: string, openapiSchema: Json): CompiledSchema {
-  const known = compiled.get(versionId);
+function compile(versionId: string, openapiSchema: Json, component: string): CompiledSchema {
+  const key = `${versionId} ${component}`;
+  const known = compiled.get(key);
   if (known !== undefined) return known;
-  const schema = inlineRefs(componentOf(openapiSchema, "Input") ?? { type: "object" }, openapiSchema, 0);
+  const schema = inlineRefs(componentOf(openapiSchema, component) ?? { type: "object" }, openapiSchema, 0);
   const properties: Record<string, Json> = {};
   for (const [name, property] of Object.entries(isObject(schema["properties"]) ? schema["properties"] : {})) {
     if (isObject(property)) properties[name] = property;
@@ -119,7 +125,7 @@ function compile(versionId: string, openapiSchema: Json): CompiledSchema {
     validator: new Validator(rules, "7", false),
   };
   if (compiled.size >= COMPILED_SCHEMAS_MAX) compiled.delete(compiled.keys().next().value ?? "");
-  compiled.set(versionId, result);
+  compiled.set(key, result);
   return result;
 }
 

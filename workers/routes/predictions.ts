@@ -16,7 +16,7 @@ import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import { AppError } from "../../schema/problems.ts";
 import { rateLimitFields } from "../../schema/rate-limit.ts";
 import { parseCancelAfter, parseIdempotencyKey, parsePrefer, parseRetention } from "../domain/create-headers.ts";
-import { type CreateCommand, createPrediction, type KeptResponse, keepAnswer } from "../domain/create-prediction.ts";
+import { createPrediction, type KeptResponse, keepAnswer } from "../domain/create-prediction.ts";
 import { decodeCursor, pageUrl } from "../domain/cursors.ts";
 import { cancelPrediction, findPrediction } from "../domain/find-prediction.ts";
 import { listPredictions, PredictionCursor } from "../domain/list-predictions.ts";
@@ -31,7 +31,7 @@ import { allow, json, newRouter, verbatim } from "./router.ts";
 export const predictions = newRouter();
 const tags = ["predictions"];
 /** What every create route answers. */
-export export const created = {
+export const created = {
   201: {
     description: "The prediction: ended, or as it is after the wait that `Prefer` asked for",
     headers: {
@@ -84,11 +84,11 @@ predictions.openapi(
 
 type CreateBody = z.infer<typeof CreateModelPredictionSchema>;
 
-/** The answer of every create route. `release`: the deployment's, where it runs there. */
+/** The answer of every create route. `release`: the deployment's, where it runs there. With a destination it is a training. */
 export async function create(
   c: Context<AppEnv>,
   reference: ModelReference,
-  body: CreateBody,
+  body: CreateBody & { destination?: string },
   release?: ReleaseRow,
 ): Promise<Response> {
   const key = parseIdempotencyKey(c.req.header("idempotency-key"));
@@ -103,7 +103,7 @@ export async function create(
 async function answerCreate(
   c: Context<AppEnv>,
   reference: ModelReference,
-  body: CreateBody,
+  body: CreateBody & { destination?: string },
   release: ReleaseRow | undefined,
   idempotency: { key: string; body_sha256: string } | null,
 ): Promise<KeptResponse> {
