@@ -4,6 +4,7 @@ import { accountStub, predictionStub } from "../../durable-objects/stubs.ts";
 import { predictionObjectName } from "../../schema/ids.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import type { Caller, Edge } from "../env.ts";
+import { reaches } from "./find-prediction.ts";
 
 const PAGE_ROWS = 100;
 /** Objects that are asked at once for one page (design section 2). */
@@ -42,8 +43,11 @@ export async function listPredictions(
   });
   const missing = rows.filter((row) => row.document === null).map((row) => row.prediction_id);
   const read = await readDocuments(edge.env, caller.account_id, missing);
-  // A row without a document was admitted a moment ago and is created right now, or its creation failed.
-  const documents = rows.flatMap((row) => row.document ?? read.get(row.prediction_id) ?? []);
+  // A row without a document was admitted a moment ago and is created right now, or its creation failed. A page of a token that is bound to models
+  // holds fewer rows than it might: rows do not know their model before the end.
+  const documents = rows
+    .flatMap((row) => row.document ?? read.get(row.prediction_id) ?? [])
+    .filter((document) => reaches(caller, document));
   const first = rows[0];
   const last = rows.at(-1);
   const isBackward = cursor?.side === "after";
