@@ -6,11 +6,12 @@ import problemsPage from "../docs/problems.md?raw";
 import { PROBLEMS } from "../schema/problems.ts";
 import { app } from "./app.ts";
 import { anAnnounce, call, FakeOrigin, PUBLIC_URL, problemOf } from "./testing/edge.ts";
+import { renderGuide } from "./web/docs.ts";
 
 const FILES: Record<string, [type: string, text: string]> = {
   "/": ["text/html", "<!doctype html><title>Cogway</title>"],
   "/assets/main-abc.js": ["text/javascript", "run()"],
-  "/docs-assets/problems.md": ["text/markdown", problemsPage],
+  "/docs-assets/problems.html": ["text/html", renderGuide("problems", problemsPage).html],
 };
 
 const ASSETS = {

@@ -31,7 +31,7 @@ const TARGETS: Target[] = [
   {
     name: "page",
     out: PAGE_BUILD,
-    sources: ["workers/web", "schema", "package-lock.json"],
+    sources: ["workers/web", "schema", "docs", "package-lock.json"],
     isSource: (path) => !isTest(path),
     commands: [["vite/bin/vite.js", "build", "--config", "workers/web/vite.config.ts", "--logLevel", "warn"]],
   },

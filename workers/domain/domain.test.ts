@@ -13,7 +13,6 @@ import { Memo } from "../storage/memo.ts";
 import { parseCancelAfter, parseIdempotencyKey, parsePrefer } from "./create-headers.ts";
 import { decodeCursor, encodeCursor, pageUrl } from "./cursors.ts";
 import { matchesEtag, parseRange } from "./http-range.ts";
-import { renderMarkdown } from "./markdown.ts";
 import { showPrediction } from "./show-prediction.ts";
 import { faultsDetail, outputKind, validateInput } from "./validate-input.ts";
 
@@ -309,11 +308,5 @@ it("measures the depth of JSON without being fooled by strings", () => {
       expect(exceedsDepth(text, depthOf(value))).toBe(false);
       if (depthOf(value) > 0) expect(exceedsDepth(text, depthOf(value) - 1)).toBe(true);
     }),
-  );
-});
-
-it("renders our pages, and never HTML that is in them", () => {
-  expect(renderMarkdown("## a.b\n\nUse `x<y` & <b>.\n\n- one\n- two")).toBe(
-    '<h2 id="a.b">a.b</h2>\n<p>Use <code>x&#60;y</code> &#38; &#60;b&#62;.</p>\n<ul><li>one</li><li>two</li></ul>',
   );
 });

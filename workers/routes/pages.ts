@@ -1,12 +1,11 @@
 /**
  * What people see: the web page (built into dist/web), the API's own documentation, and the pages that problems point to. Nothing is loaded from
- * another host. `docs-assets/` in dist/web holds swagger-ui-bundle.js, swagger-ui.css (of swagger-ui-dist) and problems.md (of docs/).
+ * another host. `docs-assets/` in dist/web holds swagger-ui-bundle.js, swagger-ui.css (of swagger-ui-dist), the guides of docs/ as HTML, and pages.json.
  */
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { RESERVED_USERNAMES } from "../../schema/api/account.ts";
 import { NAME_PATTERN } from "../../schema/ids.ts";
-import { renderMarkdown } from "../domain/markdown.ts";
 import { type AppEnv, settingsOf } from "../env.ts";
 import { openapiDocument } from "../openapi-document.ts";
 
@@ -29,14 +28,24 @@ export function addDocs(app: OpenAPIHono<AppEnv>): void {
     ),
   );
   app.get("/docs/init.js", (c) => c.body(SWAGGER_INIT, 200, { "content-type": "text/javascript; charset=utf-8" }));
-  app.get("/docs/problems", async (c) => {
-    const text = await asset(c, "/docs-assets/problems.md");
-    return text.ok ? page(c, "Problems", PROBLEMS_STYLE, renderMarkdown(await text.text())) : c.notFound();
+  app.get("/docs/:guide{[a-z-]+}", async (c) => {
+    const html = await asset(c, `/docs-assets/${c.req.param("guide")}.html`);
+    return html.ok ? page(c, "Cogway docs", GUIDE_STYLE, GUIDE_HEAD + (await html.text())) : c.notFound();
   });
 }
 
-const PROBLEMS_STYLE =
-  "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}h2{font-family:monospace}:target{background:#ff8}</style>";
+const GUIDE_HEAD =
+  '<nav><a href="/">Cogway</a> <a href="/docs">API</a> <a href="/docs/from-replicate">From Replicate</a></nav>';
+const GUIDE_STYLE = `<style>
+:root{color-scheme:light dark}
+body{font:16px/1.6 system-ui,sans-serif;max-width:48rem;margin:2rem auto;padding:0 1rem;overflow-wrap:anywhere}
+nav a{margin-right:1rem}
+code,pre{font:14px/1.5 ui-monospace,monospace}
+pre{overflow-x:auto;padding:.75rem;border:1px solid color-mix(in srgb,currentColor 20%,transparent);border-radius:6px}
+table{border-collapse:collapse;display:block;overflow-x:auto}
+th,td{text-align:left;vertical-align:top;padding:.35rem .6rem;border-bottom:1px solid color-mix(in srgb,currentColor 20%,transparent)}
+:target{background:color-mix(in srgb,gold 40%,transparent)}
+</style>`;
 
 function page(c: Context<AppEnv>, title: string, head: string, body: string): Response {
   const html = `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>${title}</title><link rel="icon" href="/favicon.svg">${head}</head><body>${body}</body></html>`;
