@@ -1,12 +1,13 @@
 /**
- * Carries out what schema/scaling.ts decides for one deployment: asks the fleet for instances and lets idle ones go. What it asked for and was
+ * Carries out what schema/rollout.ts decides for one deployment: asks the fleet for instances and lets idle ones go. What it asked for and was
  * refused is in memory alone: after a start it asks again, and an instance whose placement nobody remembers is adopted when it reports.
  */
 import type { InstanceStatus } from "../schema/origin-protocol.ts";
-import { decideScaling, type ScalingDecision } from "../schema/scaling.ts";
+import { type BootGroup, decideRollout, type RolloutDecision } from "../schema/rollout.ts";
 import type { Alarms } from "./alarms.ts";
 import type { PlaceResult } from "./contracts.ts";
-import type { DeploymentFacts, DeploymentQueue, InstanceRow } from "./deployment-queue.ts";
+import type { DeploymentQueue, InstanceRow } from "./deployment-queue.ts";
+import type { DeploymentFacts } from "./deployment-record.ts";
 import { fleetStub } from "./stubs.ts";
 
 /** Pause after a placement that found no room, doubled up to the maximum: other deployments tell nobody when they leave. */
@@ -36,20 +37,23 @@ interface Surroundings {
   write: (change: (now: number) => void) => Promise<void>;
   /** runs after the commit in progress */
   followUp: (task: () => Promise<void>) => void;
-  /** no origin can boot this version */
-  versionRefused: (detail: string, now: number) => void;
+  /** no origin can boot what this key names */
+  versionRefused: (bootKey: string, detail: string, now: number) => void;
+  /** slots may have become usable */
+  grant: (now: number) => void;
 }
 
 export class DeploymentScaler {
   readonly #is: Surroundings;
-  #placing = 0;
+  /** placements on their way, by boot key */
+  readonly #placing = new Map<string, number>();
   #placement: { failures: number; hold_until: number; refusal: Refusal | null } = {
     failures: 0,
     hold_until: 0,
     refusal: null,
   };
   /** the newest decision; null until there is one after a start */
-  decision: ScalingDecision | null = null;
+  decision: RolloutDecision | null = null;
 
   constructor(surroundings: Surroundings) {
     this.#is = surroundings;
@@ -57,7 +61,13 @@ export class DeploymentScaler {
 
   /** A placement is on its way, and none was refused before it. */
   expectsInstance(): boolean {
-    return this.#placing > 0 && this.#placement.refusal === null;
+    return this.#placing.size > 0 && this.#placement.refusal === null;
+  }
+
+  #addPlacing(bootKey: string, change: 1 | -1): void {
+    const count = (this.#placing.get(bootKey) ?? 0) + change;
+    if (count > 0) this.#placing.set(bootKey, count);
+    else this.#placing.delete(bootKey);
   }
 
   /** Decides how many instances are wanted, and has the difference done after the commit. Inside a write. */
@@ -69,11 +79,11 @@ export class DeploymentScaler {
     const startMax = BOOT_MAX_MS + spec.setup_timeout_ms;
     const rows = this.#endStuck(startMax, now);
     const live = rows.filter((row) => isLive(row.state));
-    const decision = decideScaling(
+    const [current, ...older] = this.#groups(live);
+    const decision = decideRollout(
       {
-        queued: queue.queueLength(),
-        instances: live.map((row) => ({ ...row, state: row.state === "ready" ? "ready" : "starting" })),
-        placing: this.#placing,
+        current,
+        older,
         slots_per_instance: spec.slots,
         min_instances: spec.min_instances,
         max_instances: spec.max_instances,
@@ -81,25 +91,52 @@ export class DeploymentScaler {
         hold_until: Math.max(facts.hold_until, this.#placement.hold_until),
         run_ms: facts.run_ms,
         start_ms: startMs(facts),
+        released_at: facts.released_at,
+        no_room: this.#placement.refusal === "no_room",
+        draining: rows.filter((row) => row.state === "draining").length,
       },
       now,
     );
     this.decision = decision;
-    for (const row of rows.filter((candidate) => decision.drain.includes(candidate.instance_id))) {
+    // One that reported itself is nobody's when no placement is on its way whose answer could name its key.
+    const unknown =
+      this.#placing.size > 0 || decision.place.length > 0 ? [] : live.filter((row) => row.boot_key === null);
+    const going = new Set([...decision.drain, ...unknown.map((row) => row.instance_id)]);
+    for (const row of rows.filter((candidate) => going.has(candidate.instance_id))) {
       queue.setInstanceState(row.instance_id, "draining", row.slots, now);
-      this.#drain(row, "idle");
+      this.#drain(row, row.leased === 0 ? "idle" : "released");
     }
-    for (let i = 0; i < decision.place; i++) {
-      this.#placing += 1;
-      this.#is.followUp(() => this.#place());
+    for (const bootKey of decision.place) {
+      this.#addPlacing(bootKey, 1);
+      this.#is.followUp(() => this.#place(bootKey));
     }
+    queue.deleteUnusedSpecs();
     const deadlines = [
-      ...(decision.place > 0 ? [now + PLACE_LOST_MS] : []),
-      ...(decision.drain.length > 0 ? [now + DRAIN_AGAIN_MS] : []),
+      ...(decision.place.length > 0 ? [now + PLACE_LOST_MS] : []),
+      ...(going.size > 0 ? [now + DRAIN_AGAIN_MS] : []),
       ...(decision.decide_again_at === null ? [] : [decision.decide_again_at]),
       ...live.filter((row) => row.state !== "ready").map((row) => row.placed_at + startMax),
     ];
     if (deadlines.length > 0) alarms.setNoLaterThan("scale", Math.min(...deadlines));
+  }
+
+  /** What waits and runs by the way it is booted: the current one first, then older ones that are still asked for or still there. */
+  #groups(live: InstanceRow[]): [BootGroup, ...BootGroup[]] {
+    const { queue } = this.#is;
+    const demand = queue.demand();
+    const group = (boot_key: string): BootGroup => ({
+      boot_key,
+      queued: demand.get(boot_key)?.queued ?? 0,
+      waiting_since: demand.get(boot_key)?.waiting_since ?? null,
+      instances: live
+        .filter((row) => row.boot_key === boot_key)
+        .map((row) => ({ ...row, state: row.state === "ready" ? "ready" : "starting" })),
+      placing: this.#placing.get(boot_key) ?? 0,
+    });
+    const current = queue.bootKey();
+    const others = new Set([...live.map((row) => row.boot_key), ...demand.keys(), ...this.#placing.keys()]);
+    const older = [...others].filter((key) => key !== null && key !== current).map((key) => group(key ?? ""));
+    return [group(current), ...older];
   }
 
   /** Ends instances that have been starting for longer than any start takes: no report of theirs will come. */
@@ -126,42 +163,41 @@ export class DeploymentScaler {
     this.#is.followUp(() => fleetStub(this.#is.env).drain(row.origin_id, row.instance_id, reason));
   }
 
-  async #place(): Promise<void> {
-    const { env, queue, write, versionRefused } = this.#is;
-    const { deployment_key, version_id, mode, weights, slots, memory_bytes, hardware, setup_timeout_ms } = queue.spec();
-    const since = queue.oldestEnqueuedAt();
-    const is_starving = since !== null && Date.now() - since >= STARVING_AFTER_MS;
-    const request = {
-      deployment_key,
-      version_id,
-      mode,
-      weights,
-      slots,
-      memory_bytes,
-      hardware,
-      setup_timeout_ms,
-      is_starving,
-    };
-    let result: PlaceResult;
-    try {
-      result = await fleetStub(env).place(request);
-    } catch (error) {
-      result = { kind: "refused", reason: "no_room", detail: String(error) };
-    }
+  async #place(bootKey: string): Promise<void> {
+    const { queue, write, versionRefused, grant } = this.#is;
+    const result = await this.#askFleet(bootKey);
     await write((now) => {
-      this.#placing -= 1;
-      if (result.kind === "placed") {
+      this.#addPlacing(bootKey, -1);
+      if (result?.kind === "placed") {
         this.#placement = { failures: 0, hold_until: 0, refusal: null };
-        queue.insertInstance(result.instance_id, result.origin_id, "boot", slots, now);
-      } else {
+        const { instance_id, origin_id, slots } = result;
+        queue.insertInstance({ instance_id, origin_id, boot_key: bootKey, state: "boot", slots }, now);
+        grant(now);
+      } else if (result !== null) {
         const failures = this.#placement.failures + 1;
         const pause = Math.min(PLACE_RETRY_MS * 2 ** (failures - 1), PLACE_RETRY_MAX_MS);
         const hold_until = Math.max(this.#placement.hold_until, now + pause);
         this.#placement = { failures, hold_until, refusal: result.reason };
-        if (result.reason === "no_version") versionRefused(result.detail, now);
+        if (result.reason === "no_version") versionRefused(bootKey, result.detail, now);
       }
       this.scale(now);
     });
+  }
+
+  /** Null when nothing asks for this key any more. */
+  async #askFleet(bootKey: string): Promise<(PlaceResult & { slots: number }) | null> {
+    const { env, queue } = this.#is;
+    const spec = queue.specOf(bootKey);
+    if (spec === null) return null;
+    const { deployment_key, version_id, mode, weights, slots, memory_bytes, hardware, setup_timeout_ms } = spec;
+    const since = queue.demand().get(bootKey)?.waiting_since ?? null;
+    const is_starving = since !== null && Date.now() - since >= STARVING_AFTER_MS;
+    const instance = { deployment_key, version_id, mode, weights, slots, memory_bytes, hardware, setup_timeout_ms };
+    try {
+      return { ...(await fleetStub(env).place({ ...instance, is_starving })), slots };
+    } catch (error) {
+      return { kind: "refused", reason: "no_room", detail: String(error), slots };
+    }
   }
 
   /** Whether an instance goes so that another deployment gets its room; it is draining then. Inside a write. */
@@ -170,9 +206,9 @@ export class DeploymentScaler {
     const known = queue.instance(instanceId);
     // One that nobody here counts on may go.
     if (known === null || !isLive(known.state)) return true;
-    const live = queue.instances().filter((row) => isLive(row.state)).length;
-    if (live <= queue.spec().min_instances) return false;
-    const isIdle = known.leased === 0 && queue.isQueueEmpty();
+    const current = queue.instances().filter((row) => isLive(row.state) && row.boot_key === queue.bootKey());
+    if (known.boot_key === queue.bootKey() && current.length <= queue.spec().min_instances) return false;
+    const isIdle = known.leased === 0 && (known.boot_key === null || queue.isQueueEmpty(known.boot_key));
     const hasServed = known.state === "ready" && now - known.changed_at >= SERVICE_MIN_MS;
     if (!isIdle && !(evenBusy && hasServed)) return false;
     queue.setInstanceState(instanceId, "draining", known.slots, now);

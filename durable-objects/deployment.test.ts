@@ -329,9 +329,9 @@ describe("the queue", () => {
       const deployment = new DeploymentObject(state as never, new Surroundings().env());
       await deployment.enqueue(anEnqueue());
       state.storage.sql.exec(
-        `INSERT INTO queue (prediction_id, attempt, account_id, enqueued_at, priority, turn, refused)
+        `INSERT INTO queue (prediction_id, attempt, account_id, enqueued_at, priority, boot_key, turn, refused)
           WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9999)
-          SELECT 'p' || i, 1, 'alice', 0, 0, i, 0 FROM n`,
+          SELECT 'p' || i, 1, 'alice', 0, 0, (SELECT boot_key FROM queue), i, 0 FROM n`,
       );
       expect(await deployment.enqueue(anEnqueue())).toMatchObject({ kind: "refused", code: "deployment.queue_full" });
       await deployment.release([{ prediction_id: "p1", attempt: 1, ran_ms: 0 }]);

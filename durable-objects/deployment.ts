@@ -9,7 +9,7 @@ import { DurableObject } from "cloudflare:workers";
 import { predictionObjectName } from "../schema/ids.ts";
 import type { InstanceStatus } from "../schema/origin-protocol.ts";
 import type { WaitingFor } from "../schema/prediction-document.ts";
-import { estimateWait, movingAverage } from "../schema/scaling.ts";
+import { movingAverage } from "../schema/scaling.ts";
 import { Alarms } from "./alarms.ts";
 import type {
   DeploymentApi,
@@ -21,8 +21,10 @@ import type {
   RunSpec,
 } from "./contracts.ts";
 import { GrantDelivery } from "./deployment-grants.ts";
-import { type DeploymentFacts, DeploymentQueue, type InstanceRow } from "./deployment-queue.ts";
-import { DeploymentScaler, isEnded, isLive, startMs } from "./deployment-scaler.ts";
+import { DeploymentQueue, type InstanceRow } from "./deployment-queue.ts";
+import { type DeploymentFacts, instanceSpec } from "./deployment-record.ts";
+import { DeploymentScaler, isEnded } from "./deployment-scaler.ts";
+import { describe, NEVER_USED, waitingFor } from "./deployment-view.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { predictionStub, runCounter } from "./stubs.ts";
 
@@ -36,6 +38,10 @@ const REFUSALS_PER_TURN = 1_000;
 const LEASE_CHECK_MS = 60_000;
 /** So often at most the model's run counter is told. */
 const RUN_REPORT_MS = 10_000;
+/** Of a disabled deployment: predictions canceled by one deadline and side by side (each takes up to 8 s), and the pause before the next ones. */
+const CANCELS_PER_TURN = 200;
+const CANCELS_AT_ONCE = 20;
+const CANCEL_AGAIN_MS = 1_000;
 /** After so many failed setups in a row the queue is refused: the model is broken, not its host. */
 export const SETUP_FAILURES_MAX = 3;
 /** Pause after the first failed setup, and after the failure that refuses the queue; doubled by each further one. */
@@ -43,7 +49,7 @@ const SETUP_RETRY_MS = 1_000;
 const SETUP_REFUSAL_MS = 30_000;
 const SETUP_REFUSAL_MAX_MS = 300_000;
 
-type Deadline = "scale" | "tell" | "leases" | "runs";
+type Deadline = "scale" | "tell" | "leases" | "runs" | "cancel";
 
 export class DeploymentObject extends DurableObject<Env> implements DeploymentApi {
   readonly #queue = new DeploymentQueue(this.ctx.storage.sql);
@@ -61,7 +67,8 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     alarms: this.#alarms,
     write: (change) => this.#write(change),
     followUp: (task) => this.#followUps.push(task),
-    versionRefused: (detail, now) => this.#setupFailed(detail, now),
+    versionRefused: (bootKey, detail, now) => this.#setupFailed(bootKey, detail, now),
+    grant: (now) => this.#grant(now),
   });
 
   async #write<T>(change: (now: number) => T): Promise<T> {
@@ -82,40 +89,60 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
 
   #enqueue(request: EnqueueRequest, now: number): EnqueueResult {
     const queue = this.#queue;
-    queue.saveSpec(request.spec);
+    const gone = this.#refusalWhileEnded();
+    if (gone !== null) return gone;
+    const bootKey = queue.saveSpec(instanceSpec(request.spec), now, false);
     const held = queue.lease(request);
     if (held !== null) return { kind: "leased", lease: held };
 
     const place = queue.place(request);
     if (place !== null) return { kind: "queued", queue_position: place.position };
 
-    const facts = queue.facts();
-    if (facts.setup_failures >= SETUP_FAILURES_MAX && now < facts.hold_until) {
-      return { kind: "refused", code: "model.setup_failed", detail: setupFailure(facts) };
-    }
-    if (queue.isQueueEmpty()) {
-      const lease = this.#leaseTo(request, now);
+    const refusal = this.#refusalWhileEnded() ?? this.#refusalOfSetup(bootKey, now);
+    if (refusal !== null) return refusal;
+    if (queue.isQueueEmpty(bootKey)) {
+      const lease = this.#leaseTo(request, bootKey, now);
       if (lease !== null) {
-        queue.insertLease(lease);
+        queue.insertLease(lease, request.account_id);
         return { kind: "leased", lease };
       }
-    } else if (queue.queueLength() >= QUEUE_MAX) {
+    }
+    if (queue.queueLength() >= QUEUE_MAX) {
       const detail = `${QUEUE_MAX} predictions wait for this model already.`;
       return { kind: "refused", code: "deployment.queue_full", detail };
     }
     queue.dequeue(request);
-    queue.append(request);
+    queue.append(request, bootKey);
     this.#scaler.scale(now);
     return { kind: "queued", queue_position: queue.place(request)?.position ?? 1 };
   }
 
-  /** A lease on the least busy ready instance; null when every slot is taken. */
-  #leaseTo(key: LeaseKey, now: number): Lease | null {
-    const free = this.#queue.instances().filter((row) => row.state === "ready" && row.leased < row.slots);
-    const instance = free.reduce<InstanceRow | null>(
-      (best, row) => (best === null || row.leased < best.leased ? row : best),
-      null,
-    );
+  /** For what an isolate lets through that has not heard of it yet. */
+  #refusalWhileEnded(): EnqueueResult | null {
+    if (!this.#queue.exists()) return null;
+    if (this.#queue.facts().is_retired) {
+      return { kind: "refused", code: "deployment.not_found", detail: "The deployment was deleted." };
+    }
+    if (this.#queue.spec().max_instances > 0) return null;
+    return {
+      kind: "refused",
+      code: "deployment.disabled",
+      detail: "The deployment is disabled: its max_instances is 0.",
+    };
+  }
+
+  #refusalOfSetup(bootKey: string, now: number): EnqueueResult | null {
+    const facts = this.#queue.facts();
+    const isHeld = facts.setup_failures >= SETUP_FAILURES_MAX && now < facts.hold_until;
+    if (!isHeld || bootKey !== this.#queue.bootKey()) return null;
+    return { kind: "refused", code: "model.setup_failed", detail: setupFailure(facts) };
+  }
+
+  /** A lease on the least busy ready instance that was booted so; null when every slot of such is taken. */
+  #leaseTo(key: LeaseKey, bootKey: string, now: number): Lease | null {
+    const instance = this.#withFreeSlot()
+      .filter((row) => row.boot_key === bootKey)
+      .reduce<InstanceRow | null>((best, row) => (best === null || row.leased < best.leased ? row : best), null);
     if (instance === null) return null;
     if (this.#alarms.get("leases") === null) this.#alarms.set("leases", now + LEASE_CHECK_MS);
     const { prediction_id, attempt } = key;
@@ -123,14 +150,21 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     return { prediction_id, attempt, instance_id, origin_id, leased_at: now };
   }
 
+  /** Instances with a free slot. */
+  #withFreeSlot(): InstanceRow[] {
+    return this.#queue.instances().filter((row) => row.state === "ready" && row.leased < row.slots);
+  }
+
   /** Gives free slots to those who wait, in their order. */
   #grant(now: number): void {
-    for (let next = this.#queue.next(); next !== null; next = this.#queue.next()) {
-      const lease = this.#leaseTo(next, now);
-      if (lease === null) return;
+    for (;;) {
+      const keys = new Set(this.#withFreeSlot().flatMap((row) => (row.boot_key === null ? [] : [row.boot_key])));
+      const next = keys.size === 0 ? null : this.#queue.next([...keys]);
+      const lease = next === null ? null : this.#leaseTo(next, next.boot_key, now);
+      if (next === null || lease === null) return;
       this.#grants.add(lease);
       this.#queue.dequeue(next);
-      this.#queue.insertLease(lease);
+      this.#queue.insertLease(lease, next.account_id);
       this.#alarms.setNoLaterThan("tell", now + TELL_AGAIN_MS);
       if (!this.#followUps.includes(this.#tell)) this.#followUps.push(this.#tell);
     }
@@ -138,20 +172,70 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
 
   readonly #tell = async (): Promise<void> => {
     const declined = await this.#grants.tell();
-    if (declined.length > 0) await this.#write((now) => this.#free(declined, now));
+    if (declined.length > 0) await this.#write((now) => this.#endLeases(declined, now));
   };
 
   /** Ends leases whose predictions do not need them, and passes the slots on. */
-  #free(keys: LeaseKey[], now: number): void {
+  #endLeases(keys: LeaseKey[], now: number): void {
     for (const key of keys) {
       this.#queue.deleteLease(key);
       this.#grants.forget(key);
     }
     this.#grant(now);
+    this.#scaleOlder(now);
   }
 
-  configure(_spec: RunSpec): Promise<void> {
-    throw new Error("deployments: not written yet");
+  /** Instances of an older release are kept for what waits, which has become less. */
+  #scaleOlder(now: number): void {
+    if (this.#queue.hasOlderSpecs()) this.#scaler.scale(now);
+  }
+
+  configure(spec: RunSpec): Promise<void> {
+    return this.#write((now) => {
+      if (this.#queue.exists() && !this.#queue.facts().is_retired && spec.release < this.#queue.spec().release) return;
+      this.#queue.saveSpec(instanceSpec(spec), now, true);
+      if (spec.max_instances === 0) {
+        this.#alarms.set("cancel", now + CANCEL_AGAIN_MS);
+        this.#followUps.push(() => this.#cancelAll());
+      }
+      this.#scaler.scale(now);
+    });
+  }
+
+  retire(unused_ms: number): ReturnType<DeploymentApi["retire"]> {
+    return this.#write((now) => {
+      if (!this.#queue.exists()) return { retired: true };
+      const instances = this.#queue.instances().filter((row) => !isEnded(row.state)).length;
+      const { last_used_at, is_retired } = this.#queue.facts();
+      const isUsed = this.#queue.inFlight(1).length > 0;
+      const free_at = isUsed ? null : (last_used_at ?? Number.NEGATIVE_INFINITY) + unused_ms;
+      if (!is_retired && (instances > 0 || free_at === null || free_at > now)) {
+        return { retired: false, instances, free_at: instances > 0 ? null : free_at };
+      }
+      // Should a placement be on its way, its instance goes as soon as it is known.
+      this.#queue.saveSpec({ ...this.#queue.spec(), min_instances: 0, max_instances: 0 }, now, true);
+      this.#queue.saveFacts({ is_retired: true });
+      return { retired: true };
+    });
+  }
+
+  /** Cancels what runs or waits here, for its callers. What has ended meanwhile, or was never stored, only leaves the queue. */
+  async #cancelAll(): Promise<void> {
+    if (this.#queue.spec().max_instances > 0) return;
+    const unknown: LeaseKey[] = [];
+    const keys = this.#queue.inFlight(CANCELS_PER_TURN);
+    for (let i = 0; i < keys.length; i += CANCELS_AT_ONCE) {
+      const canceled = keys.slice(i, i + CANCELS_AT_ONCE).map(async (key) => {
+        const ended = await predictionStub(this.env, key.prediction_id).cancel(key.prediction_id, key.account_id);
+        if (ended === null) unknown.push(key);
+      });
+      await Promise.allSettled(canceled);
+    }
+    await this.#write((now) => {
+      for (const key of unknown) this.#queue.dequeue(key);
+      this.#endLeases(unknown, now);
+      if (this.#queue.inFlight(1).length > 0) this.#alarms.setNoLaterThan("cancel", now + CANCEL_AGAIN_MS);
+    });
   }
 
   release(releases: (LeaseKey & { ran_ms: number; instance_gone?: boolean })[]): Promise<void> {
@@ -159,25 +243,28 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
       if (!this.#queue.exists()) return;
       let { run_ms, runs } = this.#queue.facts();
       let freed = false;
+      let waited = false;
       for (const release of releases) {
         const lease = this.#queue.lease(release);
-        this.#queue.dequeue(release);
+        waited = this.#queue.dequeue(release) || waited;
         if (lease === null) continue;
         freed = true;
         this.#queue.deleteLease(release);
         this.#grants.forget(release);
         this.#queue.touchInstance(lease.instance_id, now);
-        if (release.instance_gone === true) this.#end(lease.instance_id, now);
+        if (release.instance_gone === true) this.#instanceEnded(lease.instance_id, now);
         if (release.ran_ms > 0) run_ms = movingAverage(run_ms, release.ran_ms);
         // A prediction that needs a second attempt is still one run.
         if (release.attempt === 1) runs += 1;
       }
-      if (!freed) return;
-      this.#queue.saveFacts({ run_ms, runs });
+      if (!freed && !waited) return;
+      this.#queue.saveFacts({ run_ms, runs, last_used_at: now });
+      if (!freed) return this.#scaleOlder(now);
       this.#alarms.setNoLaterThan("runs", now + RUN_REPORT_MS);
       this.#alarms.setNoLaterThan("scale", now + this.#queue.spec().idle_ttl_ms);
       this.#grant(now);
       if (releases.some((release) => release.instance_gone)) this.#scaler.scale(now);
+      else this.#scaleOlder(now);
     });
   }
 
@@ -197,42 +284,13 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
       }),
     );
     await this.#write((now) => {
-      this.#free(gone.flat(), now);
+      this.#endLeases(gone.flat(), now);
       if (this.#queue.leases().length > 0) this.#alarms.set("leases", now + LEASE_CHECK_MS);
     });
   }
 
   async waitingFor(key: LeaseKey): Promise<WaitingFor | null> {
-    if (!this.#queue.exists()) return null;
-    const place = this.#queue.place(key);
-    if (place === null) return null;
-    const now = Date.now();
-    const facts = this.#queue.facts();
-    const instances = this.#queue.instances();
-    const ready = instances.filter((row) => row.state === "ready");
-    const starting = instances.filter((row) => row.state === "boot" || row.state === "setup");
-    const startingSince = starting.length === 0 ? null : Math.min(...starting.map((row) => row.placed_at));
-    return {
-      reason: this.#waitReason(ready, starting),
-      queue_position: place.position,
-      elapsed_ms: Math.max(0, now - place.enqueued_at),
-      estimate_ms: estimateWait({
-        position: place.position,
-        slots_per_instance: this.#queue.spec().slots,
-        ready_slots: ready.reduce((sum, row) => sum + row.slots, 0),
-        starting_for_ms: startingSince === null ? null : now - startingSince,
-        run_ms: facts.run_ms,
-        start_ms: startMs(facts),
-      }),
-      ...(facts.setup_error === null ? {} : { last_error: facts.setup_error }),
-    };
-  }
-
-  #waitReason(ready: InstanceRow[], starting: InstanceRow[]): WaitingFor["reason"] {
-    if (ready.length > 0) return "slot";
-    if (starting.some((row) => row.state === "setup")) return "setup";
-    if (starting.length > 0) return "boot";
-    return this.#scaler.expectsInstance() ? "boot" : "capacity";
+    return this.#queue.exists() ? waitingFor(this.#queue, this.#scaler, key, Date.now()) : null;
   }
 
   // ---- instances
@@ -251,13 +309,17 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     if (known !== null && isEnded(known.state)) return;
     // A drain that we decided is not undone by a state from before it.
     if (known?.state === "draining" && !isEnded(status.state)) return;
-    if (known === null) this.#queue.insertInstance(status.instance_id, originId, status.state, status.slots, now);
-    else if (known.state !== status.state || known.slots !== status.slots) {
+    if (known === null) {
+      const { instance_id, version_id, state, slots } = status;
+      const boot_key = this.#queue.bootKeyOfReport(version_id);
+      this.#queue.insertInstance({ instance_id, origin_id: originId, boot_key, state, slots }, now);
+    } else if (known.state !== status.state || known.slots !== status.slots) {
       this.#queue.setInstanceState(status.instance_id, status.state, status.slots, now);
     }
     if (known?.state === status.state) return;
-    if (status.state === "ready") this.#becameReady(status);
-    if (status.state === "failed") this.#setupFailed(errorClass(status.reason), now);
+    const bootKey = this.#queue.instance(status.instance_id)?.boot_key ?? this.#queue.bootKey();
+    if (status.state === "ready" && bootKey === this.#queue.bootKey()) this.#becameReady(status);
+    if (status.state === "failed") this.#setupFailed(bootKey, errorClass(status.reason), now);
   }
 
   #becameReady(status: InstanceStatus): void {
@@ -271,16 +333,27 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     });
   }
 
-  /** Tries again after a pause; the third failure in a row refuses all that wait, and each later try that fails does so again. */
-  #setupFailed(setup_error: string, now: number): void {
+  /**
+   * Tries again after a pause; the third failure in a row refuses all that wait, and each later try that fails does so again. What waits for an older
+   * release is refused at once: whoever made a newer one has moved on, and the newer one is not held back.
+   */
+  #setupFailed(bootKey: string, setup_error: string, now: number): void {
+    if (bootKey !== this.#queue.bootKey()) {
+      this.#refuseAll(bootKey, `The model could not be set up: ${setup_error}.`, now);
+      return;
+    }
     const setup_failures = this.#queue.facts().setup_failures + 1;
     const isBroken = setup_failures >= SETUP_FAILURES_MAX;
     const pause = isBroken
       ? Math.min(SETUP_REFUSAL_MS * 2 ** (setup_failures - SETUP_FAILURES_MAX), SETUP_REFUSAL_MAX_MS)
       : SETUP_RETRY_MS * 2 ** (setup_failures - 1);
     this.#queue.saveFacts({ setup_failures, setup_error, hold_until: now + pause });
-    if (!isBroken) return;
-    this.#queue.refuseAll();
+    if (isBroken) this.#refuseAll(bootKey, setupFailure(this.#queue.facts()), now);
+  }
+
+  #refuseAll(bootKey: string, refusal: string, now: number): void {
+    this.#queue.refuseAll(bootKey);
+    this.#queue.saveFacts({ refusal });
     this.#alarms.setNoLaterThan("tell", now + TELL_AGAIN_MS);
     this.#followUps.push(() => this.#tellRefusals());
   }
@@ -288,7 +361,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
   async #tellRefusals(): Promise<void> {
     const refused = this.#queue.refused(REFUSALS_PER_TURN);
     if (refused.length === 0) return;
-    const told = await this.#grants.refuse(refused, "model.setup_failed", setupFailure(this.#queue.facts()));
+    const told = await this.#grants.refuse(refused, "model.setup_failed", this.#queue.facts().refusal);
     await this.#write(() => {
       for (const key of told) this.#queue.dequeue(key);
     });
@@ -297,12 +370,12 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
   instancesGone(_originId: string, instanceIds: string[]): Promise<void> {
     return this.#write((now) => {
       if (!this.#queue.exists()) return;
-      for (const instanceId of instanceIds) this.#end(instanceId, now);
+      for (const instanceId of instanceIds) this.#instanceEnded(instanceId, now);
       this.#scaler.scale(now);
     });
   }
 
-  #end(instanceId: string, now: number): void {
+  #instanceEnded(instanceId: string, now: number): void {
     const known = this.#queue.instance(instanceId);
     if (known !== null && !isEnded(known.state)) {
       this.#queue.setInstanceState(instanceId, "stopped", known.slots, now);
@@ -321,6 +394,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
       if (name === "scale") await this.#scaleByTime();
       else if (name === "tell") await this.#tellAgain();
       else if (name === "leases") await this.#checkLeases();
+      else if (name === "cancel") await this.#cancelAll();
       else await this.#reportRuns();
     });
   }
@@ -360,24 +434,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
   }
 
   async describe(): Promise<DeploymentDescription> {
-    if (!this.#queue.exists()) {
-      return { queue_length: 0, leases: 0, instances: [], wanted_instances: 0, reason: "never used" };
-    }
-    const rows = this.#queue.instances().filter((row) => !isEnded(row.state));
-    return {
-      queue_length: this.#queue.queueLength(),
-      leases: this.#queue.leases().length,
-      instances: rows.map(({ instance_id, origin_id, state, slots, leased, last_used_at }) => ({
-        instance_id,
-        origin_id,
-        state,
-        slots,
-        leased,
-        idle_since: leased === 0 && state === "ready" ? last_used_at : null,
-      })),
-      wanted_instances: this.#scaler.decision?.wanted ?? rows.filter((row) => isLive(row.state)).length,
-      reason: this.#scaler.decision?.reason ?? "not decided since the start",
-    };
+    return this.#queue.exists() ? describe(this.#queue, this.#scaler) : NEVER_USED;
   }
 }
 

@@ -36,7 +36,17 @@ export interface ScalingInput {
 
 export interface ScalingDecision {
   wanted: number;
-  reason: "queued work" | "long queue" | "minimum" | "in use" | "starting" | "held back" | "maximum" | "nothing to do";
+  reason:
+    | "queued work"
+    | "long queue"
+    | "minimum"
+    | "in use"
+    | "starting"
+    | "held back"
+    | "maximum"
+    | "nothing to do"
+    | "older release"
+    | "disabled";
   /** placements to ask for now */
   place: number;
   /** idle instances to let go now, longest idle first */

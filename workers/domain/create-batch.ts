@@ -9,7 +9,7 @@ import { newPredictionId } from "../../schema/ids.ts";
 import type { Caller, Edge } from "../env.ts";
 import { batchInputs, readLines } from "./batch-inputs.ts";
 import { resolveVersion } from "./resolve-version.ts";
-import { runSpec } from "./run-spec.ts";
+import { sharedRunSpec } from "./run-spec.ts";
 import { throttled } from "./throttled.ts";
 import { outputKind } from "./validate-input.ts";
 
@@ -52,7 +52,7 @@ export async function createBatch(
     await batch.create({
       id,
       account_id: caller.account_id,
-      spec: runSpec(version),
+      spec: await sharedRunSpec(edge, version, caller.account_id),
       shown_version: version.id,
       stream_kind: outputKind(version.openapi_schema).stream_kind,
       source: command.made_by,

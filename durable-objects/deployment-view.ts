@@ -1,0 +1,70 @@
+/** What a deployment says of itself: why a prediction waits, and what it has and wants. Reads alone. */
+import type { WaitingFor } from "../schema/prediction-document.ts";
+import { estimateWait } from "../schema/scaling.ts";
+import type { DeploymentDescription, LeaseKey } from "./contracts.ts";
+import type { DeploymentQueue, InstanceRow } from "./deployment-queue.ts";
+import { type DeploymentScaler, isEnded, isLive, startMs } from "./deployment-scaler.ts";
+
+export const NEVER_USED: DeploymentDescription = {
+  queue_length: 0,
+  leases: 0,
+  instances: [],
+  wanted_instances: 0,
+  reason: "never used",
+};
+
+export function waitingFor(
+  queue: DeploymentQueue,
+  scaler: DeploymentScaler,
+  key: LeaseKey,
+  now: number,
+): WaitingFor | null {
+  const place = queue.place(key);
+  if (place === null) return null;
+  const facts = queue.facts();
+  const instances = queue.instances().filter((row) => row.boot_key === place.boot_key);
+  const ready = instances.filter((row) => row.state === "ready");
+  const starting = instances.filter((row) => row.state === "boot" || row.state === "setup");
+  const startingSince = starting.length === 0 ? null : Math.min(...starting.map((row) => row.placed_at));
+  return {
+    reason: waitReason(scaler, ready, starting),
+    queue_position: place.position,
+    elapsed_ms: Math.max(0, now - place.enqueued_at),
+    estimate_ms: estimateWait({
+      position: place.position,
+      slots_per_instance: queue.spec().slots,
+      ready_slots: ready.reduce((sum, row) => sum + row.slots, 0),
+      starting_for_ms: startingSince === null ? null : now - startingSince,
+      run_ms: facts.run_ms,
+      start_ms: startMs(facts),
+    }),
+    ...(facts.setup_error === null ? {} : { last_error: facts.setup_error }),
+  };
+}
+
+function waitReason(scaler: DeploymentScaler, ready: InstanceRow[], starting: InstanceRow[]): WaitingFor["reason"] {
+  if (ready.length > 0) return "slot";
+  if (starting.some((row) => row.state === "setup")) return "setup";
+  if (starting.length > 0) return "boot";
+  return scaler.expectsInstance() ? "boot" : "capacity";
+}
+
+export function describe(queue: DeploymentQueue, scaler: DeploymentScaler): DeploymentDescription {
+  const rows = queue.instances().filter((row) => !isEnded(row.state));
+  const current = queue.bootKey();
+  return {
+    queue_length: queue.queueLength(),
+    leases: queue.leases().length,
+    instances: rows.map(({ instance_id, origin_id, boot_key, state, slots, leased, last_used_at }) => ({
+      instance_id,
+      origin_id,
+      state,
+      slots,
+      leased,
+      idle_since: leased === 0 && state === "ready" ? last_used_at : null,
+      is_current: boot_key === current,
+    })),
+    wanted_instances: scaler.decision?.wanted ?? rows.filter((row) => isLive(row.state)).length,
+    reason: scaler.decision?.reason ?? "not decided since the start",
+  };
+}
