@@ -3,9 +3,11 @@
  * (they map them to `never`), so each stub is seen through its interface in contracts.ts, which its class implements.
  */
 import { predictionObjectName } from "../schema/ids.ts";
-import type { AccountApi, BatchApi, DeploymentApi, FleetApi, PredictionApi } from "./contracts.ts";
+import type { AccountApi, BatchApi, DeploymentApi, FleetApi, PredictionApi, SearchApi } from "./contracts.ts";
 import { type RunCounterApi, runCounterProxy } from "./itty.ts";
 
+/** The one index today; one for each region once the catalog is read far away from it. */
+const SEARCH_INDEX = "catalog";
 /** The one shard of the fleet today; `region:shard` once there are more than 500 origins or a second region. */
 const FLEET_SHARD = "local:0";
 
@@ -38,6 +40,10 @@ export function batchStub(env: Env, batchId: string): BatchApi {
 
 export function fleetStub(env: Env): FleetApi {
   return env.FLEETS.getByName(FLEET_SHARD, placed(env)) as unknown as FleetApi;
+}
+
+export function searchStub(env: Env): SearchApi {
+  return env.SEARCHES.getByName(SEARCH_INDEX, placed(env)) as unknown as SearchApi;
 }
 
 /** The counter of runs of `model` (owner/name). */

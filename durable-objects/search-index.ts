@@ -1,0 +1,564 @@
+/**
+ * The index of search in the object's SQLite: documents, their words (FTS5), vectors and cards. What one account's private models say never moves what
+ * another account finds: words are weighed and mistyped ones resolved by public documents alone, and private ones are matched in tables of their own.
+ *
+ * FTS5 gives stems and lists of the documents that have a word, nothing else: its own ranking (bm25) gives words that half of a small catalog has no
+ * weight at all, and takes 40 to 80 ms for common words in 50,000 documents (measured), where lists alone take 1 to 3.
+ */
+import {
+  FIELD_WEIGHTS,
+  FIELDS,
+  type Field,
+  hasPhrase,
+  match,
+  queryWords,
+  standing,
+  Vocabulary,
+  words,
+  wordWeight,
+} from "../schema/search-ranking.ts";
+import type { SearchViewer } from "./contracts.ts";
+import { SearchVectors } from "./search-vectors.ts";
+
+export type DocumentKind = "model" | "collection" | "page";
+
+export interface SearchDocument {
+  kind: DocumentKind;
+  /** owner/name, slug or address: unique among its kind */
+  path: string;
+  /** usernames that may see it; null is everybody */
+  readers: string[] | null;
+  title: string | null;
+  description: string | null;
+  tags: string[];
+  text: string | null;
+  /** JSON of what is shown */
+  card: string;
+  has_version: boolean;
+  is_failing: boolean;
+  is_official: boolean;
+  /** an older state never replaces a newer one */
+  updated_at: number;
+}
+
+export interface Found {
+  kind: DocumentKind;
+  path: string;
+  is_public: boolean;
+  tags: string[];
+  runs: number | null;
+  score: number;
+  card: string;
+}
+
+/** Ids of models start here; below are collections and pages. Ids are dense, since they index arrays. */
+const MODEL_ID_MIN = 4_096;
+/** Of a README its beginning says what the model is for. */
+const README_CHARACTERS_MAX = 4_000;
+/** A word that more documents have tells nothing. */
+const POSTINGS_MAX = 100_000;
+/** Where names and descriptions give so many, READMEs that mention the word add only noise. */
+const README_NEEDED_BELOW = 5_000;
+/** Entries of remembered word lists, 4 bytes each. */
+const POSTINGS_KEPT_MAX = 2_000_000;
+/** The best by text, and the nearest by vector, that are ranked in full; so many can be paged through. */
+export const CANDIDATES_MAX = 200;
+/** A model that ran within this time has an instance, most likely. */
+const WARM_MS = 300_000;
+/** Text that a vector is made of: the embeddings model reads about 190 words. */
+const VECTOR_TEXT_CHARACTERS = 1_000;
+
+type Postings = Record<Field, Int32Array>;
+interface Term {
+  word: string;
+  /** FTS5 expression: the word, or what was most likely meant by it */
+  expression: string;
+  postings: Postings;
+  weight: number;
+}
+interface DocumentRow extends Record<string, SqlStorageValue> {
+  id: number;
+  kind: DocumentKind;
+  path: string;
+  is_public: number;
+  title: string | null;
+  description: string | null;
+  tags: string;
+  has_version: number;
+  is_failing: number;
+  is_official: number;
+  runs: number | null;
+  ran_at: number | null;
+  updated_at: number;
+  digest: string;
+}
+
+export class SearchIndex {
+  readonly #sql: SqlStorage;
+  readonly #vectors = new SearchVectors();
+  readonly #postings = new Map<string, Postings>();
+  #postingsKept = 0;
+  #vocabulary: Vocabulary | null = null;
+  /** by id: the factor by use and health; 0 where there is no document */
+  #standings = new Float32Array(0);
+  #isPublic = new Uint8Array(0);
+  #documents = 0;
+  #idEnd = MODEL_ID_MIN;
+  /** scratch of one search */
+  #scores = new Float32Array(0);
+
+  constructor(sql: SqlStorage) {
+    this.#sql = sql;
+  }
+
+  /** Tables and memory; the first search or change does it. */
+  open(): void {
+    this.#sql.exec(`
+      CREATE TABLE IF NOT EXISTS documents (
+        id INTEGER PRIMARY KEY, kind TEXT NOT NULL, path TEXT NOT NULL, is_public INTEGER NOT NULL, title TEXT, description TEXT, tags TEXT NOT NULL,
+        has_version INTEGER NOT NULL, is_failing INTEGER NOT NULL, is_official INTEGER NOT NULL, runs INTEGER, ran_at INTEGER, updated_at INTEGER NOT NULL,
+        digest TEXT NOT NULL, UNIQUE (kind, path));
+      CREATE TABLE IF NOT EXISTS free_ids (id INTEGER PRIMARY KEY);
+      CREATE TABLE IF NOT EXISTS cards (id INTEGER PRIMARY KEY, card TEXT NOT NULL);
+      CREATE TABLE IF NOT EXISTS vector_texts (id INTEGER PRIMARY KEY, text TEXT NOT NULL);
+      CREATE TABLE IF NOT EXISTS vectors (id INTEGER PRIMARY KEY, vector BLOB NOT NULL);
+      CREATE TABLE IF NOT EXISTS readers (username TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (username, id)) WITHOUT ROWID;
+      CREATE INDEX IF NOT EXISTS readers_by_id ON readers (id);
+      CREATE TABLE IF NOT EXISTS words (word TEXT PRIMARY KEY, documents INTEGER NOT NULL) WITHOUT ROWID;
+    `);
+    for (const side of ["public", "private"]) {
+      for (const field of FIELDS) {
+        this.#sql.exec(
+          `CREATE VIRTUAL TABLE IF NOT EXISTS ${side}_${field} USING fts5(text, content='', contentless_delete=1, detail=none, tokenize='porter unicode61')`,
+        );
+      }
+    }
+    const { end } = this.#sql.exec<{ end: number | null }>("SELECT max(id) + 1 AS end FROM documents").one();
+    this.#idEnd = Math.max(MODEL_ID_MIN, end ?? 0);
+    this.#reserve(this.#idEnd);
+    for (const row of this.#sql.exec<DocumentRow>("SELECT * FROM documents")) this.#place(row);
+    for (const row of this.#sql.exec<{ id: number; vector: ArrayBuffer }>("SELECT id, vector FROM vectors")) {
+      this.#vectors.set(row.id, new Int8Array(row.vector));
+    }
+  }
+
+  // ---- what is in it
+
+  /** Puts a document in or replaces it; false when it was there like this, or newer. */
+  put(document: SearchDocument, digest: string): boolean {
+    const { kind, path } = document;
+    const known = this.#find(kind, path);
+    if (known !== null && (known.digest === digest || known.updated_at > document.updated_at)) return false;
+    if (known !== null) this.#removeWords(known);
+    const id = known?.id ?? this.#newId(kind);
+    const row: DocumentRow = {
+      id,
+      kind,
+      path,
+      is_public: document.readers === null ? 1 : 0,
+      title: document.title,
+      description: document.description,
+      tags: JSON.stringify(document.tags),
+      has_version: document.has_version ? 1 : 0,
+      is_failing: document.is_failing ? 1 : 0,
+      is_official: document.is_official ? 1 : 0,
+      runs: known?.runs ?? null,
+      ran_at: known?.ran_at ?? null,
+      updated_at: document.updated_at,
+      digest,
+    };
+    this.#sql.exec(
+      "INSERT OR REPLACE INTO documents (id, kind, path, is_public, title, description, tags, has_version, is_failing, is_official, runs, ran_at, updated_at, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      ...Object.values(row),
+    );
+    this.#sql.exec("INSERT OR REPLACE INTO cards VALUES (?, ?)", id, document.card);
+    for (const username of new Set(document.readers ?? [])) {
+      this.#sql.exec("INSERT OR IGNORE INTO readers VALUES (?, ?)", username, id);
+    }
+    const texts: Record<Field, string> = {
+      names: namesOf(row),
+      descriptions: document.description ?? "",
+      readmes: (document.text ?? "").slice(0, README_CHARACTERS_MAX),
+    };
+    const side = sideOf(row);
+    for (const field of FIELDS) {
+      const text = words(texts[field]).join(" ");
+      if (text !== "") this.#sql.exec(`INSERT INTO ${side}_${field} (rowid, text) VALUES (?, ?)`, id, text);
+    }
+    this.#countWords(row, 1);
+    this.#putVectorText(id, vectorText(document));
+    this.#reserve(id + 1);
+    this.#place(row);
+    this.#forgetWords();
+    return true;
+  }
+
+  remove(kind: DocumentKind, path: string): void {
+    const row = this.#find(kind, path);
+    if (row === null) return;
+    this.#removeWords(row);
+    for (const table of ["documents", "cards", "vector_texts", "vectors"]) {
+      this.#sql.exec(`DELETE FROM ${table} WHERE id = ?`, row.id);
+    }
+    this.#sql.exec("INSERT OR IGNORE INTO free_ids VALUES (?)", row.id);
+    this.#vectors.remove(row.id);
+    this.#standings[row.id] = 0;
+    if (row.is_public === 1) this.#documents -= 1;
+    this.#forgetWords();
+  }
+
+  paths(kind: DocumentKind): string[] {
+    return this.#sql
+      .exec<{ path: string }>("SELECT path FROM documents WHERE kind = ?", kind)
+      .toArray()
+      .map((row) => row.path);
+  }
+
+  count(kind: DocumentKind): number {
+    return this.#sql.exec<{ n: number }>("SELECT count(*) AS n FROM documents WHERE kind = ?", kind).one().n;
+  }
+
+  setRuns(path: string, runs: number, ran_at: number | null): void {
+    const known = this.#find("model", path);
+    if (known === null || (known.runs === runs && ran_at === null)) return;
+    const row: DocumentRow = { ...known, runs: Math.max(runs, known.runs ?? 0), ran_at: ran_at ?? known.ran_at };
+    this.#sql.exec("UPDATE documents SET runs = ?, ran_at = ? WHERE id = ?", row.runs, row.ran_at, row.id);
+    this.#standings[row.id] = standingOf(row);
+  }
+
+  /** Models whose runs were never asked for. */
+  withoutRuns(limit: number): string[] {
+    return this.#sql
+      .exec<{ path: string }>("SELECT path FROM documents WHERE kind = 'model' AND runs IS NULL LIMIT ?", limit)
+      .toArray()
+      .map((row) => row.path);
+  }
+
+  // ---- vectors
+
+  get vectorCount(): number {
+    return this.#vectors.count;
+  }
+
+  /** Bytes of memory in arrays. */
+  get bytes(): number {
+    const arrays = [this.#standings, this.#isPublic, this.#scores];
+    return this.#vectors.bytes + this.#postingsKept * 4 + arrays.reduce((sum, array) => sum + array.byteLength, 0);
+  }
+
+  /** Texts of documents that have no vector yet. */
+  withoutVector(limit: number): { id: number; text: string }[] {
+    return this.#sql
+      .exec<{ id: number; text: string }>(
+        "SELECT id, text FROM vector_texts WHERE id NOT IN (SELECT id FROM vectors) ORDER BY id LIMIT ?",
+        limit,
+      )
+      .toArray();
+  }
+
+  /** `text`: what it was made of; it is dropped when the document says something else by now. */
+  putVector(id: number, text: string, vector: Int8Array): void {
+    const [known] = this.#sql.exec<{ text: string }>("SELECT text FROM vector_texts WHERE id = ?", id).toArray();
+    if (known?.text !== text) return;
+    this.#sql.exec("INSERT OR REPLACE INTO vectors VALUES (?, ?)", id, vector.slice().buffer);
+    this.#vectors.set(id, vector);
+  }
+
+  /** Another embeddings model makes vectors of another space. */
+  dropVectors(): void {
+    for (const { id } of this.#sql.exec<{ id: number }>("SELECT id FROM vectors").toArray()) this.#vectors.remove(id);
+    this.#sql.exec("DELETE FROM vectors");
+  }
+
+  // ---- search
+
+  /** What the viewer may see, best first: models, then each other kind. `vector` is the query's; without one words alone count. */
+  search(query: string, vector: Int8Array | null, viewer: SearchViewer | null): RankedDocument[] {
+    const own = this.#ownDocuments(viewer);
+    const allowed = this.#allowedIds(viewer);
+    const sees = (id: number): boolean =>
+      (this.#standings[id] ?? 0) > 0 &&
+      (this.#isPublic[id] === 1 || own.has(id)) &&
+      (allowed === null || id < MODEL_ID_MIN || allowed.has(id));
+    const terms = queryWords(query).map((word) => this.#term(word));
+    const text_max = terms.reduce((sum, term) => sum + term.weight, 0);
+    const touched = this.#addUp(terms, own);
+    const ranges = [
+      [MODEL_ID_MIN, this.#idEnd],
+      [0, MODEL_ID_MIN],
+    ] as const;
+    const ids = ranges.flatMap(([from, to]) => {
+      const byText = this.#best(touched, from, to, sees);
+      const byVector = vector === null ? [] : this.#vectors.nearest(vector, from, to, sees, CANDIDATES_MAX);
+      return [...new Set([...byText, ...byVector])];
+    });
+    const ranked = this.#rows(ids).map((row) => {
+      const phrases = [...(JSON.parse(row.tags) as string[]), row.title ?? ""];
+      const matched = match({
+        text: this.#scores[row.id] ?? 0,
+        text_max,
+        has_phrase: phrases.some((phrase) => hasPhrase(query, phrase)),
+        cosine: vector === null ? null : this.#vectors.cosine(row.id, vector),
+      });
+      return { row, score: matched * (this.#standings[row.id] ?? 0) };
+    });
+    for (const id of touched) this.#scores[id] = 0;
+    return ranked
+      .filter((entry) => entry.score > SCORE_MIN)
+      .sort((a, b) => b.score - a.score || a.row.id - b.row.id)
+      .map(({ row, score }) => ({ id: row.id, kind: row.kind, score }));
+  }
+
+  /** The documents of a page, with what is shown of them. */
+  show(page: RankedDocument[]): Found[] {
+    const rows = new Map(this.#rows(page.map(({ id }) => id)).map((row) => [row.id, row]));
+    return page.flatMap(({ id, score }) => {
+      const row = rows.get(id);
+      const [card] = this.#sql.exec<{ card: string }>("SELECT card FROM cards WHERE id = ?", id).toArray();
+      if (row === undefined || card === undefined) return [];
+      const { kind, path, runs } = row;
+      return [{ kind, path, runs, score, is_public: row.is_public === 1, tags: JSON.parse(row.tags), card: card.card }];
+    });
+  }
+
+  #rows(ids: number[]): DocumentRow[] {
+    return this.#sql
+      .exec<DocumentRow>("SELECT * FROM documents WHERE id IN (SELECT value FROM json_each(?))", JSON.stringify(ids))
+      .toArray();
+  }
+
+  /** Ids of private documents that the viewer may see. */
+  #ownDocuments(viewer: SearchViewer | null): Set<number> {
+    if (viewer === null) return new Set();
+    const rows = this.#sql.exec<{ id: number }>(
+      "SELECT id FROM readers WHERE username IN (SELECT value FROM json_each(?))",
+      JSON.stringify(viewer.usernames),
+    );
+    return new Set(rows.toArray().map((row) => row.id));
+  }
+
+  #allowedIds(viewer: SearchViewer | null): Set<number> | null {
+    if (viewer === null || viewer.allowed_models === null) return null;
+    const rows = this.#sql.exec<{ id: number }>(
+      "SELECT id FROM documents WHERE kind = 'model' AND path IN (SELECT value FROM json_each(?))",
+      JSON.stringify(viewer.allowed_models),
+    );
+    return new Set(rows.toArray().map((row) => row.id));
+  }
+
+  /** Who has the word among public documents. A word that none has stands for those that were most likely meant, or that begin so. */
+  #term(word: string): Term {
+    let expression = `"${word}"`;
+    let postings = this.#publicPostings(expression);
+    if (FIELDS.every((field) => postings[field].length === 0)) {
+      this.#vocabulary ??= new Vocabulary(
+        this.#sql
+          .exec<{ word: string }>("SELECT word FROM words ORDER BY documents DESC")
+          .toArray()
+          .map((row) => row.word),
+      );
+      const meant = this.#vocabulary.similar(word).map((known) => `"${known}"`);
+      expression = [`"${word}" *`, ...meant].join(" OR ");
+      postings = this.#publicPostings(expression);
+    }
+    const matches = Math.max(...FIELDS.map((field) => postings[field].length));
+    return { word, expression, postings, weight: wordWeight(this.#documents, matches) };
+  }
+
+  #publicPostings(expression: string): Postings {
+    const kept = this.#postings.get(expression);
+    if (kept !== undefined) return kept;
+    const names = this.#matches("public_names", expression);
+    const descriptions = this.#matches("public_descriptions", expression);
+    const isCommon = names.length + descriptions.length >= README_NEEDED_BELOW;
+    const readmes = isCommon ? new Int32Array(0) : this.#matches("public_readmes", expression);
+    const postings = { names, descriptions, readmes };
+    this.#postingsKept += names.length + descriptions.length + readmes.length;
+    if (this.#postingsKept > POSTINGS_KEPT_MAX) {
+      this.#postings.clear();
+      this.#postingsKept = names.length + descriptions.length + readmes.length;
+    }
+    this.#postings.set(expression, postings);
+    return postings;
+  }
+
+  /** One value instead of a row each: crossing from SQLite is what costs. */
+  #matches(table: string, expression: string): Int32Array {
+    const { ids } = this.#sql
+      .exec<{ ids: string }>(
+        `SELECT json_group_array(id) AS ids FROM (SELECT rowid AS id FROM ${table} WHERE ${table} MATCH ? LIMIT ${POSTINGS_MAX})`,
+        expression,
+      )
+      .one();
+    return Int32Array.from(JSON.parse(ids) as number[]);
+  }
+
+  /** Adds each word's weight to the scores of the documents that have it. Answers which have any. */
+  #addUp(terms: Term[], own: Set<number>): number[] {
+    const touched: number[] = [];
+    const scores = this.#scores;
+    const add = (ids: Iterable<number>, weight: number) => {
+      for (const id of ids) {
+        if (scores[id] === 0) touched.push(id);
+        scores[id] = (scores[id] ?? 0) + weight;
+      }
+    };
+    for (const { postings, weight, expression } of terms) {
+      for (const field of FIELDS) {
+        add(postings[field], weight * FIELD_WEIGHTS[field]);
+        if (own.size > 0) {
+          const ids = this.#matches(`private_${field}`, expression);
+          add(
+            ids.filter((id) => own.has(id)),
+            weight * FIELD_WEIGHTS[field],
+          );
+        }
+      }
+    }
+    return touched;
+  }
+
+  /** The best of the touched by text and standing. Scores are put into buckets instead of sorted: common words touch tens of thousands. */
+  #best(touched: number[], from: number, to: number, sees: (id: number) => boolean): number[] {
+    const inRange: number[] = [];
+    let top = 0;
+    const worth = (id: number) => (this.#scores[id] ?? 0) * (this.#standings[id] ?? 0);
+    for (const id of touched) {
+      if (id < from || id >= to || !sees(id)) continue;
+      inRange.push(id);
+      top = Math.max(top, worth(id));
+    }
+    if (inRange.length > CANDIDATES_MAX) {
+      const bucketOf = (id: number) => Math.floor((worth(id) / top) * (BUCKETS - 1));
+      const counts = new Uint32Array(BUCKETS);
+      for (const id of inRange) counts[bucketOf(id)] = (counts[bucketOf(id)] ?? 0) + 1;
+      let bound = BUCKETS;
+      for (let found = 0; found < CANDIDATES_MAX && bound > 0; ) {
+        bound -= 1;
+        found += counts[bound] ?? 0;
+      }
+      const best = inRange.filter((id) => bucketOf(id) >= bound);
+      return best.sort((a, b) => worth(b) - worth(a) || a - b).slice(0, CANDIDATES_MAX);
+    }
+    return inRange;
+  }
+
+  // ---- parts
+
+  #find(kind: DocumentKind, path: string): DocumentRow | null {
+    return (
+      this.#sql.exec<DocumentRow>("SELECT * FROM documents WHERE kind = ? AND path = ?", kind, path).toArray()[0] ??
+      null
+    );
+  }
+
+  #newId(kind: DocumentKind): number {
+    const isModel = kind === "model";
+    const [free] = this.#sql
+      .exec<{ id: number }>(
+        `SELECT id FROM free_ids WHERE id ${isModel ? ">=" : "<"} ${MODEL_ID_MIN} ORDER BY id LIMIT 1`,
+      )
+      .toArray();
+    if (free !== undefined) {
+      this.#sql.exec("DELETE FROM free_ids WHERE id = ?", free.id);
+      return free.id;
+    }
+    if (isModel) return this.#idEnd++;
+    const { id } = this.#sql
+      .exec<{ id: number }>(`SELECT coalesce(max(id), 0) + 1 AS id FROM documents WHERE id < ${MODEL_ID_MIN}`)
+      .one();
+    if (id >= MODEL_ID_MIN) throw new Error(`more than ${MODEL_ID_MIN} collections and pages`);
+    return id;
+  }
+
+  /** Into memory. */
+  #place(row: DocumentRow): void {
+    const wasPublic = (this.#standings[row.id] ?? 0) > 0 && this.#isPublic[row.id] === 1;
+    this.#standings[row.id] = standingOf(row);
+    this.#isPublic[row.id] = row.is_public;
+    this.#documents += row.is_public - (wasPublic ? 1 : 0);
+  }
+
+  #removeWords(row: DocumentRow): void {
+    for (const field of FIELDS) this.#sql.exec(`DELETE FROM ${sideOf(row)}_${field} WHERE rowid = ?`, row.id);
+    this.#sql.exec("DELETE FROM readers WHERE id = ?", row.id);
+    this.#countWords(row, -1);
+  }
+
+  /** The words that mistyped ones may stand for. */
+  #countWords(row: DocumentRow, by: 1 | -1): void {
+    if (row.is_public === 0) return;
+    for (const word of new Set(words(`${namesOf(row)} ${row.description ?? ""}`))) {
+      this.#sql.exec(
+        "INSERT INTO words VALUES (?1, ?2) ON CONFLICT DO UPDATE SET documents = documents + ?2",
+        word,
+        by,
+      );
+      if (by < 0) this.#sql.exec("DELETE FROM words WHERE word = ? AND documents <= 0", word);
+    }
+  }
+
+  #putVectorText(id: number, text: string): void {
+    const [known] = this.#sql.exec<{ text: string }>("SELECT text FROM vector_texts WHERE id = ?", id).toArray();
+    if (known?.text === text) return;
+    this.#sql.exec("INSERT OR REPLACE INTO vector_texts VALUES (?, ?)", id, text);
+    this.#sql.exec("DELETE FROM vectors WHERE id = ?", id);
+    this.#vectors.remove(id);
+  }
+
+  #forgetWords(): void {
+    this.#postings.clear();
+    this.#postingsKept = 0;
+    this.#vocabulary = null;
+  }
+
+  #reserve(size: number): void {
+    if (size <= this.#standings.length) return;
+    const capacity = Math.ceil(size * 1.25);
+    const standings = new Float32Array(capacity);
+    standings.set(this.#standings);
+    const isPublic = new Uint8Array(capacity);
+    isPublic.set(this.#isPublic);
+    this.#standings = standings;
+    this.#isPublic = isPublic;
+    this.#scores = new Float32Array(capacity);
+  }
+}
+
+export interface RankedDocument {
+  id: number;
+  kind: DocumentKind;
+  score: number;
+}
+
+const BUCKETS = 1_024;
+/** What matches less does not match. */
+const SCORE_MIN = 0.02;
+
+const sideOf = (row: DocumentRow) => (row.is_public === 1 ? "public" : "private");
+
+function namesOf(row: Pick<DocumentRow, "path" | "title" | "tags" | "kind">): string {
+  const tags = (JSON.parse(row.tags) as string[]).join(" ");
+  return row.kind === "page" ? `${row.title ?? ""} ${tags}` : `${row.path} ${row.title ?? ""} ${tags}`;
+}
+
+function standingOf(row: DocumentRow): number {
+  return standing(row.runs ?? 0, {
+    has_version: row.has_version === 1,
+    is_warm: row.is_official === 1 || (row.ran_at !== null && Date.now() - row.ran_at < WARM_MS),
+    is_failing: row.is_failing === 1,
+  });
+}
+
+/** Headings, tables and code of Markdown say little; what a model is for stands in its first sentences. */
+function vectorText({ title, path, description, tags, text }: SearchDocument): string {
+  const prose = (text ?? "")
+    .replace(/```[\s\S]*?(```|$)/g, " ")
+    .split("\n")
+    .filter((line) => !/^\s*(#|\||>|[-*] )/.test(line))
+    .join(" ")
+    .replace(/[*_`[\]]/g, "")
+    .replace(/\s+/g, " ");
+  const head = [title ?? path, description ?? "", tags.join(", ")].filter((part) => part !== "").join(". ");
+  return `${head}. ${prose}`.slice(0, VECTOR_TEXT_CHARACTERS).trim();
+}
