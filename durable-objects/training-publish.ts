@@ -93,6 +93,7 @@ async function insertVersion(
       training_id,
       fast_booting: takesWeights(base.openapi_schema),
       train_memory_bytes: null,
+      run_by_others: false,
       created_at: now,
     })
     .onConflictDoNothing();

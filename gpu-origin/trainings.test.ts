@@ -166,8 +166,8 @@ describe("a training on real coglet", () => {
 
 type Json = Record<string, unknown>;
 
-function schemasOf(document: Json | undefined): Json {
-  return ((document ?? {})["components"] as { schemas: Json }).schemas;
+function schemasOf(document: Json = {}): Json {
+  return (document["components"] as { schemas: Json }).schemas;
 }
 
 function propertiesOf(schema: unknown): Json {
