@@ -7,7 +7,6 @@ import { sha256Hex } from "../../schema/ids.ts";
 import type { ModelAnnounce } from "../../schema/origin-protocol.ts";
 import { breakingChanges } from "../../schema/schema-compatibility.ts";
 import { OPERATOR_ACCOUNT_ID } from "../../schema/tables/operator-seed.ts";
-import { OPERATOR_ACCOUNT_ID } from "../../schema/tables/operator-seed.ts";
 import type { Edge } from "../env.ts";
 import { type Announcement, saveAnnouncement } from "../storage/catalog-writes.ts";
 import { type CatalogModel, readModel } from "../storage/models.ts";
