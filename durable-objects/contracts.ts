@@ -93,6 +93,8 @@ export interface PredictionApi {
   getMany(ids: string[], accountId: string): Promise<(PredictionDocument | null)[]>;
   /** Answers when the end is reached (by force after 5 s, so within about 8 s). Terminal already: the unchanged document. */
   cancel(id: string, accountId: string): Promise<PredictionDocument | null>;
+  /** From now on its data is kept for ever, since something shows it. Null when it has not ended, has no data any more, or was asked to keep none. */
+  keep(id: string, accountId: string): Promise<PredictionDocument | null>;
   /** From the origin, through the Worker. Resolves when stored. */
   applyEvents(batches: AttemptBatch[], originId: string): Promise<AttemptAck[]>;
   /**
@@ -107,7 +109,7 @@ export interface PredictionApi {
   /** The input of a live prediction, for the origin (inputs kept in R2 are streamed by the Worker from `input_ref`). */
   inputOf(id: string): Promise<{ input: Record<string, unknown> | null; input_ref: string | null } | null>;
   /** Its webhook events with their attempts, in order. null: no such prediction of this account. */
-  webhooks(id: string, accountId: string): Promise<WebhookLogEntry[] | null>;
+  webhooks(id: string, accountId: string): Promise<WebhookLog | null>;
   /** Sends an event again, and answers what came of it. `event`: its id, or the name of a kind for the newest of it. */
   replayWebhook(id: string, accountId: string, event: string): Promise<ReplayResult>;
   /** SSE: the request is `https://prediction/stream/<id>` with the reader's Last-Event-ID; ends after `done`. 404 when unknown, 410 after removal. */
@@ -126,6 +128,13 @@ export interface WebhookLogEntry {
   /** the newest ones */
   attempts: WebhookAttempt[];
   next_attempt_at: number | null;
+}
+
+export interface WebhookLog {
+  kind: "prediction" | "training";
+  /** owner/name */
+  model: string;
+  events: WebhookLogEntry[];
 }
 
 export type ReplayResult =

@@ -13,7 +13,7 @@
 
 import { isTerminal } from "../schema/prediction-lifecycle.ts";
 import type { StoredEvent } from "../schema/prediction-log.ts";
-import { renderByKind, viewOf } from "../schema/render-prediction.ts";
+import { renderPrediction, viewOf } from "../schema/render-prediction.ts";
 import {
   isWanted,
   nextAttemptAt,
@@ -249,7 +249,7 @@ export class PredictionWebhooks {
     const isWhole = row.event === "completed" || isReplay;
     const document = await (isWhole ? loadDocument : loadRunningDocument)(env, predictions, id);
     if (document === null) throw new Error("a prediction is gone before its webhook was sent");
-    return webhookBody(renderByKind(document, viewOf(env)));
+    return webhookBody(renderPrediction(document, viewOf(env)));
   }
 
   async #keysOf(accountId: string): Promise<string[]> {

@@ -22,7 +22,7 @@ import type {
   PredictionApi,
   ReplayResult,
   Settlement,
-  WebhookLogEntry,
+  WebhookLog,
 } from "./contracts.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { PredictionAttempts } from "./prediction-attempts.ts";
@@ -208,8 +208,10 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     return document;
   }
 
-  async webhooks(id: string, accountId: string): Promise<WebhookLogEntry[] | null> {
-    return this.#store.get(id)?.request.account_id === accountId ? this.#webhooks.log(id) : null;
+  async webhooks(id: string, accountId: string): Promise<WebhookLog | null> {
+    const request = this.#store.get(id)?.request;
+    if (request === undefined || request.account_id !== accountId) return null;
+    return { kind: request.kind, model: request.spec.model, events: this.#webhooks.log(id) };
   }
 
   async replayWebhook(id: string, accountId: string, event: string): Promise<ReplayResult> {
@@ -238,6 +240,18 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       this.#alarms.setNoLaterThan("due", dueAt);
     });
     this.#later(expire);
+  }
+
+  async keep(id: string, accountId: string): Promise<PredictionDocument | null> {
+    if (this.#store.get(id)?.request.account_id !== accountId) return null;
+    const isKept = await this.#writes.run(() => {
+      const row = this.#store.get(id);
+      if (row === null || row.stage.removed_at !== null || !isTerminal(row.stage.life.state)) return false;
+      if (row.request.retention_ms === 0) return false;
+      this.#store.save(id, { ...row.stage, expires_at: null }, NEVER);
+      return true;
+    });
+    return isKept ? this.#document(id) : null;
   }
 
   async #waitingFor(id: string): Promise<PredictionDocument["waiting_for"] | null> {

@@ -38,12 +38,6 @@ export function asFileRef(value: unknown): FileRef | null {
   return parsed.success ? parsed.data : null;
 }
 
-/** What `get` shows of a prediction or training: the payload of its webhooks. */
-export function renderByKind(document: PredictionDocument, view: View): Record<string, unknown> {
-  // A training is shown as a prediction is.
-  return renderPrediction(document, view);
-}
-
 /** The wire's object. Extra members (`waiting_for`, `error_code`, `expires_at`) are ignored by Replicate's clients. */
 export function renderPrediction(document: PredictionDocument, view: View): Record<string, unknown> {
   const { publicUrl, signingSecret } = view;
