@@ -1,8 +1,47 @@
-/** The API's OpenAPI document, made from the routes themselves. schema/openapi.json is its committed copy; a test holds them equal. */
+/**
+ * The API's OpenAPI document, made from the routes themselves. schema/openapi.json is its committed copy; a test holds them equal, and the tests of routes fail on
+ * an answer that it does not describe (workers/testing/documented.ts).
+ *
+ * Routes say what is their own: answers, and problems of more statuses than these. What every route of a kind can answer is added here, from what stands before it.
+ */
 import type { OpenAPIHono } from "@hono/zod-openapi";
+import { problemResponse } from "../schema/api/common.ts";
 import type { AppEnv } from "./env.ts";
 
-export function openapiDocument(app: OpenAPIHono<AppEnv>): ReturnType<typeof app.getOpenAPI31Document> {
+type Document = ReturnType<OpenAPIHono<AppEnv>["getOpenAPI31Document"]>;
+interface Header {
+  description: string;
+  schema: { type: "string" | "integer" };
+}
+interface Operation {
+  security?: Record<string, string[]>[];
+  requestBody?: unknown;
+  parameters?: unknown[];
+  responses: Record<string, { description: string; headers?: Record<string, Header> }>;
+}
+
+const EVERY_ANSWER: Record<string, Header> = {
+  "x-request-id": { description: "the request's id: name it when you report a fault", schema: { type: "string" } },
+};
+/** Of a caller with a token: what is left of the account's minute (IETF draft, and Replicate's own two). */
+const RATE_LIMIT: Record<string, Header> = {
+  ratelimit: { description: "what is left, and seconds until all is back", schema: { type: "string" } },
+  "ratelimit-policy": { description: "the limit: requests and seconds", schema: { type: "string" } },
+  "ratelimit-remaining": { description: "requests left right now", schema: { type: "integer" } },
+  "ratelimit-reset": { description: "seconds until all are back", schema: { type: "integer" } },
+};
+const RETRY_AFTER: Record<string, Header> = {
+  "retry-after": { description: "seconds until a retry can help", schema: { type: "integer" } },
+};
+const CHALLENGE: Record<string, Header> = {
+  "www-authenticate": { description: "the scheme that is wanted", schema: { type: "string" } },
+};
+/** Statuses that a later try can turn into another. */
+const RETRIED = new Set(["409", "429", "503"]);
+
+const METHODS = ["get", "put", "post", "delete", "patch"] as const;
+
+export function openapiDocument(app: OpenAPIHono<AppEnv>): Document {
   const document = app.getOpenAPI31Document({
     openapi: "3.1.0",
     info: {
@@ -22,5 +61,40 @@ export function openapiDocument(app: OpenAPIHono<AppEnv>): ReturnType<typeof app
       description: "HMAC-SHA256 under an origin's key, with the other cogway-* headers",
     },
   } as const;
+  for (const [path, item] of Object.entries(document.paths ?? {})) {
+    for (const method of METHODS) {
+      const operation = item?.[method] as Operation | undefined;
+      if (operation !== undefined) complete(path, operation);
+    }
+  }
   return { ...document, components: { ...document.components, securitySchemes: schemes } };
+}
+
+/** Adds the problems that stand before a route, and the headers of all its answers. */
+function complete(path: string, operation: Operation): void {
+  const isBearer = (operation.security ?? []).some((scheme) => "bearerAuth" in scheme);
+  const isOrigin = (operation.security ?? []).some((scheme) => "originSignature" in scheme);
+  const { default: _any, ...own } = operation.responses;
+  const statuses = [
+    ...(isBearer ? [401, 403, 429] : []),
+    ...(isOrigin ? [401] : []),
+    ...(operation.requestBody === undefined ? [] : [400, 413, 415, 422, 503]),
+    ...((operation.parameters ?? []).length > 0 ? [400] : []),
+    ...(path.includes("{") ? [404] : []),
+    500,
+  ];
+  const responses: Operation["responses"] = { ...own };
+  for (const status of statuses) responses[status] ??= problemResponse(status);
+  operation.responses = Object.fromEntries(
+    Object.entries(responses).map(([status, response]) => {
+      const headers = {
+        ...EVERY_ANSWER,
+        ...(isBearer && status !== "401" ? RATE_LIMIT : {}),
+        ...(RETRIED.has(status) ? RETRY_AFTER : {}),
+        ...(status === "401" ? CHALLENGE : {}),
+        ...response.headers,
+      };
+      return [status, { ...response, headers }];
+    }),
+  );
 }

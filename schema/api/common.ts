@@ -17,13 +17,26 @@ export const ProblemSchema = z
   })
   .openapi("Problem");
 
-/** Every status that a problem may have, for a route's `responses`. */
+const problemContent = { "application/problem+json": { schema: ProblemSchema } };
+
+/** For a route's `responses`: it may answer problems. Those that stand before every route of its kind are added to the document (workers/openapi-document.ts). */
 export const problemResponses = {
-  default: {
-    description: "A problem (RFC 9457)",
-    content: { "application/problem+json": { schema: ProblemSchema } },
-  },
+  default: { description: "A problem (RFC 9457)", content: problemContent },
 } as const;
+
+/** The same, with problems of the route's own: `problems(409, 503)`. */
+export function problems<S extends number>(
+  ...statuses: S[]
+): typeof problemResponses & { [status in S]: ReturnType<typeof problemResponse> } {
+  const own = Object.fromEntries(statuses.map((status) => [status, problemResponse(status)]));
+  return { ...problemResponses, ...own } as ReturnType<typeof problems<S>>;
+}
+
+/** One status of a problem: its description names the codes that have it. */
+export function problemResponse(status: number) {
+  const codes = Object.entries(PROBLEMS).flatMap(([code, row]) => (row.status === status ? [code] : []));
+  return { description: `A problem (RFC 9457) of a code such as ${codes.join(", ")}`, content: problemContent };
+}
 
 /** A page of `item`: newest first, `next` and `previous` are absolute URLs or null. */
 export function pageOf<T extends z.ZodType>(item: T, name: string) {

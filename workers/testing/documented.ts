@@ -1,0 +1,75 @@
+/** Fails on an answer that the OpenAPI document does not describe: its route, status, type, headers, and every member of its body. */
+import { Validator } from "@cfworker/json-schema";
+import { app } from "../app.ts";
+import { openapiDocument } from "../openapi-document.ts";
+
+type Json = Record<string, unknown>;
+
+/** Headers of HTTP itself, and those of CORS and security that every answer may carry. */
+const COMMON_HEADERS = new Set(
+  "accept-ranges allow cache-control content-disposition content-encoding content-length content-range content-security-policy content-type cross-origin-resource-policy date etag last-modified location referrer-policy strict-transport-security transfer-encoding vary www-authenticate x-content-type-options x-frame-options x-should-retry".split(
+    " ",
+  ),
+);
+
+let routes: { method: string; pattern: RegExp; literal: number; operation: Json }[] | null = null;
+let schemas: Json = {};
+
+/** Looks at `answer` to a request; its body stays unread. */
+export async function expectDocumented(method: string, path: string, answer: Response): Promise<void> {
+  const { pathname } = new URL(path, "http://localhost");
+  if (!/^\/(v1|admin|origin|outputs)\//.test(pathname)) return;
+  const operation = operationOf(method === "HEAD" ? "GET" : method, pathname);
+  // Addresses that are none, or know no such method.
+  if (operation === null || answer.status === 405) return;
+  const where = `${method} ${pathname} answered ${answer.status}`;
+  const responses = operation["responses"] as Record<string, Json>;
+  const response = responses[String(answer.status)];
+  if (answer.status === 304) return;
+  if (response === undefined) throw new Error(`undocumented status: ${where} ${await answer.clone().text()}`);
+  const headers = (response["headers"] ?? {}) as Json;
+  for (const [name] of answer.headers) {
+    const isCommon = COMMON_HEADERS.has(name) || name.startsWith("access-control-");
+    if (!isCommon && !(name in headers)) throw new Error(`undocumented header: ${where} with ${name}`);
+  }
+  const content = (response["content"] ?? {}) as Record<string, Json>;
+  const type = (answer.headers.get("content-type") ?? "").split(";")[0] ?? "";
+  if (Object.keys(content).length === 0 || method === "HEAD") return;
+  const described = content[type] ?? content["*/*"] ?? content["application/octet-stream"];
+  if (described === undefined) throw new Error(`undocumented type: ${where} with ${type}`);
+  if (!type.endsWith("json") || described["schema"] === undefined) return;
+  const body: unknown = await answer.clone().json();
+  const { valid, errors } = new Validator({ ...(described["schema"] as Json), ...schemas }, "2020-12").validate(body);
+  if (valid) return;
+  const faults = errors.map((unit) => `${unit.instanceLocation} ${unit.error}`).join("\n");
+  throw new Error(`undocumented body: ${where}\n${faults}\n${JSON.stringify(body).slice(0, 2_000)}`);
+}
+
+function operationOf(method: string, pathname: string): Json | null {
+  routes ??= load();
+  const fits = routes.filter((route) => route.method === method && route.pattern.test(pathname));
+  const best = fits.toSorted((a, b) => b.literal - a.literal)[0];
+  return best?.operation ?? null;
+}
+
+function load(): NonNullable<typeof routes> {
+  const document = JSON.parse(JSON.stringify(openapiDocument(app))) as Json;
+  schemas = closed({ components: document["components"] }) as Json;
+  return Object.entries(document["paths"] as Record<string, Json>).flatMap(([path, item]) =>
+    Object.entries(item).map(([method, operation]) => ({
+      method: method.replace(/^x-/, "").toUpperCase(),
+      pattern: new RegExp(`^${path.replaceAll(".", "\\.").replaceAll(/\{[^}]+\}/g, "[^/]+")}$`),
+      literal: path.replaceAll(/\{[^}]+\}/g, "").length,
+      operation: closed(operation) as Json,
+    })),
+  );
+}
+
+/** Objects with named members hold no others, unless they say so. */
+function closed(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(closed);
+  if (typeof value !== "object" || value === null) return value;
+  const out = Object.fromEntries(Object.entries(value).map(([key, member]) => [key, closed(member)]));
+  const isObject = out["type"] === "object" && out["properties"] !== undefined;
+  return isObject && out["additionalProperties"] === undefined ? { ...out, additionalProperties: false } : out;
+}
