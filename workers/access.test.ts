@@ -2,7 +2,7 @@
 import { createExecutionContext, waitOnExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, beforeAll, describe, expect, it, vi } from "vitest";
-import { newToken, SCOPES } from "../schema/tokens.ts";
+import { hashToken, newToken, SCOPES, tokenId } from "../schema/tokens.ts";
 import { app } from "./app.ts";
 import { openapiDocument } from "./openapi-document.ts";
 import {
@@ -21,6 +21,9 @@ let operator: string;
 let owner: { id: string; username: string; token: string };
 let other: { id: string; username: string; token: string };
 let version: string;
+let organization: string;
+/** a token of the owner that a test may revoke */
+let spare: string;
 let id: string;
 const addresses = { stream: "", output: "" };
 
@@ -31,6 +34,9 @@ beforeAll(async () => {
   version = announce.version?.id ?? "";
   await origin.announce("echo", announce);
   [owner, other] = await Promise.all([anAccount(), anAccount()]);
+  organization = `o${crypto.randomUUID()}`;
+  await call("POST", "/v1/organizations", { token: owner.token, body: { username: organization, name: "Acme" } });
+  spare = await aToken(owner.id, []);
   const made = await call("POST", "/v1/predictions", {
     token: owner.token,
     body: { version, input: { text: "mine" } },
@@ -97,6 +103,57 @@ const matrix: Record<string, () => Access> = {
   }),
   "GET /v1/hardware": () => ({ kind: "shared", status: 200 }),
   "GET /v1/account": () => ({ kind: "own", status: 200 }),
+  "POST /v1/tokens": () => ({ kind: "own", body: { name: "x", scopes: ["account:read"] }, status: 201 }),
+  "GET /v1/tokens": () => ({ kind: "own", status: 200 }),
+  "GET /v1/tokens/{token_id}": () => ({
+    kind: "private",
+    path: `/v1/tokens/${tokenId(hashToken(owner.token))}`,
+    status: 200,
+  }),
+  "DELETE /v1/tokens/{token_id}": () => ({
+    kind: "private",
+    path: `/v1/tokens/${tokenId(hashToken(spare))}`,
+    status: 204,
+  }),
+  "POST /v1/organizations": () => ({
+    kind: "own",
+    body: { username: `o${crypto.randomUUID()}`, name: "X" },
+    status: 201,
+  }),
+  "GET /v1/organizations": () => ({ kind: "own", status: 200 }),
+  "GET /v1/organizations/{username}": () => ({
+    kind: "private",
+    path: `/v1/organizations/${organization}`,
+    status: 200,
+  }),
+  "PATCH /v1/organizations/{username}": () => ({
+    kind: "private",
+    path: `/v1/organizations/${organization}`,
+    body: { name: "X" },
+    status: 200,
+  }),
+  "GET /v1/organizations/{username}/members": () => ({
+    kind: "private",
+    path: `/v1/organizations/${organization}/members`,
+    status: 200,
+  }),
+  "GET /v1/organizations/{username}/members/{member}": () => ({
+    kind: "private",
+    path: `/v1/organizations/${organization}/members/${owner.username}`,
+    status: 200,
+  }),
+  "PUT /v1/organizations/{username}/members/{member}": () => ({
+    kind: "private",
+    path: `/v1/organizations/${organization}/members/${owner.username}`,
+    body: { role: "owner" },
+    status: 200,
+  }),
+  // The last owner stays; who is no member learns nothing of it.
+  "DELETE /v1/organizations/{username}/members/{member}": () => ({
+    kind: "private",
+    path: `/v1/organizations/${organization}/members/${owner.username}`,
+    status: 409,
+  }),
   "POST /admin/v1/accounts": () => ({
     kind: "operator",
     body: { type: "user", username: `u${crypto.randomUUID()}`, name: "New" },

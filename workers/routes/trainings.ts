@@ -1,7 +1,6 @@
 /** Trainings: Replicate's HTTP API. A training is a prediction of another kind: it runs a version's trainer, and ends as a version of another model. */
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import { accountStub, predictionStub } from "../../durable-objects/stubs.ts";
 import { bearer, OwnerNameParams, problemResponses } from "../../schema/api/common.ts";
 import {
   CreateHeadersSchema,
@@ -11,10 +10,11 @@ import {
   TrainingParams,
   TrainingSchema,
 } from "../../schema/api/predictions.ts";
-import { isPredictionId, parseModelReference } from "../../schema/ids.ts";
+import { parseModelReference } from "../../schema/ids.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import { AppError } from "../../schema/problems.ts";
 import { decodeCursor, pageUrl } from "../domain/cursors.ts";
+import { cancelPrediction, findPrediction } from "../domain/find-prediction.ts";
 import { listPredictions, PredictionCursor } from "../domain/list-predictions.ts";
 import { unknownVersion } from "../domain/resolve-version.ts";
 import { showPrediction } from "../domain/show-prediction.ts";
@@ -83,7 +83,7 @@ trainings.openapi(
   }),
   async (c) => {
     const training = await requireTraining(c, c.req.valid("param").training_id);
-    const canceled = await predictionStub(c.env, training.id).cancel(training.id, callerOf(c).account_id);
+    const canceled = await cancelPrediction(edgeOf(c), callerOf(c), training.id);
     return c.json(show(c, canceled ?? training), 200);
   },
 );
@@ -116,10 +116,7 @@ trainings.openapi(
 );
 
 async function requireTraining(c: Context<AppEnv>, id: string): Promise<PredictionDocument> {
-  const { account_id } = callerOf(c);
-  const document = isPredictionId(id, edgeOf(c).settings.signingSecret)
-    ? ((await predictionStub(c.env, id).get(id, account_id)) ?? (await accountStub(c.env, account_id).document(id)))
-    : null;
+  const document = await findPrediction(edgeOf(c), callerOf(c), id);
   if (document?.kind === "training") return document;
   throw new AppError("training.not_found", `The training ${id.slice(0, 64)} does not exist.`);
 }
