@@ -20,7 +20,7 @@ const BOUNDARY = /boundary=(?:"[^"]{1,70}"|[^\s;"]{1,70})/i;
 const DASH = 45;
 
 export interface UploadForm {
-  /** name and type of the file's own part */
+  /** name and type of the file's own part, as they were sent; an empty type is none */
   content: { filename: string; type: string };
   fields: Partial<Record<Field, string>>;
 }
@@ -43,7 +43,8 @@ export async function readUploadForm(
     headers: { "content-type": contentType },
     maxParts: PARTS_MAX,
     isFile: () => true,
-    onFile: ({ headers, contentType: type }) => form.begin(String(headers["content-disposition"] ?? ""), type),
+    onFile: ({ headers }) =>
+      form.begin(String(headers["content-disposition"] ?? ""), String(headers["content-type"] ?? "")),
     onField: () => undefined,
     onError: (error) => form.fail(malformed(reasonOf(error))),
     onDone: () => form.end(),
