@@ -11,6 +11,7 @@ import { account } from "./routes/account.ts";
 import { batches } from "./routes/batches.ts";
 import { collections } from "./routes/collections.ts";
 import { deployments } from "./routes/deployments.ts";
+import { examples } from "./routes/examples.ts";
 import { files } from "./routes/files.ts";
 import { health } from "./routes/health.ts";
 import { models } from "./routes/models.ts";
@@ -23,9 +24,11 @@ import { addDocs, readPage } from "./routes/pages.ts";
 import { predictions } from "./routes/predictions.ts";
 import { newRouter } from "./routes/router.ts";
 import { search } from "./routes/search.ts";
+import { shares } from "./routes/shares.ts";
 import { streams } from "./routes/streams.ts";
 import { tokens } from "./routes/tokens.ts";
 import { trainings } from "./routes/trainings.ts";
+import { versions } from "./routes/versions.ts";
 import { webhooks } from "./routes/webhooks.ts";
 
 export const app = newRouter();
@@ -56,7 +59,7 @@ for (const path of ["/v1/*", "/outputs/*", "/openapi.json"]) app.use(path, publi
 
 const routers = [
   ...[predictions, trainings, batches, streams, outputs, webhooks],
-  ...[search, models, collections, deployments, files],
+  ...[search, models, versions, examples, shares, collections, deployments, files],
   ...[account, tokens, organizations, origins, originOutputs, originWeights, health],
 ];
 for (const routes of routers) {

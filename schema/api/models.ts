@@ -1,7 +1,11 @@
 /** Models, versions and hardware on the wire: Replicate's HTTP API. */
 import { z } from "@hono/zod-openapi";
+import { NAME_PATTERN } from "../ids.ts";
 import { CURSOR_CHARACTERS_MAX, pageOf } from "./common.ts";
 import { PredictionSchema } from "./predictions.ts";
+
+/** What {@link NAME_PATTERN} asks for, in words. */
+export const NAME_RULE = "must be 1 to 64 of a-z, 0-9, '-', '_', '.', with a letter or digit at both ends";
 
 export const VersionSchema = z
   .object({
@@ -26,14 +30,22 @@ export const ModelSchema = z
     github_url: z.string().nullable(),
     paper_url: z.string().nullable(),
     license_url: z.string().nullable(),
+    weights_url: z.string().nullable().describe("extra member"),
     weights_license: z.string().nullable().describe("extra member"),
+    pricing: z
+      .object({ unit: z.string(), price_micros: z.number().int() })
+      .nullable()
+      .describe("extra member: what one unit of an official model's output costs, in millionths of a dollar"),
     run_count: z.number().int(),
     cover_image_url: z.string().nullable(),
     default_example: z.union([PredictionSchema, z.null()]),
     latest_version: z.union([VersionSchema, z.null()]),
     created_at: z.string(),
     state: z.enum(["preparing", "failed"]).optional().describe("extra member, while there is no version"),
-    state_reason: z.string().optional().describe("extra member: why it has no version"),
+    state_reason: z
+      .string()
+      .optional()
+      .describe("extra member: why it has no version, or why its newest one was refused"),
   })
   .openapi("Model");
 export const ModelPageSchema = pageOf(ModelSchema, "ModelPage");
@@ -42,6 +54,84 @@ export const ListModelsQuery = z.object({
   cursor: z.string().max(CURSOR_CHARACTERS_MAX).optional(),
   sort_by: z.enum(["model_created_at", "latest_version_created_at"]).default("latest_version_created_at"),
   sort_direction: z.enum(["asc", "desc"]).default("desc"),
+  owner: z
+    .string()
+    .max(64)
+    .optional()
+    .describe("extra parameter: only models of this account, private ones that you may see among them"),
 });
 export const VersionParams = z.object({ owner: z.string(), name: z.string(), version_id: z.string() });
+export const ExampleParams = z.object({ owner: z.string(), name: z.string(), prediction_id: z.string() });
+export const ShareParams = z.object({ owner: z.string(), name: z.string(), username: z.string() });
 export const HardwareListSchema = z.array(z.object({ name: z.string(), sku: z.string() }));
+
+/** Long texts are for READMEs. */
+const LINE_CHARACTERS_MAX = 255;
+const DESCRIPTION_CHARACTERS_MAX = 10_000;
+const README_CHARACTERS_MAX = 262_144;
+const URL_CHARACTERS_MAX = 2_048;
+const TAGS_MAX = 20;
+const TAG_CHARACTERS_MAX = 50;
+
+const line = (charactersMax: number) =>
+  z
+    .string()
+    .trim()
+    .min(1)
+    .max(charactersMax)
+    .regex(/^\P{Cc}*$/u, "must not have control characters");
+const text = (charactersMax: number) =>
+  z
+    .string()
+    .max(charactersMax)
+    .regex(/^[\P{Cc}\n\r\t]*$/u, "must not have control characters");
+const webUrl = z
+  .string()
+  .max(URL_CHARACTERS_MAX)
+  .refine(isWebUrl, "must be an http or https URL without a name or password in it");
+
+function isWebUrl(value: string): boolean {
+  if (!URL.canParse(value) || /[\p{Cc}\s]/u.test(value)) return false;
+  const { protocol, username, password } = new URL(value);
+  return (protocol === "https:" || protocol === "http:") && username === "" && password === "";
+}
+
+const urls = { github_url: webUrl.nullable(), paper_url: webUrl.nullable(), license_url: webUrl.nullable() };
+const description = text(DESCRIPTION_CHARACTERS_MAX).nullable();
+const visibility = z.enum(["public", "private"]);
+
+export const CreateModelSchema = z
+  .strictObject({
+    owner: z.string().min(1).max(64),
+    name: z.string().regex(NAME_PATTERN, NAME_RULE),
+    visibility,
+    hardware: z.string().min(1).max(64).describe("a SKU of `GET /v1/hardware`"),
+    description: description.optional(),
+    ...z.object({ ...urls, cover_image_url: webUrl.nullable() }).partial().shape,
+  })
+  .openapi("ModelRequest");
+
+/** Null takes a value away. */
+export const UpdateModelSchema = z
+  .strictObject({
+    description,
+    readme: text(README_CHARACTERS_MAX).nullable(),
+    ...urls,
+    weights_url: webUrl.nullable(),
+    title: line(LINE_CHARACTERS_MAX).nullable().describe("extra member"),
+    tags: z.array(line(TAG_CHARACTERS_MAX)).max(TAGS_MAX).describe("extra member"),
+    visibility: visibility.describe("extra member"),
+    cover_image_url: webUrl.nullable().describe("extra member"),
+  })
+  .partial()
+  .openapi("ModelUpdate");
+
+export const AddExampleSchema = z.strictObject({ prediction_id: z.string().max(64) }).openapi("ExampleRequest");
+
+export const ShareSchema = z
+  .object({
+    account: z.object({ type: z.enum(["user", "organization"]), username: z.string(), name: z.string() }),
+    created_at: z.string(),
+  })
+  .openapi("Share");
+export const SharePageSchema = pageOf(ShareSchema, "SharePage");

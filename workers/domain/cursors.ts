@@ -32,3 +32,30 @@ export function pageUrl(
   );
   return `${publicUrl}${path}?${new URLSearchParams([...parameters, ["cursor", encodeCursor(position)]])}`;
 }
+
+/** Where a page lies: the rows `after` another one in the list's order, or those `before` it. */
+export type Side = "after" | "before";
+
+/**
+ * One page of rows and what lies around it. Cursors name rows, not numbers of rows: what is added or removed elsewhere moves nothing.
+ * `read` holds one row more than fits where there are more, read away from the cursor.
+ */
+export function keysetPage<T, P extends object>(
+  read: T[],
+  rowsMax: number,
+  side: Side | undefined,
+  positionOf: (row: T) => P,
+): { rows: T[]; next: (P & { side: Side }) | null; previous: (P & { side: Side }) | null } {
+  const more = read.length > rowsMax;
+  const rows = read.slice(0, rowsMax);
+  if (side === "before") rows.reverse();
+  const first = rows[0];
+  const last = rows.at(-1);
+  const hasNext = side === "before" || more;
+  const hasPrevious = side === "before" ? more : side === "after";
+  return {
+    rows,
+    next: hasNext && last !== undefined ? { ...positionOf(last), side: "after" } : null,
+    previous: hasPrevious && first !== undefined ? { ...positionOf(first), side: "before" } : null,
+  };
+}

@@ -7,7 +7,8 @@ import type { ModelAnnounce } from "../../schema/origin-protocol.ts";
 import { OPERATOR_ACCOUNT_ID } from "../../schema/tables/operator-seed.ts";
 import type { Edge } from "../env.ts";
 import { DEFAULT_CREATES_PER_MINUTE } from "../storage/accounts.ts";
-import { readModel } from "../storage/models.ts";
+import type { CatalogModel, VersionRow } from "../storage/models.ts";
+import { type RunModel, runSpec } from "./run-spec.ts";
 import { exampleOf, isExampleLost } from "./show-model.ts";
 import { startPrediction } from "./start-prediction.ts";
 import { validateInput } from "./validate-input.ts";
@@ -18,12 +19,16 @@ export async function startExample(
   owner: string,
   name: string,
   announced: ModelAnnounce,
+  known: CatalogModel | null,
+  run: RunModel,
 ): Promise<{ key: string; prediction_id: string } | null> {
   const { version, example_input } = announced;
   if (version === undefined || example_input === undefined) return null;
   const key = sha256Hex(JSON.stringify([version.id, example_input]));
-  const known = await readModel(edge.env.DB, owner, name);
-  if (known?.model.example_key === key && !isExampleLost(await exampleOf(edge, known.model))) return null;
+  if (known?.model.example_key === key) {
+    const isTakenAway = known.model.example_prediction_id === null;
+    if (isTakenAway || !isExampleLost(await exampleOf(edge, known.model))) return null;
+  }
   const input = validateInput(version.id, version.openapi_schema, example_input);
   if (!input.ok) {
     console.warn(
@@ -31,20 +36,26 @@ export async function startExample(
     );
     return null;
   }
+  const row: VersionRow = {
+    owner,
+    name,
+    created_at: Date.now(),
+    base_version_id: null,
+    weights: null,
+    training_id: null,
+    fast_booting: false,
+    run_by_others: false,
+    ...version,
+    train_memory_bytes: version.train_memory_bytes ?? null,
+  };
   const result = await startPrediction(edge, {
     kind: "prediction",
     account_id: OPERATOR_ACCOUNT_ID,
     limits: { creates_per_minute: DEFAULT_CREATES_PER_MINUTE },
     exempt: true,
-    version: {
-      owner,
-      name,
-      created_at: Date.now(),
-      base_version_id: null,
-      weights: null,
-      training_id: null,
-      ...version,
-    },
+    version: row,
+    // The catalog does not have it yet.
+    spec: () => runSpec(row, run, OPERATOR_ACCOUNT_ID),
     input,
     source: "api",
     idempotency: null,

@@ -2,8 +2,9 @@
 import type { ModelReference } from "../../schema/ids.ts";
 import { AppError } from "../../schema/problems.ts";
 import type { Caller, Edge } from "../env.ts";
-import { type CatalogModel, findModel, findVersions, type VersionRow } from "../storage/models.ts";
-import { maySee } from "./model-access.ts";
+import { saveRunByOthers } from "../storage/catalog-writes.ts";
+import { type CatalogModel, findModel, findVersions, readModel, type VersionRow } from "../storage/models.ts";
+import { mayManage, mayPush, maySee } from "./model-access.ts";
 
 /** Environments take seconds to minutes to make. */
 const PREPARING_RETRY_S = 5;
@@ -12,13 +13,52 @@ const PREPARING_RETRY_S = 5;
 export async function requireModel(edge: Edge, caller: Caller, owner: string, name: string): Promise<CatalogModel> {
   const found = await findModel(edge.env.DB, owner, name, edge.later);
   if (found === null || !maySee(caller, found)) {
-    throw new AppError("model.not_found", `The model ${owner}/${name} does not exist, or you may not see it.`);
+    throw unknownModel(owner, name);
   }
   return found;
 }
 
+function unknownModel(owner: string, name: string): AppError {
+  return new AppError("model.not_found", `The model ${owner}/${name} does not exist, or you may not see it.`);
+}
+
+/** A model that the caller may also change (`push`) or govern (`manage`), read past every memory. */
+export async function requireOwnModel(
+  edge: Edge,
+  caller: Caller,
+  owner: string,
+  name: string,
+  right: "push" | "manage",
+): Promise<CatalogModel> {
+  const found = await readModel(edge.env.DB, owner, name);
+  if (found === null || !maySee(caller, found)) throw unknownModel(owner, name);
+  if (right === "push" ? mayPush(caller, owner) : mayManage(caller, owner)) return found;
+  const who = mayPush(caller, owner) ? `owners and admins of ${owner}` : owner;
+  throw new AppError("auth.forbidden", `Only ${who} may do this to ${owner}/${name}.`);
+}
+
 /** The version to run. Throws problems: unknown model 404, unknown version 422, a model without a version yet 503. */
 export async function resolveVersion(edge: Edge, caller: Caller, reference: ModelReference): Promise<VersionRow> {
+  const version = await findVersion(edge, caller, reference);
+  noteRun(edge, caller, version);
+  return version;
+}
+
+/** Versions that this isolate has noted as run by others, so that each is written once. */
+const noted = new Set<string>();
+/** About 150 bytes each. */
+const NOTED_MAX = 10_000;
+
+/** A version that others have run is never deleted. Written behind the answer, the first time only. */
+function noteRun(edge: Edge, caller: Caller, version: VersionRow): void {
+  const key = `${version.owner}/${version.name}:${version.id}`;
+  if (version.run_by_others || noted.has(key) || mayPush(caller, version.owner)) return;
+  if (noted.size >= NOTED_MAX) noted.clear();
+  noted.add(key);
+  edge.later(saveRunByOthers(edge.env.DB, version).catch(() => noted.delete(key)));
+}
+
+async function findVersion(edge: Edge, caller: Caller, reference: ModelReference): Promise<VersionRow> {
   if (reference.kind === "version") return versionById(edge, caller, reference.version);
   const found = await requireModel(edge, caller, reference.owner, reference.name);
   if (reference.kind === "model_version") {

@@ -5,10 +5,11 @@ import type { ModelSchema, VersionSchema } from "../../schema/api/models.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import { isTerminal } from "../../schema/prediction-lifecycle.ts";
 import { asFileRef, renderOutput } from "../../schema/render-prediction.ts";
-import { OPERATOR_ACCOUNT_ID, OPERATOR_USERNAME } from "../../schema/tables/operator-seed.ts";
+import { OPERATOR_ACCOUNT_ID } from "../../schema/tables/operator-seed.ts";
 import type { Edge } from "../env.ts";
+import { EXAMPLE_CHARACTERS_MAX, saveExampleSnapshot } from "../storage/examples.ts";
 import { Memo } from "../storage/memo.ts";
-import { type CatalogModel, type ModelRow, saveExampleSnapshot, type VersionRow } from "../storage/models.ts";
+import type { CatalogModel, ModelRow, VersionRow } from "../storage/models.ts";
 import { showPrediction } from "./show-prediction.ts";
 
 type ModelWire = z.infer<typeof ModelSchema>;
@@ -16,17 +17,21 @@ type ModelWire = z.infer<typeof ModelSchema>;
 /** Counters are fed every 10 s, so a younger answer tells nothing new. */
 const RUN_COUNT_LIFE_MS = 10_000;
 const RUN_COUNTS_MAX = 10_000;
-/** An example with a larger output stays with its PredictionObject. */
-const SNAPSHOT_CHARACTERS_MAX = 262_144;
 
 const runCounts = new Memo<number>(RUN_COUNT_LIFE_MS, RUN_COUNTS_MAX);
 
-export async function showModel(edge: Edge, { model, latest }: CatalogModel, userAgent?: string): Promise<ModelWire> {
+/** `runs`: how often it ran, where the caller knows that already. */
+export async function showModel(
+  edge: Edge,
+  { model, latest, pricing }: CatalogModel,
+  userAgent?: string,
+  runs?: number,
+): Promise<ModelWire> {
   const { env, later, settings } = edge;
   const path = `${model.owner}/${model.name}`;
   const [example, run_count] = await Promise.all([
     exampleOf(edge, model),
-    runCounts.get(path, () => runCounter(env, path).total(), later),
+    runs ?? runCounts.get(path, () => runCounter(env, path).total(), later),
   ]);
   return {
     url: `${settings.publicUrl}/${path}`,
@@ -36,18 +41,20 @@ export async function showModel(edge: Edge, { model, latest }: CatalogModel, use
     description: model.description,
     tags: model.tags,
     visibility: model.visibility,
-    is_official: model.owner === OPERATOR_USERNAME,
-    github_url: null,
-    paper_url: null,
-    license_url: null,
+    is_official: model.is_official,
+    github_url: model.github_url,
+    paper_url: model.paper_url,
+    license_url: model.license_url,
+    weights_url: model.weights_url,
     weights_license: model.weights_license,
+    pricing: model.is_official ? pricing : null,
     run_count,
-    cover_image_url: example === null ? null : coverImage(edge, example),
+    cover_image_url: model.cover_image_url ?? (example === null ? null : coverImage(edge, example)),
     default_example: example === null ? null : showPrediction(edge, example, { userAgent }),
     latest_version: latest === null ? null : showVersion(latest),
     created_at: new Date(model.created_at).toISOString(),
     ...(latest === null && model.state !== "ready" ? { state: model.state } : {}),
-    ...(latest === null && model.state_reason !== null ? { state_reason: model.state_reason } : {}),
+    ...(model.state_reason !== null ? { state_reason: model.state_reason } : {}),
   };
 }
 
@@ -65,7 +72,7 @@ export async function exampleOf(edge: Edge, model: ModelRow): Promise<Prediction
   if (model.default_example !== null || model.example_prediction_id === null) return model.default_example;
   const id = model.example_prediction_id;
   const document = await predictionStub(edge.env, id).get(id, OPERATOR_ACCOUNT_ID);
-  const isKept = document?.state === "succeeded" && JSON.stringify(document).length <= SNAPSHOT_CHARACTERS_MAX;
+  const isKept = document?.state === "succeeded" && JSON.stringify(document).length <= EXAMPLE_CHARACTERS_MAX;
   if (isKept) edge.later(saveExampleSnapshot(edge.env.DB, model.owner, model.name, document));
   return document;
 }
@@ -75,7 +82,7 @@ export function isExampleLost(example: PredictionDocument | null): boolean {
   return example === null || (isTerminal(example.state) && example.state !== "succeeded");
 }
 
-/** The first picture of an example's output. */
+/** The first picture of an example's output, else the first that its input names. */
 function coverImage(edge: Edge, example: PredictionDocument): string | null {
   const values: unknown[] = [example.output];
   for (let value = values.shift(); value !== undefined; value = values.shift()) {
@@ -85,5 +92,9 @@ function coverImage(edge: Edge, example: PredictionDocument): string | null {
     if (Array.isArray(value)) values.push(...value);
     else if (typeof value === "object" && value !== null && file === null) values.push(...Object.values(value));
   }
-  return null;
+  return Object.values(example.input).find(isImageUrl) ?? null;
+}
+
+function isImageUrl(value: unknown): value is string {
+  return typeof value === "string" && /^https?:\/\/[^\s?#]+\.(?:png|jpe?g|webp|gif|avif)(?:[?#]\S*)?$/i.test(value);
 }

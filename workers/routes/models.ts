@@ -1,39 +1,37 @@
-/** Models, versions and hardware: Replicate's HTTP API. */
+/** Models and hardware: Replicate's HTTP API. Their versions, examples and shares are in files of their own. */
 import { createRoute, z } from "@hono/zod-openapi";
-import { bearer, CursorQuerySchema, OwnerNameParams, problemResponses } from "../../schema/api/common.ts";
+import { bearer, OwnerNameParams, problemResponses } from "../../schema/api/common.ts";
 import {
+  CreateModelSchema,
   HardwareListSchema,
   ListModelsQuery,
   ModelPageSchema,
   ModelSchema,
-  VersionPageSchema,
-  VersionParams,
-  VersionSchema,
+  UpdateModelSchema,
 } from "../../schema/api/models.ts";
 import { AppError } from "../../schema/problems.ts";
-import { decodeCursor, pageUrl } from "../domain/cursors.ts";
-import { requireModel } from "../domain/resolve-version.ts";
-import { showModel, showVersion } from "../domain/show-model.ts";
-import { edgeOf } from "../env.ts";
+import { catalogChanged } from "../domain/catalog-changed.ts";
+import { decodeCursor, keysetPage, pageUrl } from "../domain/cursors.ts";
+import { isAllowed, mayManage, mayPush } from "../domain/model-access.ts";
+import { requireModel, requireOwnModel } from "../domain/resolve-version.ts";
+import { showModel } from "../domain/show-model.ts";
+import { invalidInput } from "../domain/validate-input.ts";
+import { type Caller, edgeOf } from "../env.ts";
 import { callerOf } from "../middleware/authenticate.ts";
-import { findVersions, listHardware, listModels, listVersions, readReadme } from "../storage/models.ts";
+import { deleteModel, insertModel, MODELS_PER_OWNER_MAX, updateModel } from "../storage/catalog-writes.ts";
+import { hasHardware, listHardware, listModels, modelPosition, readModel, readReadme } from "../storage/models.ts";
 import { allow, json, newRouter } from "./router.ts";
 
 export const models = newRouter();
 const tags = ["models"];
 /** Objects per page, as Replicate has it. */
 const PAGE_ROWS = 100;
-/** The catalog is small and changes by hand: pages are counted, not remembered. */
-const OffsetCursor = z.object({ offset: z.number().int().min(0) });
-
-/** One page of rows that were read with one more than fits, and what lies around it. */
-function pageAt<T>(rows: T[], offset: number): { rows: T[]; next: unknown; previous: unknown } {
-  return {
-    rows: rows.slice(0, PAGE_ROWS),
-    next: rows.length > PAGE_ROWS ? { offset: offset + PAGE_ROWS } : null,
-    previous: offset === 0 ? null : { offset: Math.max(0, offset - PAGE_ROWS) },
-  };
-}
+const ModelCursor = z.object({
+  side: z.enum(["after", "before"]),
+  at: z.number().int().nullable(),
+  owner: z.string(),
+  name: z.string(),
+});
 
 models.openapi(
   createRoute({
@@ -41,6 +39,7 @@ models.openapi(
     path: "/v1/models",
     tags,
     summary: "List public models",
+    description: "With `owner`, the models of one account, private ones that you may see among them.",
     security: bearer,
     middleware: allow("models:read"),
     request: { query: ListModelsQuery },
@@ -48,14 +47,62 @@ models.openapi(
   }),
   async (c) => {
     const edge = edgeOf(c);
-    const { cursor, ...sorting } = c.req.valid("query");
-    const offset = decodeCursor(cursor, OffsetCursor)?.offset ?? 0;
-    const page = pageAt(await listModels(c.env.DB, { ...sorting, limit: PAGE_ROWS + 1, offset }), offset);
+    const { cursor: encoded, owner = null, ...sorting } = c.req.valid("query");
+    const cursor = decodeCursor(encoded, ModelCursor);
+    const read = await listModels(c.env.DB, callerOf(c), { ...sorting, owner, cursor, limit: PAGE_ROWS + 1 });
+    const page = keysetPage(read, PAGE_ROWS, cursor?.side, (row) => modelPosition(row, sorting.sort_by));
     const url = (position: unknown) => pageUrl(edge.settings.publicUrl, "/v1/models", c.req.query(), position);
     const results = await Promise.all(page.rows.map((row) => showModel(edge, row, c.req.header("user-agent"))));
     return c.json({ previous: url(page.previous), next: url(page.next), results }, 200);
   },
 );
+
+models.openapi(
+  createRoute({
+    method: "post",
+    path: "/v1/models",
+    tags,
+    summary: "Create a model",
+    description:
+      "For your account, or an organization that you are in. It has no version and cannot run before a training makes one.",
+    security: bearer,
+    middleware: allow("models:write"),
+    request: { body: { required: true, content: json(CreateModelSchema) } },
+    responses: { 201: { description: "The model", content: json(ModelSchema) }, ...problemResponses },
+  }),
+  async (c) => {
+    const edge = edgeOf(c);
+    const wanted = c.req.valid("json");
+    const { owner, name, hardware } = wanted;
+    requireRoomFor(callerOf(c), owner, name);
+    if (!(await hasHardware(c.env.DB, hardware))) {
+      const skus = (await listHardware(c.env.DB)).map(({ sku }) => sku).join(", ");
+      throw invalidInput([{ type: "enum", field: "hardware", description: `must be one of the SKUs ${skus}` }]);
+    }
+    switch (await insertModel(c.env.DB, wanted, Date.now())) {
+      case "taken":
+        throw new AppError("model.name_taken", `${owner}/${name} exists already. Choose another name.`);
+      case "too_many":
+        throw new AppError(
+          "account.limit_reached",
+          `${owner} has ${MODELS_PER_OWNER_MAX} models, which is the limit. Delete one that is not needed.`,
+        );
+      case "made":
+        catalogChanged(edge, [`${owner}/${name}`]);
+        return c.json(await showModel(edge, await requireModel(edge, callerOf(c), owner, name)), 201);
+    }
+  },
+);
+
+function requireRoomFor(caller: Caller, owner: string, name: string): void {
+  if (!mayPush(caller, owner)) {
+    const own = [caller.username, ...caller.organizations.map(({ username }) => username)].join(", ");
+    throw new AppError("auth.forbidden", `You cannot make models for ${owner}. You can for: ${own}.`);
+  }
+  if (!isAllowed(caller, owner, name)) {
+    throw new AppError("auth.forbidden", `This token is bound to other models than ${owner}/${name}.`);
+  }
+}
 
 models.openapi(
   createRoute({
@@ -73,6 +120,68 @@ models.openapi(
     const { owner, name } = c.req.valid("param");
     const found = await requireModel(edge, callerOf(c), owner, name);
     return c.json(await showModel(edge, found, c.req.header("user-agent")), 200);
+  },
+);
+
+models.openapi(
+  createRoute({
+    method: "patch",
+    path: "/v1/models/{owner}/{name}",
+    tags,
+    summary: "Update a model",
+    description:
+      "Everybody in an organization may update its models; `visibility` is for its owners and admins. A model that becomes private is gone for all others but those it is shared with.",
+    security: bearer,
+    middleware: allow("models:write"),
+    request: { params: OwnerNameParams, body: { required: true, content: json(UpdateModelSchema) } },
+    responses: { 200: { description: "The whole model", content: json(ModelSchema) }, ...problemResponses },
+  }),
+  async (c) => {
+    const edge = edgeOf(c);
+    const { owner, name } = c.req.valid("param");
+    const change = c.req.valid("json");
+    const found = await requireOwnModel(edge, callerOf(c), owner, name, "push");
+    if (change.visibility !== undefined && change.visibility !== found.model.visibility) {
+      if (!mayManage(callerOf(c), owner)) {
+        throw new AppError(
+          "auth.forbidden",
+          `Only owners and admins of ${owner} may change who sees ${owner}/${name}.`,
+        );
+      }
+    }
+    await updateModel(c.env.DB, owner, name, change, Date.now());
+    catalogChanged(edge, [`${owner}/${name}`]);
+    const updated = await readModel(c.env.DB, owner, name);
+    return c.json(await showModel(edge, updated ?? found, c.req.header("user-agent")), 200);
+  },
+);
+
+models.openapi(
+  createRoute({
+    method: "delete",
+    path: "/v1/models/{owner}/{name}",
+    tags,
+    summary: "Delete a private model without versions",
+    security: bearer,
+    middleware: allow("models:write"),
+    request: { params: OwnerNameParams },
+    responses: { 204: { description: "Deleted" }, ...problemResponses },
+  }),
+  async (c) => {
+    const edge = edgeOf(c);
+    const { owner, name } = c.req.valid("param");
+    const { model } = await requireOwnModel(edge, callerOf(c), owner, name, "manage");
+    if (model.visibility === "public") {
+      throw new AppError(
+        "model.not_empty",
+        `${owner}/${name} is public. Make it private first (PATCH visibility), then delete its versions and the model.`,
+      );
+    }
+    if (!(await deleteModel(c.env.DB, owner, name))) {
+      throw new AppError("model.not_empty", `${owner}/${name} has versions. Delete each of them first.`);
+    }
+    catalogChanged(edge, [`${owner}/${name}`]);
+    return c.body(null, 204);
   },
 );
 
@@ -96,53 +205,6 @@ models.openapi(
     const readme = await readReadme(c.env.DB, owner, name);
     if (readme === null) throw new AppError("model.not_found", `The model ${owner}/${name} has no README.`);
     return c.text(readme, 200);
-  },
-);
-
-models.openapi(
-  createRoute({
-    method: "get",
-    path: "/v1/models/{owner}/{name}/versions",
-    tags,
-    summary: "List a model's versions, newest first",
-    security: bearer,
-    middleware: allow("models:read"),
-    request: { params: OwnerNameParams, query: CursorQuerySchema },
-    responses: { 200: { description: "A page of versions", content: json(VersionPageSchema) }, ...problemResponses },
-  }),
-  async (c) => {
-    const edge = edgeOf(c);
-    const { owner, name } = c.req.valid("param");
-    await requireModel(edge, callerOf(c), owner, name);
-    const offset = decodeCursor(c.req.valid("query").cursor, OffsetCursor)?.offset ?? 0;
-    const page = pageAt(await listVersions(c.env.DB, owner, name, PAGE_ROWS + 1, offset), offset);
-    const url = (position: unknown) => pageUrl(edge.settings.publicUrl, c.req.path, c.req.query(), position);
-    return c.json(
-      { previous: url(page.previous), next: url(page.next), results: page.rows.map((row) => showVersion(row)) },
-      200,
-    );
-  },
-);
-
-models.openapi(
-  createRoute({
-    method: "get",
-    path: "/v1/models/{owner}/{name}/versions/{version_id}",
-    tags,
-    summary: "Get a version",
-    security: bearer,
-    middleware: allow("models:read"),
-    request: { params: VersionParams },
-    responses: { 200: { description: "The version", content: json(VersionSchema) }, ...problemResponses },
-  }),
-  async (c) => {
-    const edge = edgeOf(c);
-    const { owner, name, version_id } = c.req.valid("param");
-    await requireModel(edge, callerOf(c), owner, name);
-    const rows = await findVersions(c.env.DB, version_id, edge.later);
-    const version = rows.find((row) => row.owner === owner && row.name === name);
-    if (version === undefined) throw new AppError("version.not_found", "This model has no version of this id.");
-    return c.json(showVersion(version), 200);
   },
 );
 

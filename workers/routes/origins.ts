@@ -15,12 +15,12 @@ import {
 } from "../../schema/origin-protocol.ts";
 import { AppError } from "../../schema/problems.ts";
 import { OPERATOR_USERNAME } from "../../schema/tables/operator-seed.ts";
+import { announceModel } from "../domain/announce-model.ts";
 import { deliverEvents } from "../domain/deliver-events.ts";
-import { startExample } from "../domain/example-prediction.ts";
 import { edgeOf } from "../env.ts";
 import { jsonBody } from "../middleware/json-body.ts";
 import { isSigned, originOf, verifyOrigin, verifySignature } from "../middleware/verify-origin.ts";
-import { saveAnnouncement, saveHardware } from "../storage/models.ts";
+import { saveHardware } from "../storage/models.ts";
 import { json, newRouter, verbatim } from "./router.ts";
 
 export const origins = newRouter();
@@ -100,9 +100,7 @@ origins.openapi(
   }),
   async (c) => {
     const { name } = c.req.valid("param");
-    const announced = c.req.valid("json");
-    const example = await startExample(edgeOf(c), OPERATOR_USERNAME, name, announced);
-    await saveAnnouncement(c.env.DB, OPERATOR_USERNAME, name, announced, example, Date.now());
+    await announceModel(edgeOf(c), OPERATOR_USERNAME, name, c.req.valid("json"));
     return c.json({}, 200);
   },
 );

@@ -1,13 +1,14 @@
 /**
  * The catalog in D1: models, immutable versions, hardware. Reads on a prediction's way come through an in-isolate memory (a change is seen within 5 s);
- * lists and pages read the database.
+ * lists and pages read the database. What writes it is in catalog-writes.ts, examples.ts, shares.ts and collections.ts.
  */
-import { and, asc, desc, eq, getTableColumns, isNull, type SQL, sql } from "drizzle-orm";
+import { and, asc, desc, eq, getTableColumns, or, type SQL, sql } from "drizzle-orm";
 import { drizzle } from "drizzle-orm/d1";
+import type { SQLiteColumn } from "drizzle-orm/sqlite-core";
 import type { z } from "zod";
-import type { HardwareSchema, ModelAnnounce } from "../../schema/origin-protocol.ts";
-import type { PredictionDocument } from "../../schema/prediction-document.ts";
-import { accounts, hardware, models, shares, versions } from "../../schema/tables/index.ts";
+import type { HardwareSchema } from "../../schema/origin-protocol.ts";
+import { accounts, hardware, models, prices, shares, versions } from "../../schema/tables/index.ts";
+import type { Caller } from "../env.ts";
 import { Memo } from "./memo.ts";
 
 export type ModelRow = Omit<typeof models.$inferSelect, "readme">;
@@ -17,6 +18,12 @@ export interface CatalogModel {
   latest: VersionRow | null;
   /** usernames of the accounts that it is shared with */
   shares: string[];
+  /** what one unit of its output costs now; null where nothing was ever said */
+  pricing: Pricing | null;
+}
+export interface Pricing {
+  unit: string;
+  price_micros: number;
 }
 type Later = (work: Promise<unknown>) => void;
 
@@ -28,19 +35,51 @@ const CATALOG_ROWS_MAX = 500;
 const modelMemo = new Memo<CatalogModel | null>(CATALOG_LIFE_MS, CATALOG_ROWS_MAX);
 const versionMemo = new Memo<VersionRow[]>(CATALOG_LIFE_MS, CATALOG_ROWS_MAX);
 
+/** This isolate reads the model anew; others within 5 s. */
+export function forgetModel(owner: string, name: string): void {
+  modelMemo.forget(`${owner}/${name}`);
+}
+
+export function forgetVersion(id: string): void {
+  versionMemo.forget(id);
+}
+
 /** All columns but the readme, which only its own route reads. */
 const { readme: _readme, ...modelColumns } = getTableColumns(models);
-/** In the same read, so that asking who may see a model costs none of its own. */
-const sharedWith =
-  sql<string>`(select json_group_array(${accounts.username}) from ${shares} join ${accounts} on ${accounts.id} = ${shares.account_id} where ${shares.owner} = ${models.owner} and ${shares.name} = ${models.name})`.mapWith(
-    (usernames: string): string[] => JSON.parse(usernames),
-  );
-const catalogColumns = { model: modelColumns, latest: versions, shares: sharedWith };
+
+/** Shares and price come in the same read, so that asking who may see a model costs none of its own. */
+function catalogColumns() {
+  const ofModel = (table: { owner: SQLiteColumn; name: SQLiteColumn }) =>
+    sql`${table.owner} = ${models.owner} and ${table.name} = ${models.name}`;
+  return {
+    model: modelColumns,
+    latest: versions,
+    shares: sql<
+      string[]
+    >`(select json_group_array(${accounts.username}) from ${shares} join ${accounts} on ${accounts.id} = ${shares.account_id} where ${ofModel(shares)})`.mapWith(
+      JSON.parse,
+    ),
+    pricing:
+      sql<Pricing | null>`(select json_object('unit', ${prices.unit}, 'price_micros', ${prices.price_micros}) from ${prices} where ${ofModel(prices)} and ${prices.valid_from} <= ${Date.now()} order by ${prices.valid_from} desc limit 1)`.mapWith(
+        JSON.parse,
+      ),
+  };
+}
+
 const latestVersion = and(
   eq(versions.owner, models.owner),
   eq(versions.name, models.name),
   eq(versions.id, models.latest_version_id),
 );
+
+/** Models as they are read everywhere; callers narrow and order them. */
+export function selectCatalog(db: D1Database) {
+  return drizzle(db).select(catalogColumns()).from(models).leftJoin(versions, latestVersion).$dynamic();
+}
+
+export function ofModel(owner: string, name: string): SQL | undefined {
+  return and(eq(models.owner, owner), eq(models.name, name));
+}
 
 /** A model with its latest version, whoever may see it; null when there is none. */
 export function findModel(db: D1Database, owner: string, name: string, later: Later): Promise<CatalogModel | null> {
@@ -49,12 +88,7 @@ export function findModel(db: D1Database, owner: string, name: string, later: La
 
 /** The same past the memory. */
 export async function readModel(db: D1Database, owner: string, name: string): Promise<CatalogModel | null> {
-  const row = await drizzle(db)
-    .select(catalogColumns)
-    .from(models)
-    .leftJoin(versions, latestVersion)
-    .where(and(eq(models.owner, owner), eq(models.name, name)))
-    .get();
+  const row = await selectCatalog(db).where(ofModel(owner, name)).get();
   return row ?? null;
 }
 
@@ -68,12 +102,13 @@ export function findVersions(db: D1Database, id: string, later: Later): Promise<
 }
 
 export async function readReadme(db: D1Database, owner: string, name: string): Promise<string | null> {
-  const row = await drizzle(db)
-    .select({ readme: models.readme })
-    .from(models)
-    .where(and(eq(models.owner, owner), eq(models.name, name)))
-    .get();
+  const row = await drizzle(db).select({ readme: models.readme }).from(models).where(ofModel(owner, name)).get();
   return row?.readme ?? null;
+}
+
+/** Where a page of a list begins: beyond a row in the list's order, or before it, read away from it. */
+export interface Position {
+  side: "after" | "before";
 }
 
 /** A model's versions, newest first. */
@@ -82,39 +117,97 @@ export function listVersions(
   owner: string,
   name: string,
   limit: number,
-  offset: number,
+  cursor: (Position & { created_at: number; id: string }) | null,
 ): Promise<VersionRow[]> {
+  const isBackward = cursor?.side === "before";
+  const order = isBackward ? asc : desc;
+  const beyond = sql`(${versions.created_at}, ${versions.id}) ${isBackward ? sql`>` : sql`<`} (${cursor?.created_at}, ${cursor?.id})`;
   return drizzle(db)
     .select()
     .from(versions)
-    .where(and(eq(versions.owner, owner), eq(versions.name, name)))
-    .orderBy(desc(versions.created_at), desc(versions.id))
+    .where(and(eq(versions.owner, owner), eq(versions.name, name), cursor === null ? undefined : beyond))
+    .orderBy(order(versions.created_at), order(versions.id))
     .limit(limit)
-    .offset(offset)
     .all();
+}
+
+export interface ModelPosition extends Position {
+  /** of the column that sorts; null for a model without a version */
+  at: number | null;
+  owner: string;
+  name: string;
 }
 
 export interface ModelsQuery {
   sort_by: "model_created_at" | "latest_version_created_at";
   sort_direction: "asc" | "desc";
   limit: number;
-  offset: number;
+  cursor: ModelPosition | null;
+  /** only this owner's, private ones that the caller may see too; null lists what is public */
+  owner: string | null;
 }
 
-/** Public models. Those without a version sort as if theirs were the oldest. */
-export function listModels(db: D1Database, query: ModelsQuery): Promise<CatalogModel[]> {
-  const direction = query.sort_direction === "asc" ? asc : desc;
-  const key: SQL =
-    query.sort_by === "model_created_at" ? sql`${models.created_at}` : sql`coalesce(${models.latest_version_at}, 0)`;
-  return drizzle(db)
-    .select(catalogColumns)
-    .from(models)
-    .leftJoin(versions, latestVersion)
-    .where(eq(models.visibility, "public"))
-    .orderBy(direction(key), direction(models.created_at), asc(models.owner), asc(models.name))
+/** Models that the caller may see, in the order of an index. Those without a version sort as if theirs were the oldest. */
+export function listModels(db: D1Database, caller: Caller, query: ModelsQuery): Promise<CatalogModel[]> {
+  const { cursor, owner } = query;
+  const isAscending = (query.sort_direction === "asc") !== (cursor?.side === "before");
+  const order = isAscending ? asc : desc;
+  const at = sortColumn(query.sort_by);
+  return selectCatalog(db)
+    .where(
+      and(
+        owner === null ? isPublicTo(caller) : and(eq(models.owner, owner), isVisibleTo(caller)),
+        cursor === null ? undefined : isBeyond(at, cursor, isAscending),
+      ),
+    )
+    .orderBy(order(at), order(models.owner), order(models.name))
     .limit(query.limit)
-    .offset(query.offset)
     .all();
+}
+
+function sortColumn(sort_by: ModelsQuery["sort_by"]): SQLiteColumn {
+  return sort_by === "model_created_at" ? models.created_at : models.latest_version_at;
+}
+
+/** The row's place in the list, for a cursor. */
+export function modelPosition({ model }: CatalogModel, sort_by: ModelsQuery["sort_by"]): Omit<ModelPosition, "side"> {
+  const at = sort_by === "model_created_at" ? model.created_at : model.latest_version_at;
+  return { at, owner: model.owner, name: model.name };
+}
+
+/** SQLite puts null before everything, and compares nothing with it. */
+function isBeyond(column: SQLiteColumn, { at, owner, name }: ModelPosition, isAscending: boolean): SQL | undefined {
+  const sign = isAscending ? sql`>` : sql`<`;
+  if (at !== null) {
+    const rest = sql`(${column}, ${models.owner}, ${models.name}) ${sign} (${at}, ${owner}, ${name})`;
+    return isAscending ? rest : or(rest, sql`${column} is null`);
+  }
+  const rest = sql`(${column} is null and (${models.owner}, ${models.name}) ${sign} (${owner}, ${name}))`;
+  return isAscending ? or(rest, sql`${column} is not null`) : rest;
+}
+
+/** The models that the caller's token is bound to. */
+function isAllowedTo(caller: Caller): SQL | undefined {
+  if (caller.allowed_models === null) return undefined;
+  return sql`${models.owner} || '/' || ${models.name} in (select value from json_each(${JSON.stringify(caller.allowed_models)}))`;
+}
+
+export function isPublicTo(caller: Caller): SQL | undefined {
+  return and(eq(models.visibility, "public"), isAllowedTo(caller));
+}
+
+/** What `maySee` (workers/domain/model-access.ts) says of one model, for lists. */
+function isVisibleTo(caller: Caller): SQL | undefined {
+  const usernames = JSON.stringify([caller.username, ...caller.organizations.map(({ username }) => username)]);
+  const isIn = (column: SQLiteColumn) => sql`${column} in (select value from json_each(${usernames}))`;
+  return and(
+    isAllowedTo(caller),
+    or(
+      eq(models.visibility, "public"),
+      isIn(models.owner),
+      sql`exists (select 1 from ${shares} join ${accounts} on ${accounts.id} = ${shares.account_id} where ${shares.owner} = ${models.owner} and ${shares.name} = ${models.name} and ${isIn(accounts.username)})`,
+    ),
+  );
 }
 
 /** Whether any model can run. */
@@ -126,82 +219,6 @@ export async function hasRunnableModel(db: D1Database): Promise<boolean> {
     .limit(1)
     .get();
   return row !== undefined;
-}
-
-/**
- * Writes what an origin announces of a model. A version is inserted once and never changed; a model that is made anew keeps its latest version
- * runnable until the new one is ready. `example` is the prediction that becomes the model's example; an earlier one's snapshot goes.
- */
-export async function saveAnnouncement(
-  db: D1Database,
-  owner: string,
-  name: string,
-  announced: ModelAnnounce,
-  example: { key: string; prediction_id: string } | null,
-  now: number,
-): Promise<void> {
-  const orm = drizzle(db);
-  const version = announced.version;
-  const row = {
-    title: announced.title ?? null,
-    description: announced.description ?? null,
-    readme: announced.readme ?? null,
-    tags: announced.tags ?? [],
-    visibility: announced.visibility,
-    state: announced.state,
-    state_reason: announced.reason ?? null,
-    weights_license: announced.weights_license ?? null,
-    updated_at: now,
-    ...(example === null
-      ? {}
-      : { example_key: example.key, example_prediction_id: example.prediction_id, default_example: null }),
-  };
-  const upsert = orm
-    .insert(models)
-    .values({ owner, name, created_at: now, ...row })
-    .onConflictDoUpdate({ target: [models.owner, models.name], set: row });
-  if (version === undefined) {
-    await upsert;
-  } else {
-    await orm.batch([
-      upsert,
-      orm
-        .insert(versions)
-        .values({ owner, name, created_at: now, ...version })
-        .onConflictDoNothing(),
-      // An unchanged folder that is announced again makes no newer version.
-      orm
-        .update(models)
-        .set({
-          latest_version_id: version.id,
-          latest_version_at: sql`(select ${versions.created_at} from ${versions} where ${versions.owner} = ${owner} and ${versions.name} = ${name} and ${versions.id} = ${version.id})`,
-        })
-        .where(and(eq(models.owner, owner), eq(models.name, name))),
-    ]);
-    versionMemo.forget(version.id);
-  }
-  modelMemo.forget(`${owner}/${name}`);
-}
-
-/** Keeps the ended example's document; only the first snapshot of a prediction counts. */
-export async function saveExampleSnapshot(
-  db: D1Database,
-  owner: string,
-  name: string,
-  document: PredictionDocument,
-): Promise<void> {
-  await drizzle(db)
-    .update(models)
-    .set({ default_example: document })
-    .where(
-      and(
-        eq(models.owner, owner),
-        eq(models.name, name),
-        eq(models.example_prediction_id, document.id),
-        isNull(models.default_example),
-      ),
-    );
-  modelMemo.forget(`${owner}/${name}`);
 }
 
 /** Remembers the hardware that an origin has, for the list of SKUs. */
@@ -218,4 +235,9 @@ export async function saveHardware(db: D1Database, seen: z.infer<typeof Hardware
 
 export function listHardware(db: D1Database): Promise<{ name: string; sku: string }[]> {
   return drizzle(db).select({ name: hardware.name, sku: hardware.sku }).from(hardware).orderBy(asc(hardware.sku)).all();
+}
+
+export async function hasHardware(db: D1Database, sku: string): Promise<boolean> {
+  const row = await drizzle(db).select({ sku: hardware.sku }).from(hardware).where(eq(hardware.sku, sku)).get();
+  return row !== undefined;
 }
