@@ -1,7 +1,7 @@
 /** The caller's account, and the operator's route that makes accounts. */
 import { createRoute } from "@hono/zod-openapi";
 import { AccountSchema, CreateAccountSchema, CreatedAccountSchema } from "../../schema/api/account.ts";
-import { bearer, problemResponses } from "../../schema/api/common.ts";
+import { bearer, problemResponses, problems } from "../../schema/api/common.ts";
 import { AppError } from "../../schema/problems.ts";
 import type { StoredLimits } from "../../schema/tables/accounts.ts";
 import { callerOf } from "../middleware/authenticate.ts";
@@ -37,7 +37,7 @@ account.openapi(
     request: { body: { required: true, content: json(CreateAccountSchema) } },
     responses: {
       201: { description: "The account and its token", content: json(CreatedAccountSchema) },
-      ...problemResponses,
+      ...problems(409),
     },
   }),
   async (c) => {

@@ -14,6 +14,7 @@ import { bearer, problemResponses } from "../../schema/api/common.ts";
 import type { BatchDocument } from "../../schema/batches.ts";
 import { isPredictionId, parseModelReference } from "../../schema/ids.ts";
 import { AppError } from "../../schema/problems.ts";
+import { rateLimitFields } from "../../schema/rate-limit.ts";
 import { createBatch } from "../domain/create-batch.ts";
 import { decodeCursor, pageUrl } from "../domain/cursors.ts";
 import { fetchPublic } from "../domain/fetch-public.ts";
@@ -74,11 +75,8 @@ batches.openapi(
       made_by: "api",
     });
     const shown = show(c, document);
-    return c.json(shown, 201, {
-      location: shown.urls.get,
-      "ratelimit-remaining": String(remaining),
-      "ratelimit-reset": String(reset_s),
-    });
+    const limits = rateLimitFields("creates", { per_minute: callerOf(c).creates_per_minute, remaining, reset_s });
+    return c.json(shown, 201, { location: shown.urls.get, ...Object.fromEntries(limits) });
   },
 );
 

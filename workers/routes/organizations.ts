@@ -1,6 +1,6 @@
 /** Organizations and their members. Beyond Replicate's HTTP API. */
 import { createRoute, type z } from "@hono/zod-openapi";
-import { bearer, problemResponses } from "../../schema/api/common.ts";
+import { bearer, problemResponses, problems } from "../../schema/api/common.ts";
 import {
   CreateOrganizationSchema,
   MemberPageSchema,
@@ -50,7 +50,7 @@ organizations.openapi(
     security: bearer,
     middleware: allow("account:write"),
     request: { body: { required: true, content: json(CreateOrganizationSchema) } },
-    responses: { 201: { description: "The organization", content: json(OrganizationSchema) }, ...problemResponses },
+    responses: { 201: { description: "The organization", content: json(OrganizationSchema) }, ...problems(409) },
   }),
   async (c) => {
     const caller = callerOf(c);
@@ -166,7 +166,7 @@ organizations.openapi(
     security: bearer,
     middleware: allow("account:write"),
     request: { params: MemberParams, body: { required: true, content: json(SetMemberSchema) } },
-    responses: { 200: { description: "The member", content: json(MemberSchema) }, ...problemResponses },
+    responses: { 200: { description: "The member", content: json(MemberSchema) }, ...problems(409) },
   }),
   async (c) => {
     const { username, member } = c.req.valid("param");
@@ -198,7 +198,7 @@ organizations.openapi(
     security: bearer,
     middleware: allow("account:write"),
     request: { params: MemberParams },
-    responses: { 204: { description: "It is a member no more" }, ...problemResponses },
+    responses: { 204: { description: "It is a member no more" }, ...problems(409) },
   }),
   async (c) => {
     const { username, member } = c.req.valid("param");

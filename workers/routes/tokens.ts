@@ -1,6 +1,6 @@
 /** API tokens of the caller's account, and of organizations that it owns or administers. Beyond Replicate's HTTP API. */
 import { createRoute, z } from "@hono/zod-openapi";
-import { bearer, problemResponses } from "../../schema/api/common.ts";
+import { bearer, problemResponses, problems } from "../../schema/api/common.ts";
 import {
   CreatedTokenSchema,
   CreateTokenSchema,
@@ -49,7 +49,7 @@ tokens.openapi(
     request: { body: { required: true, content: json(CreateTokenSchema) } },
     responses: {
       201: { description: "What it may do, and the token itself", content: json(CreatedTokenSchema) },
-      ...problemResponses,
+      ...problems(404, 409),
     },
   }),
   async (c) => {
@@ -89,7 +89,7 @@ tokens.openapi(
     security: bearer,
     middleware: allow("tokens:admin"),
     request: { query: ListTokensQuery },
-    responses: { 200: { description: "A page of tokens", content: json(TokenPageSchema) }, ...problemResponses },
+    responses: { 200: { description: "A page of tokens", content: json(TokenPageSchema) }, ...problems(404) },
   }),
   async (c) => {
     const query = c.req.valid("query");
