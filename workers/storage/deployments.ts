@@ -2,7 +2,7 @@
  * Deployments of accounts and their numbered releases in D1. The prediction path reads through an in-isolate memory (a change is seen within 5 s);
  * everything else reads the database. Which instances run is for their DeploymentObjects.
  */
-import { and, asc, desc, eq, gt, inArray, lt, or, type SQL, sql } from "drizzle-orm";
+import { and, asc, desc, eq, getTableColumns, gt, inArray, lt, or, type SQL, sql } from "drizzle-orm";
 import { drizzle } from "drizzle-orm/d1";
 import { accounts, deployments, releases } from "../../schema/tables/index.ts";
 import { Memo } from "./memo.ts";
@@ -197,11 +197,14 @@ export async function insertRelease(
 async function writeRelease(db: D1Database, row: ReleaseRow): Promise<boolean> {
   const orm = drizzle(db);
   const isCurrent = and(named(row.owner, row.name), eq(deployments.release, row.number - 1));
-  const values = sql`${row.owner}, ${row.name}, ${row.number}, ${row.model}, ${row.version}, ${row.hardware}, ${row.min_instances}, ${row.max_instances}, ${row.created_at}, ${row.created_by}`;
+  const values = Object.fromEntries(
+    Object.keys(getTableColumns(releases)).map((column) => [
+      column,
+      sql`${row[column as keyof ReleaseRow]}`.as(column),
+    ]),
+  ) as Record<keyof ReleaseRow, SQL.Aliased>;
   const [, updated] = await orm.batch([
-    orm.run(
-      sql`INSERT INTO ${releases} (owner, name, number, model, version, hardware, min_instances, max_instances, created_at, created_by) SELECT ${values} FROM ${deployments} WHERE ${isCurrent}`,
-    ),
+    orm.insert(releases).select(orm.select(values).from(deployments).where(isCurrent)),
     orm.update(deployments).set({ release: row.number }).where(isCurrent),
   ]);
   return updated.meta.changes > 0;

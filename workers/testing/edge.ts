@@ -149,6 +149,8 @@ export class FakeOrigin {
   readonly attempts: AttemptStart[] = [];
   readonly cancels: string[] = [];
   readonly key: SigningKey;
+  readonly #booted = new Map<string, InstanceBoot>();
+  readonly #drained: InstanceBoot[] = [];
 
   private constructor(key: SigningKey) {
     this.key = key;
@@ -174,7 +176,13 @@ export class FakeOrigin {
     if (request.method === "POST" && path === "/v1/instances") {
       const boot = await request.json<InstanceBoot>();
       this.boots.push(boot);
+      this.#booted.set(boot.instance_id, boot);
       return Response.json(statusOf(boot, "boot"), { status: 202 });
+    }
+    const drained = this.#booted.get(/^\/v1\/instances\/(\w+)\/drain$/.exec(path)?.[1] ?? "");
+    if (drained !== undefined) {
+      this.#drained.push(drained);
+      return Response.json(statusOf(drained, "draining"), { status: 202 });
     }
     const attempt = /^\/v1\/attempts\/([a-z2-7]{26})\/(\d+)(\/cancel)?$/.exec(path);
     if (attempt === null) return Response.json({ code: "route.not_found", detail: path }, { status: 404 });
@@ -230,10 +238,16 @@ export class FakeOrigin {
     );
   }
 
-  /** Reports whatever the edge asked to boot as ready. */
+  /** Reports whatever the edge asked to boot as ready, and to drain as stopped. */
   async bringUp(): Promise<void> {
-    const ready = this.boots.splice(0).map((boot) => statusOf(boot, "ready"));
-    if (ready.length > 0) await this.#post([], ready);
+    await this.report(this.#drained.splice(0), "stopped");
+    await this.report(this.boots.splice(0), "ready");
+  }
+
+  /** Reports the state of what the edge asked to boot. */
+  async report(boots: InstanceBoot[], state: "ready" | "stopped"): Promise<void> {
+    const statuses = boots.map((boot) => statusOf(boot, state));
+    if (statuses.length > 0) await this.#post([], statuses);
   }
 
   /** Sends events of an attempt; `i` and time are filled in from the first index on. */
@@ -277,7 +291,7 @@ export function aRegister(change: Partial<Register> = {}): Register {
   };
 }
 
-function statusOf(boot: InstanceBoot, state: "boot" | "ready") {
+function statusOf(boot: InstanceBoot, state: "boot" | "ready" | "draining" | "stopped") {
   const { instance_id, deployment_key, version_id, slots, memory_bytes } = boot;
   return { instance_id, deployment_key, version_id, state, slots, slots_busy: 0, memory_bytes };
 }
