@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { LineCounter, parseDocument } from "yaml";
 import { z } from "zod";
+import { NAME_PATTERN } from "../schema/ids.ts";
 
 const RefSchema = z.string().regex(/^[^:]+\.py:\w+$/, 'must be "file.py:Name"');
 /** Unquoted, 3.10 is the number 3.1; Cog refuses versions below 3.10, so the meaning is clear. */
@@ -39,6 +40,10 @@ const CogwayYamlSchema = z
     token_metric: z.string(),
     weights_license: z.string(),
     visibility: z.enum(["public", "private"]),
+    /** slugs of collections that show it, such as `text-generation` */
+    collections: z.array(z.string().regex(NAME_PATTERN, "must be the slug of a collection")),
+    /** kept warm, with a schema that never breaks its callers, for a price of each unit of its output */
+    official: z.strictObject({ unit: z.string().min(1).max(64), price_micros: z.number().int().min(0) }),
     memory_mb: z.number().int().positive(),
     /** what its trainer needs; as much as a prediction unless given */
     train_memory_mb: z.number().int().positive(),

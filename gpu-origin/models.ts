@@ -132,7 +132,8 @@ export class Models {
 
   async #fail(name: string, folder: string, reason: string, model?: ModelFolder, isFault = true): Promise<Prepared> {
     logProgress(this.#parts.log, { step: "model.failed", model: name, detail: reason });
-    const shown = model === undefined ? { visibility: "public" as const } : description(model);
+    // What cannot be read says nothing: what the edge knows of the model stays.
+    const shown = model === undefined ? {} : description(model);
     // Its path is the operator's; what callers see names only the model.
     const publicReason = reason.replaceAll(`${folder}/`, "").split("\n")[0] ?? "";
     if (NAME_PATTERN.test(name))
@@ -234,17 +235,18 @@ function readFolder(folder: string): ModelFolder | { name: string; fault: string
   }
 }
 
-function description(model: ModelFolder): Omit<ModelAnnounce, "state"> {
-  const { title, description: text, tags, weights_license, visibility } = model.cogway;
-  const readme = readText(join(model.folder, "README.md"));
-  const example = exampleInput(model.folder);
+/** All that the folder says, with null for what it does not say: what is left out would stay at the edge as it was. */
+function description({ name, folder, cogway }: ModelFolder): Omit<ModelAnnounce, "state"> {
+  const example = exampleInput(folder);
   return {
-    visibility: visibility ?? "public",
-    title: title ?? model.name,
-    ...(text === undefined ? {} : { description: text }),
-    ...(tags === undefined ? {} : { tags }),
-    ...(weights_license === undefined ? {} : { weights_license }),
-    ...(readme === null ? {} : { readme: readme.slice(0, README_BYTES_MAX) }),
+    visibility: cogway.visibility ?? "public",
+    title: cogway.title ?? name,
+    description: cogway.description ?? null,
+    tags: cogway.tags ?? [],
+    collections: cogway.collections ?? [],
+    official: cogway.official ?? null,
+    weights_license: cogway.weights_license ?? null,
+    readme: readText(join(folder, "README.md"))?.slice(0, README_BYTES_MAX) ?? null,
     ...(example === null ? {} : { example_input: example }),
   };
 }
