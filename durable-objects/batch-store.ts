@@ -45,7 +45,7 @@ export type InputState = "pending" | "running" | "succeeded" | "failed" | "cance
 export interface InputRow {
   i: number;
   custom_id: string | null;
-  /** JSON */
+  /** JSON; sealed (schema/sealed.ts) where it holds secrets */
   input: string | null;
   shown_input: string | null;
   log_lines: string | null;

@@ -17,6 +17,7 @@ import { newPredictionId } from "../schema/ids.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { isTerminal } from "../schema/prediction-lifecycle.ts";
 import { viewOf } from "../schema/render-prediction.ts";
+import { seal, unseal } from "../schema/sealed.ts";
 import { Alarms } from "./alarms.ts";
 import { RESULT_ROW_BYTES_MAX, resultKey, resultLine, writeResults } from "./batch-results.ts";
 import { BatchStore, type InputRow, type InputState } from "./batch-store.ts";
@@ -67,7 +68,8 @@ export class BatchObject extends DurableObject<Env> implements BatchApi {
         this.#store.addInput({
           i: index,
           custom_id,
-          input: JSON.stringify(input),
+          // An input with secrets lies in no store in clear.
+          input: shown_input === null ? JSON.stringify(input) : seal(this.env.SIGNING_SECRET, JSON.stringify(input)),
           shown_input: shown_input === null ? null : JSON.stringify(shown_input),
           log_lines: log_lines.length === 0 ? null : JSON.stringify(log_lines),
         });
@@ -198,7 +200,7 @@ export class BatchObject extends DurableObject<Env> implements BatchApi {
       destination: null,
       deployment: null,
       batch: { batch_id: id, index: input.i },
-      input: JSON.parse(input.input) as Record<string, unknown>,
+      input: JSON.parse(unseal(this.env.SIGNING_SECRET, input.input)) as Record<string, unknown>,
       input_ref: null,
       shown_input: input.shown_input === null ? null : (JSON.parse(input.shown_input) as Record<string, unknown>),
       created_at: input.started_at ?? Date.now(),
