@@ -44,7 +44,7 @@ export async function readUploadForm(
     maxParts: PARTS_MAX,
     isFile: () => true,
     onFile: ({ headers }) =>
-      form.begin(String(headers["content-disposition"] ?? ""), String(headers["content-type"] ?? "")),
+      form.begin(headerText(headers["content-disposition"]), headerText(headers["content-type"])),
     onField: () => undefined,
     onError: (error) => form.fail(malformed(reasonOf(error))),
     onDone: () => form.end(),
@@ -149,6 +149,11 @@ class FormParts {
     }
     return { content: this.#content, fields: this.#fields };
   }
+}
+
+/** A header's value; the parser keeps the space in front where it was cut just before. */
+function headerText(header: string | string[] | undefined): string {
+  return String(header ?? "").trim();
 }
 
 async function read(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<ReadableStreamReadResult<Uint8Array>> {
