@@ -78,8 +78,12 @@ const time = z
   .transform((text) => Date.parse(text))
   .refine((ms) => !Number.isNaN(ms), "must be an ISO 8601 date-time");
 
+/** Objects per page, as Replicate has it. */
+const PAGE_ROWS_MAX = 100;
+
 export const ListPredictionsQuery = z.object({
   cursor: z.string().max(CURSOR_CHARACTERS_MAX).optional(),
+  limit: z.coerce.number().int().min(1).max(PAGE_ROWS_MAX).default(PAGE_ROWS_MAX).describe("objects per page"),
   created_after: time.optional().openapi({ type: "string", format: "date-time", description: "inclusive" }),
   created_before: time.optional().openapi({ type: "string", format: "date-time", description: "exclusive" }),
   source: z.literal("web").optional().describe("only those made on the web page, of the last 14 days"),

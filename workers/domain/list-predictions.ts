@@ -6,7 +6,6 @@ import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import type { Caller, Edge } from "../env.ts";
 import { reaches } from "./find-prediction.ts";
 
-const PAGE_ROWS = 100;
 /** Objects that are asked at once for one page (design section 2). */
 const OBJECTS_AT_ONCE = 6;
 
@@ -29,6 +28,7 @@ export async function listPredictions(
   caller: Caller,
   query: {
     kind: "prediction" | "training";
+    limit: number;
     cursor: Position | null;
     created_after: number | null;
     created_before: number | null;
@@ -38,7 +38,6 @@ export async function listPredictions(
   const { cursor, ...filters } = query;
   const { rows, more } = await accountStub(edge.env, caller.account_id).list({
     ...filters,
-    limit: PAGE_ROWS,
     ...(cursor === null ? {} : { [cursor.side]: cursor }),
   });
   const missing = rows.filter((row) => row.document === null).map((row) => row.prediction_id);

@@ -221,6 +221,7 @@ predictions.openapi(
     const edge = edgeOf(c);
     const page = await listPredictions(edge, callerOf(c), {
       kind: "prediction",
+      limit: query.limit,
       cursor: decodeCursor(query.cursor, PredictionCursor),
       created_after: query.created_after ?? null,
       created_before: query.created_before ?? null,

@@ -104,6 +104,7 @@ trainings.openapi(
     const edge = edgeOf(c);
     const page = await listPredictions(edge, callerOf(c), {
       kind: "training",
+      limit: query.limit,
       cursor: decodeCursor(query.cursor, PredictionCursor),
       created_after: query.created_after ?? null,
       created_before: query.created_before ?? null,
