@@ -171,5 +171,7 @@ describe("what the Worker's fetch may reach", () => {
 
   it("but for the ranges that its owner allows", async () => {
     expect(await reach(["127.0.0.0/8"], ["127.0.0.1"])).toEqual(["reached"]);
+    // A name is judged by the address that it leads to.
+    expect(await reach(["127.0.0.2/32"], ["localhost", "127.0.0.1"])).not.toContain("reached");
   }, 60_000);
 });
