@@ -66,6 +66,7 @@ describe("an endpoint", () => {
     const url = (n: number): string => `https://a.test/${n}`;
     const rounds = 64;
     for (let n = 0; n < rounds; n++) void calls.add(url(n));
+    await expect.poll(() => calls.started).toBe(rounds);
     for (let n = 0; n < rounds; n++) calls.end(url(n), false);
     for (let n = 0; n < rounds; n++) void calls.add(url(n));
     await expect.poll(() => calls.started).toBe(rounds + rounds / 2);

@@ -15,7 +15,8 @@ const SILENT_ENDPOINTS_MAX = 1_000;
 interface Lane {
   endpoint: string;
   host: string;
-  waiting: (() => void)[];
+  /** told whether the place is one of a silent endpoint */
+  waiting: ((isSilent: boolean) => void)[];
   calls: number;
   callsMax: number;
 }
@@ -34,12 +35,10 @@ export class WebhookLanes {
   /** Runs `call` when its endpoint has a place. `call` tells whether it was answered. */
   async run(url: string, call: () => Promise<boolean>): Promise<void> {
     const lane = this.#lane(url);
-    await new Promise<void>((resolve) => {
+    const isSilent = await new Promise<boolean>((resolve) => {
       lane.waiting.push(resolve);
       this.#fill();
     });
-    // Places are taken by `#fill`, under the name that the endpoint had then.
-    const isSilent = this.#silent.has(lane.endpoint);
     let isAnswered = false;
     try {
       isAnswered = await call();
@@ -61,8 +60,9 @@ export class WebhookLanes {
   #fill(): void {
     for (const lane of this.#lanes.values()) {
       while (lane.waiting.length > 0 && this.#hasPlace(lane)) {
-        this.#count(lane, 1, this.#silent.has(lane.endpoint));
-        lane.waiting.shift()?.();
+        const isSilent = this.#silent.has(lane.endpoint);
+        this.#count(lane, 1, isSilent);
+        lane.waiting.shift()?.(isSilent);
       }
     }
   }
