@@ -25,7 +25,8 @@ export interface DownloadBounds {
 }
 
 export type Download =
-  | { kind: "done"; url: URL; content_type: string; size_bytes: number }
+  /** `filename`: what a host that is trusted calls it */
+  | { kind: "done"; url: URL; content_type: string; size_bytes: number; filename?: string }
   | { kind: "failed"; reason: string };
 
 /** Never throws; on failure no file is left. */

@@ -8,6 +8,7 @@ import http from "node:http";
 import https from "node:https";
 import { extname, join } from "node:path";
 import { pipeline } from "node:stream/promises";
+import { parse as parseDisposition } from "content-disposition";
 import type { AttemptStart, WeightsSource } from "../schema/origin-protocol.ts";
 import { WEIGHTS_INPUT } from "../schema/weights.ts";
 import type { EdgeClient } from "./edge-client.ts";
@@ -205,11 +206,20 @@ async function downloadOwn(url: URL, path: string, signal: AbortSignal): Promise
     await rm(path, { force: true });
     return { kind: "failed", reason: "its transfer broke off" };
   }
-  return { kind: "done", url, content_type: response.headers["content-type"] ?? "", size_bytes };
+  const disposition = response.headers["content-disposition"];
+  const filename = disposition === undefined ? undefined : parseDisposition(disposition).parameters["filename"];
+  return {
+    kind: "done",
+    url,
+    content_type: response.headers["content-type"] ?? "",
+    size_bytes,
+    ...(filename === undefined ? {} : { filename }),
+  };
 }
 
-/** The URL's own last segment; with an extension by type where it has none, since models tell formats by it. */
+/** The file's own name, else the URL's last segment; with an extension by type where it has none, since models tell formats by it. */
 function fileName(url: URL, download: Download & { kind: "done" }): string {
+  if (download.filename !== undefined) return withExtension(safeFileName(download.filename), download);
   let segment = download.url.pathname.split("/").at(-1) ?? "";
   if (extname(segment) === "") segment = url.pathname.split("/").at(-1) ?? "";
   try {
@@ -217,8 +227,11 @@ function fileName(url: URL, download: Download & { kind: "done" }): string {
   } catch {
     // Not percent-encoded text: the segment stays as it is.
   }
-  const name = safeFileName(segment === "" ? "input" : segment);
-  return extname(name) === "" ? `${name}.${extensionOf(download.content_type)}` : name;
+  return withExtension(safeFileName(segment === "" ? "input" : segment), download);
+}
+
+function withExtension(name: string, { content_type }: Download & { kind: "done" }): string {
+  return extname(name) === "" ? `${name}.${extensionOf(content_type)}` : name;
 }
 
 /** coglet refuses an explicit null for an optional input. */

@@ -26,6 +26,10 @@ let organization: string;
 let spare: string;
 let id: string;
 const addresses = { stream: "", output: "" };
+/** ids of files and uploads of the owner */
+const uploaded = { file: "", deleted: "", upload: "", aborted: "" };
+const FORM = '--b\r\nContent-Disposition: form-data; name="content"; filename="f"\r\n\r\nx\r\n--b--\r\n';
+const FORM_HEADERS = { "content-type": "multipart/form-data; boundary=b" };
 
 beforeAll(async () => {
   operator = await theOperator();
@@ -54,6 +58,16 @@ beforeAll(async () => {
     { type: "output", mode: "set", value: await file.json() },
     { type: "finished", status: "succeeded", metrics: {}, predict_time_s: 0.1 },
   ]);
+  const idOf = async (answer: Response): Promise<string> => (await answer.json<{ id: string }>()).id;
+  for (const name of ["file", "deleted"] as const) {
+    uploaded[name] = await idOf(
+      await call("POST", "/v1/files", { token: owner.token, body: FORM, headers: FORM_HEADERS }),
+    );
+  }
+  for (const name of ["upload", "aborted"] as const) {
+    const wanted = { name: "f", size_bytes: 1 };
+    uploaded[name] = await idOf(await call("POST", "/v1/files/uploads", { token: owner.token, body: wanted }));
+  }
   const ended = await predictionOf(await call("GET", `/v1/predictions/${id}`, { token: owner.token }));
   addresses.stream = (ended.urls["stream"] ?? "").replace(PUBLIC_URL, "");
   addresses.output = String(ended.output).replace(PUBLIC_URL, "");
@@ -64,6 +78,7 @@ afterEach(() => vi.restoreAllMocks());
 interface Access {
   path?: string;
   body?: unknown;
+  headers?: Record<string, string>;
   /** private: another account does not find it; shared: every account may; own: each sees its own */
   kind: "private" | "shared" | "own" | "public" | "operator" | "origin";
   status: number;
@@ -165,6 +180,38 @@ const matrix: Record<string, () => Access> = {
     path: addresses.stream.replace("/v1/", "/v1/files/"),
     status: 200,
   }),
+  "POST /v1/files": () => ({ kind: "own", body: FORM, headers: FORM_HEADERS, status: 201 }),
+  "GET /v1/files": () => ({ kind: "own", status: 200 }),
+  "GET /v1/files/{file_id}": () => ({ kind: "private", path: `/v1/files/${uploaded.file}`, status: 200 }),
+  "GET /v1/files/{file_id}/download": () => ({
+    kind: "private",
+    path: `/v1/files/${uploaded.file}/download`,
+    status: 200,
+  }),
+  "DELETE /v1/files/{file_id}": () => ({ kind: "private", path: `/v1/files/${uploaded.deleted}`, status: 204 }),
+  "POST /v1/files/uploads": () => ({ kind: "own", body: { name: "f", size_bytes: 1 }, status: 201 }),
+  "GET /v1/files/uploads/{upload_id}": () => ({
+    kind: "private",
+    path: `/v1/files/uploads/${uploaded.upload}`,
+    status: 200,
+  }),
+  "PUT /v1/files/uploads/{upload_id}/parts/{n}": () => ({
+    kind: "private",
+    path: `/v1/files/uploads/${uploaded.upload}/parts/1`,
+    body: "x",
+    headers: { "content-length": "1" },
+    status: 200,
+  }),
+  "POST /v1/files/uploads/{upload_id}/complete": () => ({
+    kind: "private",
+    path: `/v1/files/uploads/${uploaded.upload}/complete`,
+    status: 201,
+  }),
+  "DELETE /v1/files/uploads/{upload_id}": () => ({
+    kind: "private",
+    path: `/v1/files/uploads/${uploaded.aborted}`,
+    status: 204,
+  }),
   "GET /outputs/{prediction_id}/{n}/{name}": () => ({ kind: "public", path: addresses.output, status: 200 }),
   "GET /healthz": () => ({ kind: "public", status: 200 }),
   "POST /origin/v1/register": () => ({ kind: "origin", body: {}, status: 422 }),
@@ -210,8 +257,8 @@ describe("the access matrix", () => {
   it.each(Object.keys(matrix))("%s", async (route) => {
     const [method = "", pattern = ""] = route.split(" ");
     const statusFor = async (token?: string): Promise<number> => {
-      const { path = pattern, body } = matrix[route]?.() ?? {};
-      const answer = await call(method, path, { ...(token === undefined ? {} : { token }), body });
+      const { path = pattern, body, headers = {} } = matrix[route]?.() ?? {};
+      const answer = await call(method, path, { ...(token === undefined ? {} : { token }), body, headers });
       if (answer.status >= 400) expect((await problemOf(answer)).status).toBe(answer.status);
       else await answer.body?.cancel();
       return answer.status;

@@ -1,8 +1,9 @@
 /** Files that callers upload: Replicate's HTTP API. Larger ones come in parts: uploads.ts. */
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
+import { except } from "hono/combine";
 import { accountStub } from "../../durable-objects/stubs.ts";
-import { bearer, problemResponses } from "../../schema/api/common.ts";
+import { bearer, problemResponses, problems } from "../../schema/api/common.ts";
 import {
   CreateFileForm,
   DownloadQuery,
@@ -20,7 +21,7 @@ import { decodeCursor, pageUrl } from "../domain/cursors.ts";
 import { showFile } from "../domain/show-file.ts";
 import { answerStored } from "../domain/stored-file.ts";
 import { type AppEnv, edgeOf } from "../env.ts";
-import { authenticate, callerOf, requireScope } from "../middleware/authenticate.ts";
+import { callerOf } from "../middleware/authenticate.ts";
 import { allow, allowBytes, json, newRouter, verbatim } from "./router.ts";
 import { uploads } from "./uploads.ts";
 
@@ -146,17 +147,18 @@ files.openapi(
     description:
       "With `owner`, `expiry` and `signature` of `urls.download` no token is needed; with none of them the owner's is.",
     security: [{}, ...bearer],
+    middleware: except(isSigned, ...allowBytes("files:read")),
     request: { params: FileParams, query: DownloadQuery },
     responses: {
       200: { description: "The file", content: { "*/*": { schema: { type: "string", format: "binary" } } } },
       206: { description: "The asked range of it" },
       304: { description: "It has not changed" },
-      ...problemResponses,
+      ...problems(416),
     },
   }),
   async (c) => {
     const { file_id } = c.req.valid("param");
-    const file = await requireFile(c, await ownerOfDownload(c, file_id), file_id);
+    const file = await requireFile(c, ownerOfDownload(c, file_id), file_id);
     const content = {
       content_type: file.content_type,
       size_bytes: file.size_bytes,
@@ -173,17 +175,18 @@ files.openapi(
   },
 );
 
+/** An address with any of these stands on its signature alone. */
+function isSigned(c: Context): boolean {
+  return ["owner", "expiry", "signature"].some((name) => c.req.query(name) !== undefined);
+}
+
 /** The account whose file may be read: that of the signature, else that of the token. */
-async function ownerOfDownload(c: Context<AppEnv>, id: string): Promise<string> {
-  const { owner, expiry, signature } = c.req.query();
-  if (owner === undefined && expiry === undefined && signature === undefined) {
-    await authenticate(c, async () => undefined);
-    await requireScope("files:read")(c, async () => undefined);
-    return callerOf(c).account_id;
-  }
-  const signed = { id, owner: owner ?? "", expiry: expiry ?? "", signature: signature ?? "" };
+function ownerOfDownload(c: Context<AppEnv>, id: string): string {
+  if (!isSigned(c)) return callerOf(c).account_id;
+  const { owner = "", expiry = "", signature = "" } = c.req.query();
+  const signed = { id, owner, expiry, signature };
   if (!isDownloadSignatureValid(edgeOf(c).settings.signingSecret, signed, Date.now())) throw notFound(id);
-  return signed.owner;
+  return owner;
 }
 
 /** Refuses ids that we did not make before any object is touched. */

@@ -6,7 +6,7 @@ import { createRoute, type z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import type { FileUpload } from "../../durable-objects/contracts.ts";
 import { accountStub } from "../../durable-objects/stubs.ts";
-import { bearer, problemResponses } from "../../schema/api/common.ts";
+import { bearer, problemResponses, problems } from "../../schema/api/common.ts";
 import {
   BeginUploadSchema,
   FileSchema,
@@ -109,7 +109,7 @@ uploads.openapi(
     security: bearer,
     middleware: allow("files:write"),
     request: { params: UploadParams },
-    responses: { 201: { description: "The file", content: json(FileSchema) }, ...problemResponses },
+    responses: { 201: { description: "The file", content: json(FileSchema) }, ...problems(409, 422) },
   }),
   async (c) => {
     const { upload_id } = c.req.valid("param");
