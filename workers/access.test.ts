@@ -33,6 +33,8 @@ const FORM_HEADERS = { "content-type": "multipart/form-data; boundary=b" };
 
 beforeAll(async () => {
   operator = await theOperator();
+  // What is no origin is a receiver of webhooks.
+  vi.stubGlobal("fetch", async () => new Response(null, { status: 204 }));
   const origin = await FakeOrigin.join();
   const announce = anAnnounce();
   version = announce.version?.id ?? "";
@@ -43,7 +45,7 @@ beforeAll(async () => {
   spare = await aToken(owner.id, []);
   const made = await call("POST", "/v1/predictions", {
     token: owner.token,
-    body: { version, input: { text: "mine" } },
+    body: { version, input: { text: "mine" }, webhook: "https://receiver.example/" },
   });
   const prediction = await predictionOf(made);
   id = prediction.id;
@@ -99,6 +101,30 @@ const matrix: Record<string, () => Access> = {
     body: { input },
     status: 201,
   }),
+  "GET /v1/predictions/{prediction_id}/webhooks": () => ({
+    kind: "private",
+    path: `/v1/predictions/${id}/webhooks`,
+    status: 200,
+  }),
+  "POST /v1/predictions/{prediction_id}/webhooks/{event}/replay": () => ({
+    kind: "private",
+    path: `/v1/predictions/${id}/webhooks/completed/replay`,
+    status: 200,
+  }),
+  // A prediction is no training.
+  "GET /v1/trainings/{training_id}/webhooks": () => ({
+    kind: "private",
+    path: `/v1/trainings/${id}/webhooks`,
+    status: 404,
+  }),
+  "POST /v1/trainings/{training_id}/webhooks/{event}/replay": () => ({
+    kind: "private",
+    path: `/v1/trainings/${id}/webhooks/completed/replay`,
+    status: 404,
+  }),
+  "GET /v1/webhooks/default/secret": () => ({ kind: "own", status: 200 }),
+  "POST /v1/webhooks/default/secret/rotate": () => ({ kind: "own", status: 200 }),
+  "POST /v1/webhooks/test": () => ({ kind: "own", body: { url: "https://receiver.example/" }, status: 200 }),
   "GET /v1/models": () => ({ kind: "shared", status: 200 }),
   "GET /v1/models/{owner}/{name}": () => ({ kind: "shared", path: "/v1/models/cogway/echo", status: 200 }),
   "GET /v1/models/{owner}/{name}/readme": () => ({
