@@ -169,11 +169,20 @@ export type EnqueueResult =
   /** `deployment.queue_full` or a version that cannot be set up */
   | { kind: "refused"; code: string; detail: string };
 
+/** The end of an attempt. */
+export interface Release extends LeaseKey {
+  ran_ms: number;
+  /** the origin does not know the instance */
+  instance_gone?: boolean;
+  /** owner/name whose run it was: fine-tunes run on the instances of their base. Absent is the model of the deployment. */
+  model?: string;
+}
+
 export interface DeploymentApi {
   /** Idempotent by (prediction_id, attempt): the same lease or place again. */
   enqueue(request: EnqueueRequest): Promise<EnqueueResult>;
-  /** Frees slots (or queue places) and grants them to the next in the same transaction. Idempotent. `instance_gone`: the origin does not know the instance. */
-  release(releases: (LeaseKey & { ran_ms: number; instance_gone?: boolean })[]): Promise<void>;
+  /** Frees slots (or queue places) and grants them to the next in the same transaction. Idempotent. */
+  release(releases: Release[]): Promise<void>;
   /** Why a queued prediction waits; null when it is not in the queue. */
   waitingFor(key: LeaseKey): Promise<WaitingFor | null>;
   /** Newest states of instances of this deployment, pushed by their origin. */

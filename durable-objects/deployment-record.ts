@@ -75,10 +75,10 @@ export interface DeploymentFacts {
   hold_until: number;
   /** why the newest refused ones were refused */
   refusal: string;
-  /** runs that the model's counter has not been told */
-  runs: number;
+  /** runs that their model's counter has not been told, by model */
+  runs: Record<string, number>;
   /** the report that is on its way; told again until it is acknowledged */
-  report: { seq: number; runs: number } | null;
+  report: { model: string; seq: number; runs: number } | null;
   last_report_seq: number;
   /** when the current way to boot became the current one */
   released_at: number;
@@ -98,7 +98,7 @@ const NEW_FACTS: DeploymentFacts = {
   setup_error: null,
   hold_until: 0,
   refusal: "The model could not be set up.",
-  runs: 0,
+  runs: {},
   report: null,
   last_report_seq: 0,
   released_at: 0,
@@ -124,6 +124,21 @@ export function bootKeyOf({ version_id, mode, weights, hardware }: RunSpec): str
 export function instanceSpec(spec: RunSpec | Omit<RunSpec, "release" | "mode" | "weights">): RunSpec {
   const { prediction_weights: _weights, ...rest } = { release: 0, mode: "predict" as const, weights: null, ...spec };
   return rest;
+}
+
+/** As the first release of this software wrote them: all runs are of one model. */
+type StoredFacts = Partial<Omit<DeploymentFacts, "runs" | "report">> & {
+  runs?: number | DeploymentFacts["runs"];
+  report?: { model?: string; seq: number; runs: number } | null;
+};
+
+function completeFacts({ runs = {}, report = null, ...stored }: StoredFacts, model: string): DeploymentFacts {
+  return {
+    ...NEW_FACTS,
+    ...stored,
+    runs: typeof runs === "number" ? { [model]: runs } : runs,
+    report: report === null ? null : { model, ...report },
+  };
 }
 
 export class DeploymentRecord {
@@ -190,9 +205,11 @@ export class DeploymentRecord {
       if (boot_key !== self.boot_key) this.#keepOlder(boot_key, JSON.stringify(wanted));
       return boot_key;
     }
+    // Models of one content, and fine-tunes on the instances of their base, differ in their names alone.
     const isBoundByOld = !byConfigure && self.facts.is_configured && wanted.release === self.spec.release;
     const { min_instances, max_instances } = self.spec;
-    const spec = isBoundByOld ? { ...wanted, min_instances, max_instances } : wanted;
+    const pinned = wanted.release === self.spec.release ? { ...wanted, model: self.spec.model } : wanted;
+    const spec = isBoundByOld ? { ...pinned, min_instances, max_instances } : pinned;
     if (JSON.stringify(spec) === self.specText && (!byConfigure || self.facts.is_configured)) return self.boot_key;
     const boot_key = bootKeyOf(spec);
     const facts = { ...self.facts, is_configured: self.facts.is_configured || byConfigure };
@@ -260,7 +277,7 @@ export class DeploymentRecord {
     const row = this.sql.exec<{ spec: string; facts: string }>("SELECT spec, facts FROM deployment").toArray()[0];
     if (row === undefined) return null;
     const spec = instanceSpec(JSON.parse(row.spec) as RunSpec);
-    const facts = { ...NEW_FACTS, ...(JSON.parse(row.facts) as Partial<DeploymentFacts>) };
+    const facts = completeFacts(JSON.parse(row.facts) as StoredFacts, spec.model);
     this.#self = { spec, boot_key: bootKeyOf(spec), specText: JSON.stringify(spec), facts };
     return this.#self;
   }

@@ -1,80 +1,20 @@
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { EnqueueRequest, Lease, LeaseKey, PlaceRequest, PlaceResult, RunSpec } from "./contracts.ts";
-import { DeploymentObject, SETUP_FAILURES_MAX } from "./deployment.ts";
+import type { EnqueueRequest, Lease, LeaseKey, PlaceResult, RunSpec } from "./contracts.ts";
+import { DeploymentObject } from "./deployment.ts";
+import { SETUP_FAILURES_MAX } from "./deployment-setups.ts";
 import type { RunReport } from "./itty.ts";
+import { keyOf, Surroundings, type Tools, withDeployment } from "./testing/deployment-world.ts";
 import {
   anEnqueue,
   aPredictionId,
   aSpec,
   aStatus,
-  envWith,
   freshName,
   passTime,
   stopClock,
   withObject,
 } from "./testing/harness.ts";
-
-/** What the objects around a deployment saw and answer. */
-class Surroundings {
-  granted: Lease[] = [];
-  refused: { prediction_id: string; code: string; detail: string }[] = [];
-  /** predictions that do not want what they are granted */
-  readonly ended = new Set<string>();
-  /** predictions that do not know of their lease any more */
-  readonly forgotten = new Set<string>();
-  predictionsAway = false;
-  placements: PlaceRequest[] = [];
-  drained: { instance_id: string; reason: string }[] = [];
-  placeAnswer: (n: number) => PlaceResult = (n) => ({
-    kind: "placed",
-    instance_id: `instance${n}`,
-    origin_id: "origin1",
-  });
-
-  env(): Env {
-    return envWith({
-      predictions: {
-        leasesGranted: async (grants: Lease[]) => {
-          if (this.predictionsAway) throw new Error("away");
-          this.granted.push(...grants);
-          return { declined: grants.filter((grant) => this.ended.has(grant.prediction_id)) };
-        },
-        leasesRefused: async (refusals) => {
-          if (this.predictionsAway) throw new Error("away");
-          this.refused.push(...refusals);
-        },
-        leasesHeld: async (keys: LeaseKey[]) => keys.map((key) => !this.forgotten.has(key.prediction_id)),
-      },
-      fleet: {
-        place: async (request) => {
-          this.placements.push(request);
-          return this.placeAnswer(this.placements.length);
-        },
-        drain: async (_origin, instance_id, reason) => {
-          this.drained.push({ instance_id, reason });
-        },
-      },
-    });
-  }
-
-  grantedIds(): string[] {
-    return this.granted.map((lease) => lease.prediction_id);
-  }
-}
-
-interface Tools {
-  around: Surroundings;
-  restart: () => DeploymentObject;
-}
-
-function withDeployment(test: (deployment: DeploymentObject, tools: Tools) => Promise<void>): Promise<void> {
-  return withObject("DEPLOYMENTS", freshName(), async (state) => {
-    const around = new Surroundings();
-    const restart = () => new DeploymentObject(state as never, around.env());
-    await test(restart(), { around, restart });
-  });
-}
 
 /** A deployment with one ready instance of `slots` slots. */
 function withReady(slots: number, test: (deployment: DeploymentObject, tools: Tools) => Promise<void>): Promise<void> {
@@ -88,10 +28,6 @@ function withReady(slots: number, test: (deployment: DeploymentObject, tools: To
     tools.around.granted = [];
     await test(deployment, tools);
   });
-}
-
-function keyOf({ prediction_id, attempt }: EnqueueRequest): LeaseKey & { ran_ms: number } {
-  return { prediction_id, attempt, ran_ms: 1_000 };
 }
 
 beforeEach(stopClock);

@@ -18,36 +18,27 @@ import type {
   EnqueueResult,
   Lease,
   LeaseKey,
+  Release,
   RunSpec,
 } from "./contracts.ts";
 import { GrantDelivery } from "./deployment-grants.ts";
 import { DeploymentQueue, type InstanceRow } from "./deployment-queue.ts";
-import { type DeploymentFacts, instanceSpec } from "./deployment-record.ts";
+import { instanceSpec } from "./deployment-record.ts";
+import { type RunReporter, reportRuns, reportRunsSoon } from "./deployment-runs.ts";
 import { DeploymentScaler, isEnded } from "./deployment-scaler.ts";
+import { DeploymentSetups, errorClass, TELL_AGAIN_MS } from "./deployment-setups.ts";
 import { describe, NEVER_USED, waitingFor } from "./deployment-view.ts";
 import { GroupCommit } from "./group-commit.ts";
-import { predictionStub, runCounter } from "./stubs.ts";
+import { predictionStub } from "./stubs.ts";
 
 /** Predictions that may wait here. */
 const QUEUE_MAX = 10_000;
-/** Grants and refusals that nobody took are told again after this. */
-const TELL_AGAIN_MS = 5_000;
-/** Refusals told by one deadline, so that one call carries a bounded body. */
-const REFUSALS_PER_TURN = 1_000;
 /** A lease this old is asked about at its prediction, and again each time it has become this much older. */
 const LEASE_CHECK_MS = 60_000;
-/** So often at most the model's run counter is told. */
-const RUN_REPORT_MS = 10_000;
 /** Of a disabled deployment: predictions canceled by one deadline and side by side (each takes up to 8 s), and the pause before the next ones. */
 const CANCELS_PER_TURN = 200;
 const CANCELS_AT_ONCE = 20;
 const CANCEL_AGAIN_MS = 1_000;
-/** After so many failed setups in a row the queue is refused: the model is broken, not its host. */
-export const SETUP_FAILURES_MAX = 3;
-/** Pause after the first failed setup, and after the failure that refuses the queue; doubled by each further one. */
-const SETUP_RETRY_MS = 1_000;
-const SETUP_REFUSAL_MS = 30_000;
-const SETUP_REFUSAL_MAX_MS = 300_000;
 
 type Deadline = "scale" | "tell" | "leases" | "runs" | "cancel";
 
@@ -61,15 +52,29 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
   readonly #grants = new GrantDelivery(this.env, () => this.#queue.leases());
   /** calls to others that follow from the commit in progress */
   #followUps: (() => Promise<void>)[] = [];
+  readonly #setups = new DeploymentSetups({
+    queue: this.#queue,
+    alarms: this.#alarms,
+    grants: this.#grants,
+    write: (change) => this.#write(change),
+    followUp: (task) => this.#followUps.push(task),
+  });
   readonly #scaler = new DeploymentScaler({
     env: this.env,
     queue: this.#queue,
     alarms: this.#alarms,
     write: (change) => this.#write(change),
     followUp: (task) => this.#followUps.push(task),
-    versionRefused: (bootKey, detail, now) => this.#setupFailed(bootKey, detail, now),
+    versionRefused: (bootKey, detail, now) => this.#setups.failed(bootKey, detail, now),
     grant: (now) => this.#grant(now),
   });
+
+  readonly #reporter: RunReporter = {
+    env: this.env,
+    queue: this.#queue,
+    alarms: this.#alarms,
+    write: (change) => this.#write(change),
+  };
 
   async #write<T>(change: (now: number) => T): Promise<T> {
     try {
@@ -98,7 +103,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     const place = queue.place(request);
     if (place !== null) return { kind: "queued", queue_position: place.position };
 
-    const refusal = this.#refusalWhileEnded() ?? this.#refusalOfSetup(bootKey, now);
+    const refusal = this.#refusalWhileEnded() ?? this.#setups.refusal(bootKey, now);
     if (refusal !== null) return refusal;
     if (queue.isQueueEmpty(bootKey)) {
       const lease = this.#leaseTo(request, bootKey, now);
@@ -129,13 +134,6 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
       code: "deployment.disabled",
       detail: "The deployment is disabled: its max_instances is 0.",
     };
-  }
-
-  #refusalOfSetup(bootKey: string, now: number): EnqueueResult | null {
-    const facts = this.#queue.facts();
-    const isHeld = facts.setup_failures >= SETUP_FAILURES_MAX && now < facts.hold_until;
-    if (!isHeld || bootKey !== this.#queue.bootKey()) return null;
-    return { kind: "refused", code: "model.setup_failed", detail: setupFailure(facts) };
   }
 
   /** A lease on the least busy ready instance that was booted so; null when every slot of such is taken. */
@@ -238,10 +236,11 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     });
   }
 
-  release(releases: (LeaseKey & { ran_ms: number; instance_gone?: boolean })[]): Promise<void> {
+  release(releases: Release[]): Promise<void> {
     return this.#write((now) => {
       if (!this.#queue.exists()) return;
-      let { run_ms, runs } = this.#queue.facts();
+      let { run_ms } = this.#queue.facts();
+      const runs = { ...this.#queue.facts().runs };
       let freed = false;
       let waited = false;
       for (const release of releases) {
@@ -255,12 +254,13 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
         if (release.instance_gone === true) this.#instanceEnded(lease.instance_id, now);
         if (release.ran_ms > 0) run_ms = movingAverage(run_ms, release.ran_ms);
         // A prediction that needs a second attempt is still one run.
-        if (release.attempt === 1) runs += 1;
+        const model = release.model ?? this.#queue.spec().model;
+        if (release.attempt === 1) runs[model] = (runs[model] ?? 0) + 1;
       }
       if (!freed && !waited) return;
       this.#queue.saveFacts({ run_ms, runs, last_used_at: now });
       if (!freed) return this.#scaleOlder(now);
-      this.#alarms.setNoLaterThan("runs", now + RUN_REPORT_MS);
+      reportRunsSoon(this.#reporter, now);
       this.#alarms.setNoLaterThan("scale", now + this.#queue.spec().idle_ttl_ms);
       this.#grant(now);
       if (releases.some((release) => release.instance_gone)) this.#scaler.scale(now);
@@ -318,53 +318,8 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     }
     if (known?.state === status.state) return;
     const bootKey = this.#queue.instance(status.instance_id)?.boot_key ?? this.#queue.bootKey();
-    if (status.state === "ready" && bootKey === this.#queue.bootKey()) this.#becameReady(status);
-    if (status.state === "failed") this.#setupFailed(bootKey, errorClass(status.reason), now);
-  }
-
-  #becameReady(status: InstanceStatus): void {
-    const facts = this.#queue.facts();
-    this.#queue.saveFacts({
-      setup_failures: 0,
-      setup_error: null,
-      hold_until: 0,
-      boot_ms: status.boot_ms === undefined ? facts.boot_ms : movingAverage(facts.boot_ms, status.boot_ms),
-      setup_ms: status.setup_ms === undefined ? facts.setup_ms : movingAverage(facts.setup_ms, status.setup_ms),
-    });
-  }
-
-  /**
-   * Tries again after a pause; the third failure in a row refuses all that wait, and each later try that fails does so again. What waits for an older
-   * release is refused at once: whoever made a newer one has moved on, and the newer one is not held back.
-   */
-  #setupFailed(bootKey: string, setup_error: string, now: number): void {
-    if (bootKey !== this.#queue.bootKey()) {
-      this.#refuseAll(bootKey, `The model could not be set up: ${setup_error}.`, now);
-      return;
-    }
-    const setup_failures = this.#queue.facts().setup_failures + 1;
-    const isBroken = setup_failures >= SETUP_FAILURES_MAX;
-    const pause = isBroken
-      ? Math.min(SETUP_REFUSAL_MS * 2 ** (setup_failures - SETUP_FAILURES_MAX), SETUP_REFUSAL_MAX_MS)
-      : SETUP_RETRY_MS * 2 ** (setup_failures - 1);
-    this.#queue.saveFacts({ setup_failures, setup_error, hold_until: now + pause });
-    if (isBroken) this.#refuseAll(bootKey, setupFailure(this.#queue.facts()), now);
-  }
-
-  #refuseAll(bootKey: string, refusal: string, now: number): void {
-    this.#queue.refuseAll(bootKey);
-    this.#queue.saveFacts({ refusal });
-    this.#alarms.setNoLaterThan("tell", now + TELL_AGAIN_MS);
-    this.#followUps.push(() => this.#tellRefusals());
-  }
-
-  async #tellRefusals(): Promise<void> {
-    const refused = this.#queue.refused(REFUSALS_PER_TURN);
-    if (refused.length === 0) return;
-    const told = await this.#grants.refuse(refused, "model.setup_failed", this.#queue.facts().refusal);
-    await this.#write(() => {
-      for (const key of told) this.#queue.dequeue(key);
-    });
+    if (status.state === "ready") this.#setups.succeeded(bootKey, status);
+    if (status.state === "failed") this.#setups.failed(bootKey, errorClass(status.reason), now);
   }
 
   instancesGone(_originId: string, instanceIds: string[]): Promise<void> {
@@ -395,7 +350,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
       else if (name === "tell") await this.#tellAgain();
       else if (name === "leases") await this.#checkLeases();
       else if (name === "cancel") await this.#cancelAll();
-      else await this.#reportRuns();
+      else await reportRuns(this.#reporter);
     });
   }
 
@@ -409,42 +364,15 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
 
   async #tellAgain(): Promise<void> {
     await this.#tell();
-    await this.#tellRefusals();
+    await this.#setups.tellRefusals();
     if (this.#grants.hasUntold() || this.#queue.refused(1).length > 0) {
       this.#alarms.setNoLaterThan("tell", Date.now() + TELL_AGAIN_MS);
     }
   }
 
-  /** Tells the model's counter what ran. A report keeps its number until it is acknowledged, so it counts once. */
-  async #reportRuns(): Promise<void> {
-    const { report, model, deployment_key } = await this.#write(() => {
-      const facts = this.#queue.facts();
-      const { model, deployment_key } = this.#queue.spec();
-      if (facts.report !== null || facts.runs === 0) return { report: facts.report, model, deployment_key };
-      const report = { seq: facts.last_report_seq + 1, runs: facts.runs };
-      this.#queue.saveFacts({ report, runs: 0, last_report_seq: report.seq });
-      return { report, model, deployment_key };
-    });
-    if (report === null) return;
-    await runCounter(this.env, model).add({ deployment_key, ...report });
-    await this.#write((now) => {
-      this.#queue.saveFacts({ report: null });
-      if (this.#queue.facts().runs > 0) this.#alarms.setNoLaterThan("runs", now + RUN_REPORT_MS);
-    });
-  }
-
   async describe(): Promise<DeploymentDescription> {
     return this.#queue.exists() ? describe(this.#queue, this.#scaler) : NEVER_USED;
   }
-}
-
-/** What callers may know of a failed setup: the class of the error; its message and logs are for the model's owner. */
-function errorClass(reason: string | undefined): string {
-  return /^[A-Za-z_][\w.]{0,63}(?=[:\s(]|$)/.exec(reason ?? "")?.[0] ?? "Error";
-}
-
-function setupFailure(facts: Readonly<DeploymentFacts>): string {
-  return `The model could not be set up: ${facts.setup_error ?? "Error"}, ${facts.setup_failures} times in a row.`;
 }
 
 function logFailure(error: unknown): void {

@@ -94,8 +94,8 @@ export class PredictionOutbox {
       return deploymentStub(this.#env, name).release(
         messages.flatMap((message) => {
           if (message.kind !== "release") return [];
-          const { prediction_id, attempt, ran_ms, instance_gone } = message;
-          return [{ prediction_id, attempt, ran_ms, instance_gone }];
+          const { kind: _kind, ...release } = message;
+          return [release];
         }),
       );
     }

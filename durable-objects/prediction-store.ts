@@ -91,7 +91,8 @@ export interface LogRow {
 }
 
 export type OutboxMessage =
-  | { kind: "release"; prediction_id: string; attempt: number; ran_ms: number; instance_gone: boolean }
+  /** `model` is absent in rows of earlier releases of this software */
+  | { kind: "release"; prediction_id: string; attempt: number; ran_ms: number; instance_gone: boolean; model?: string }
   | { kind: "settle"; prediction_id: string }
   | { kind: "batch"; prediction_id: string; index: number }
   | { kind: "removed"; prediction_id: string };

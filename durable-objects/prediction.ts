@@ -387,7 +387,8 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       case "release": {
         const { attempt, instance_gone } = effect;
         const ran_ms = Math.round(ranS * 1000);
-        const message = { kind: "release", prediction_id: id, attempt, ran_ms, instance_gone } as const;
+        const { model } = request.spec;
+        const message = { kind: "release", prediction_id: id, attempt, ran_ms, instance_gone, model } as const;
         return [this.#store.addToOutbox(`deployment:${request.spec.deployment_key}`, message)];
       }
       case "settle":

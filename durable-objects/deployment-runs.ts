@@ -1,0 +1,41 @@
+/** Tells the counters of models what ran here. A report keeps its number until it is acknowledged, so it counts once. */
+import type { Alarms } from "./alarms.ts";
+import type { DeploymentQueue } from "./deployment-queue.ts";
+import { runCounter } from "./stubs.ts";
+
+/** So often at most a counter is told. */
+const RUN_REPORT_MS = 10_000;
+
+/** What reporting has of its object. */
+export interface RunReporter {
+  env: Env;
+  queue: DeploymentQueue;
+  alarms: Pick<Alarms<"runs">, "setNoLaterThan">;
+  write: <T>(change: (now: number) => T) => Promise<T>;
+}
+
+/** Call inside a write. */
+export function reportRunsSoon({ alarms }: RunReporter, now: number): void {
+  alarms.setNoLaterThan("runs", now + RUN_REPORT_MS);
+}
+
+/** One report of one model; others follow at the next deadline. */
+export async function reportRuns(reporter: RunReporter): Promise<void> {
+  const { env, queue, write } = reporter;
+  const report = await write(() => {
+    const { report: underWay, runs, last_report_seq } = queue.facts();
+    const [first, ...others] = Object.entries(runs);
+    if (underWay !== null || first === undefined) return underWay;
+    const [model, count] = first;
+    const next = { model, seq: last_report_seq + 1, runs: count };
+    queue.saveFacts({ report: next, runs: Object.fromEntries(others), last_report_seq: next.seq });
+    return next;
+  });
+  if (report === null) return;
+  const { model, seq, runs } = report;
+  await runCounter(env, model).add({ deployment_key: queue.spec().deployment_key, seq, runs });
+  await write((now) => {
+    queue.saveFacts({ report: null });
+    if (Object.keys(queue.facts().runs).length > 0) reportRunsSoon(reporter, now);
+  });
+}
