@@ -9,6 +9,11 @@ import { z } from "zod";
 
 const HEALTH_TIMEOUT_MS = 6_000;
 const CANCEL_TIMEOUT_MS = 5_000;
+/**
+ * Characters of one event. A file inside a structured output comes as a data URI within one, and costs several times its size in memory here (measured: 256
+ * MiB of file take 1.8 GB for a while; from 384 MiB on the text is longer than V8 can hold).
+ */
+const EVENT_CHARACTERS_MAX = 268_435_456;
 /** Bytes of an answer that is no stream. */
 const REFUSAL_BYTES_MAX = 262_144;
 
@@ -38,6 +43,8 @@ export type CogCall =
   | { kind: "refused"; detail: string }
   /** 503: setup has not finished or has failed */
   | { kind: "unavailable"; detail: string }
+  /** an event was larger than we can hold */
+  | { kind: "oversized"; detail: string }
   /** the connection broke or was never made: the process is gone, or we left */
   | { kind: "broken"; detail: string };
 
@@ -153,14 +160,23 @@ function readEvents(
   onEvent: (event: CogEvent) => void,
   resolve: (call: CogCall) => void,
 ): void {
+  let pending = 0;
   const parser = createParser({
     onEvent: ({ event, data }) => {
+      pending = 0;
       const parsed = parseEvent(event ?? "message", data);
       if (parsed !== null) onEvent(parsed);
     },
   });
   response.setEncoding("utf8");
   response.on("data", (chunk: string) => {
+    pending += chunk.length;
+    if (pending > EVENT_CHARACTERS_MAX) {
+      const detail = "A file inside the output is larger than 190 MB; return the file itself (a Path): it is uploaded.";
+      resolve({ kind: "oversized", detail });
+      response.destroy();
+      return;
+    }
     try {
       parser.feed(chunk);
     } catch (error) {

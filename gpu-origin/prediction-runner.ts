@@ -169,6 +169,8 @@ export class PredictionRunner {
           continue;
         case "refused":
           return { status: "failed", code: "input.refused", error: call.detail };
+        case "oversized":
+          return { status: "failed", code: "output.too_large", error: call.detail, predict_time_s: this.#elapsedS() };
         case "unavailable":
           this.#instance.crashed(call.detail, slot.generation);
           return "again";

@@ -66,12 +66,12 @@ describe("a training on real coglet", () => {
 
   it("gives weights of tens of megabytes through, whole", async () => {
     const instance = await bootTrainer();
-    const { status, output } = await origin.predict("trainer", instance, { train_data: DATA, size_mb: 64 });
+    const { status, output } = await origin.predict("trainer", instance, { train_data: DATA, size_mb: 24 });
     expect(status).toBe("succeeded");
     const { size_bytes, sha256 } = (output as { weights: FileRef }).weights.$cogway_file;
     expect({ size_bytes, sha256 }).toEqual({
-      size_bytes: 13 + 64 * MEBIBYTE,
-      sha256: bodyDigest(Buffer.from(`roses violets${" ".repeat(64 * MEBIBYTE)}`)),
+      size_bytes: 13 + 24 * MEBIBYTE,
+      sha256: bodyDigest(Buffer.from(`roses violets${" ".repeat(24 * MEBIBYTE)}`)),
     });
   });
 
@@ -112,10 +112,13 @@ describe("a training on real coglet", () => {
     expect(await origin.untilFinished(id, 5_000)).toMatchObject({ status: "canceled" });
   });
 
-  it("ends with what its trainer returned where that holds no weights: the edge judges it", async () => {
+  it("may return its weights as a file of any size, and nothing, which the edge judges", async () => {
     const instance = await bootTrainer("trainer-setup");
-    const outcome = await origin.predict("trainer-setup", instance, { mode: "no weights" });
-    expect(outcome).toMatchObject({ status: "succeeded", output: { note: "nothing was learned" } });
+    const { output } = await origin.predict("trainer-setup", instance, { size_mb: 80 });
+    const { name, size_bytes } = (output as FileRef).$cogway_file;
+    expect({ name, size_bytes }).toEqual({ name: "weights.safetensors", size_bytes: 5 + 80 * MEBIBYTE });
+    const nothing = await origin.predict("trainer-setup", instance, { mode: "no weights" });
+    expect(nothing).toMatchObject({ status: "succeeded", output: null });
   });
 
   it("is refused where the version has no trainer", async () => {

@@ -3,7 +3,7 @@ import type { RunSpec } from "../../durable-objects/contracts.ts";
 import { isTrainable } from "../../schema/fine-tunes.ts";
 import { AppError } from "../../schema/problems.ts";
 import type { Caller, Edge } from "../env.ts";
-import { findModel, type VersionRow } from "../storage/models.ts";
+import { readModel, type VersionRow } from "../storage/models.ts";
 import { isAllowed, mayPush } from "./model-access.ts";
 import { sharedRunSpec } from "./run-spec.ts";
 import type { StartPrediction } from "./start-prediction.ts";
@@ -27,7 +27,8 @@ export async function prepareTraining(
 async function requireDestination(edge: Edge, caller: Caller, destination: string): Promise<void> {
   const [owner = "", name = "", ...more] = destination.split("/");
   const isOurs = more.length === 0 && mayPush(caller, owner) && isAllowed(caller, owner, name);
-  if (isOurs && (await findModel(edge.env.DB, owner, name, edge.later)) !== null) return;
+  // Past the memory, which would show the model as it was before a training that ends within seconds.
+  if (isOurs && (await readModel(edge.env.DB, owner, name)) !== null) return;
   const shown = destination.slice(0, 200);
   const detail = `The destination ${shown} does not exist in your account. Create the model first, and name it as owner/name.`;
   throw new AppError("model.not_found", detail);

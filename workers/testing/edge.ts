@@ -149,16 +149,14 @@ export class FakeOrigin {
   readonly attempts: AttemptStart[] = [];
   readonly cancels: string[] = [];
   readonly key: SigningKey;
-  readonly #booted = new Map<string, InstanceBoot>();
-  readonly #drained: InstanceBoot[] = [];
 
   private constructor(key: SigningKey) {
     this.key = key;
   }
 
-  static async join(): Promise<FakeOrigin> {
+  static async join(change: Partial<Register> = {}): Promise<FakeOrigin> {
     const answer = await call("POST", "/origin/v1/register", {
-      body: aRegister({ join_token: "join-token-of-tests" }),
+      body: aRegister({ join_token: "join-token-of-tests", ...change }),
     });
     if (!answer.ok) throw new Error(await answer.text());
     const { key } = await answer.json<{ key: SigningKey }>();
@@ -176,13 +174,7 @@ export class FakeOrigin {
     if (request.method === "POST" && path === "/v1/instances") {
       const boot = await request.json<InstanceBoot>();
       this.boots.push(boot);
-      this.#booted.set(boot.instance_id, boot);
       return Response.json(statusOf(boot, "boot"), { status: 202 });
-    }
-    const drained = this.#booted.get(/^\/v1\/instances\/(\w+)\/drain$/.exec(path)?.[1] ?? "");
-    if (drained !== undefined) {
-      this.#drained.push(drained);
-      return Response.json(statusOf(drained, "draining"), { status: 202 });
     }
     const attempt = /^\/v1\/attempts\/([a-z2-7]{26})\/(\d+)(\/cancel)?$/.exec(path);
     if (attempt === null) return Response.json({ code: "route.not_found", detail: path }, { status: 404 });
@@ -238,9 +230,8 @@ export class FakeOrigin {
     );
   }
 
-  /** Reports whatever the edge asked to boot as ready, and to drain as stopped. */
+  /** Reports whatever the edge asked to boot as ready. */
   async bringUp(): Promise<void> {
-    await this.report(this.#drained.splice(0), "stopped");
     await this.report(this.boots.splice(0), "ready");
   }
 
@@ -291,7 +282,7 @@ export function aRegister(change: Partial<Register> = {}): Register {
   };
 }
 
-function statusOf(boot: InstanceBoot, state: "boot" | "ready" | "draining" | "stopped") {
+function statusOf(boot: InstanceBoot, state: "boot" | "ready" | "stopped") {
   const { instance_id, deployment_key, version_id, slots, memory_bytes } = boot;
   return { instance_id, deployment_key, version_id, state, slots, slots_busy: 0, memory_bytes };
 }
