@@ -1,50 +1,110 @@
 """Draws pictures from emoji-flow's weights: plain numpy, one thread. Written by train/train.py, whose network this repeats."""
 
+import zipfile
 from pathlib import Path
 
-import numpy as np
+# numpy, whose functions a gradient can pass through: finetune.py learns through the same network.
+import autograd.numpy as np
+import numpy
 
 TEXT_SCALE = 8.0
 BLOCKS = 4
 # The last step goes from here to the picture at once. Measured against the training pictures: nearer than even steps.
 LAST_TIME = 0.3
+# Unpacked bytes of a fine-tune's file: 2 MB for ten pictures.
+FINE_TUNE_BYTES_MAX = 20_000_000
 
 
 class EmojiFlow:
     def __init__(self, path=Path(__file__).parent / "weights" / "emoji-flow.npz"):
-        stored = np.load(path)
-        self.weights = {name: stored[name].astype(np.float32) for name in stored.files if name != "size"}
-        self.weights["basis"] *= self.weights["basis_scale"]
+        stored = numpy.load(path)
+        self.weights = {name: stored[name].astype(numpy.float32) for name in stored.files if name != "size"}
+        self.weights["basis"] *= self.weights.pop("basis_scale")
         self.size = int(stored["size"])
-        self.latent = self.weights["basis"].shape[0]
+        self.base_latent = len(self.weights["basis"])
 
-    def _linear(self, name, x):
-        return x @ self.weights[f"{name}.w"] + self.weights[f"{name}.b"]
-
-    def _velocities(self, x, time, text):
-        """Velocities of `x` without and with the text, as two rows."""
-        phase = time * 1000 * np.exp(-np.arange(32, dtype=np.float32) * 0.29)
-        clock = self._linear("time", np.concatenate([np.sin(phase), np.cos(phase)]).astype(np.float32))
-        condition = clock + np.stack([self.weights["no_text.b"], self._linear("text", text)])
-        condition = condition / (1 + np.exp(-condition))
-        h = self._linear("in", np.repeat(x, 2, 0))
-        for i in range(BLOCKS):
-            centered = h - h.mean(-1, keepdims=True)
-            y = centered / np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-5)
-            scale, shift = np.split(self._linear(f"block{i}.shift", condition), 2, -1)
-            up = self._linear(f"block{i}.up", y * (1 + scale) + shift)
-            # The same tanh form of GELU as in training.
-            up = 0.5 * up * (1 + np.tanh(0.7978845608 * (up + 0.044715 * up**3)))
-            h = h + self._linear(f"block{i}.down", up)
-        return self._linear("out", h)
+    def fine_tuned(self, path):
+        """This model with the changes that finetune.py wrote to `path`: its latent grows by some directions, and its layers get a LoRA."""
+        result = object.__new__(EmojiFlow)
+        result.size, result.base_latent = self.size, self.base_latent
+        result.weights = merge(self.weights, read_fine_tune(path))
+        return result
 
     def sample(self, embedding, seed, steps, guidance):
         """One picture, float32 (size, size, 3) in 0..1, of the unit vector `embedding`."""
-        text = embedding * np.float32(TEXT_SCALE)
-        x = np.random.default_rng(seed).standard_normal((1, self.latent)).astype(np.float32)
-        times = np.append(np.linspace(1, LAST_TIME, steps), 0).astype(np.float32)
+        return self.sample_all(embedding[None], [seed], steps, guidance)[0]
+
+    def sample_all(self, embeddings, seeds, steps, guidance):
+        """A picture for each row of `embeddings`, with its own seed."""
+        count = len(seeds)
+        text = numpy.concatenate([numpy.zeros_like(embeddings), embeddings]) * numpy.float32(TEXT_SCALE)
+        dropped = numpy.repeat(numpy.array([[1], [0]], numpy.float32), count, 0)
+        x = numpy.stack([self._noise(seed) for seed in seeds])
+        times = numpy.append(numpy.linspace(1, LAST_TIME, steps), 0).astype(numpy.float32)
         for time, following in zip(times[:-1], times[1:]):
-            without, with_text = self._velocities(x, time, text)
-            x = x - (time - following) * (without + np.float32(guidance) * (with_text - without))
+            both = velocity(self.weights, numpy.concatenate([x, x]), numpy.repeat(time, 2 * count), text, dropped)
+            without, with_text = both[:count], both[count:]
+            x = x - (time - following) * (without + numpy.float32(guidance) * (with_text - without))
         flat = (x * self.weights["spread"]) @ self.weights["basis"] + self.weights["mean"]
-        return np.clip((flat.reshape(self.size, self.size, 3) + 1) / 2, 0, 1)
+        return numpy.clip((flat.reshape(count, self.size, self.size, 3) + 1) / 2, 0, 1)
+
+    def _noise(self, seed):
+        # That of a fine-tune's own directions comes after, so that a seed means the same picture with it and without.
+        rng = numpy.random.default_rng(seed)
+        grown = len(self.weights["basis"]) - self.base_latent
+        return numpy.concatenate([rng.standard_normal(self.base_latent), rng.standard_normal(grown)]).astype(numpy.float32)
+
+    def encode(self, pictures):
+        """Latents of pictures, float32 (n, size, size, 3) in 0..1."""
+        flat = pictures.reshape(len(pictures), -1) * 2 - 1
+        return (flat - self.weights["mean"]) @ self.weights["basis"].T / self.weights["spread"]
+
+
+def velocity(weights, x, time, text, dropped):
+    """Where the rows of `x` move at `time` (n), given the rows of `text`; without a text where `dropped` (n, 1) is 1."""
+
+    def linear(name, y):
+        result = y @ weights[f"{name}.w"] + weights[f"{name}.b"]
+        if f"{name}.lora_a" in weights:
+            result = result + (y @ weights[f"{name}.lora_a"]) @ weights[f"{name}.lora_b"]
+        return result
+
+    phase = time[:, None] * 1000 * numpy.exp(-numpy.arange(32, dtype=numpy.float32) * 0.29)
+    clock = linear("time", numpy.concatenate([numpy.sin(phase), numpy.cos(phase)], -1).astype(numpy.float32))
+    condition = clock + dropped * weights["no_text.b"] + (1 - dropped) * linear("text", text)
+    condition = condition / (1 + np.exp(-condition))
+    h = linear("in", x)
+    for i in range(BLOCKS):
+        centered = h - np.mean(h, -1, keepdims=True)
+        y = centered / np.sqrt(np.mean(centered * centered, -1, keepdims=True) + 1e-5)
+        scale, shift = np.split(linear(f"block{i}.shift", condition), 2, -1)
+        up = linear(f"block{i}.up", y * (1 + scale) + shift)
+        # The same tanh form of GELU as in training.
+        up = 0.5 * up * (1 + np.tanh(0.7978845608 * (up + 0.044715 * up * up * up)))
+        h = h + linear(f"block{i}.down", up)
+    return linear("out", h)
+
+
+def merge(weights, tune):
+    """All weights with those of `tune`: the latent grows by directions, some layers get a LoRA. Gradients pass."""
+    return {
+        **weights,
+        **tune,
+        "basis": np.concatenate([weights["basis"], tune["basis"]]),
+        "spread": np.concatenate([weights["spread"], tune["spread"]]),
+        "in.w": np.concatenate([weights["in.w"], tune["in.rows"]]),
+        "out.w": np.concatenate([weights["out.w"], tune["out.columns"]], 1),
+        "out.b": np.concatenate([weights["out.b"], numpy.zeros(len(tune["basis"]), numpy.float32)]),
+    }
+
+
+def read_fine_tune(path):
+    """What finetune.py wrote; a ValueError for any other file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > FINE_TUNE_BYTES_MAX:
+                raise ValueError
+        with numpy.load(path, allow_pickle=False) as stored:
+            return {name: stored[name].astype(numpy.float32) for name in stored.files}
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError):
+        raise ValueError("replicate_weights is not a file that a training of this model made") from None
