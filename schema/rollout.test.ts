@@ -103,8 +103,8 @@ describe("decideRollout", () => {
           slots: fc.integer({ min: 1, max: 2 }),
           events: fc.array(
             fc.record({
-              at: fc.nat(300),
-              kind: fc.constantFrom("work", "work", "work", "stale", "update", "bounds", "lost"),
+              at: fc.nat(60),
+              kind: fc.constantFrom("work", "work", "stale", "stale", "update", "bounds", "lost"),
               pick: fc.nat(5),
             }),
             { maxLength: 40 },
@@ -112,7 +112,7 @@ describe("decideRollout", () => {
         }),
         ({ room, slots, events }) => {
           const world = new World(room, slots);
-          for (let second = 0; second < 300; second++) {
+          for (let second = 0; second < 60; second++) {
             for (const event of events.filter(({ at }) => at === second)) world.apply(event.kind, event.pick);
             world.tick();
           }
