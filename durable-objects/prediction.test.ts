@@ -146,7 +146,9 @@ describe("events", () => {
       passTime(5_000);
       await world.object.alarm();
       expect(world.settled).toMatchObject([{ prediction_id: id, document: { state: "succeeded" } }]);
-      expect(world.released).toEqual([{ prediction_id: id, attempt: 1, ran_ms: 1, instance_gone: false }]);
+      expect(world.released).toEqual([
+        { prediction_id: id, attempt: 1, ran_ms: 1, instance_gone: false, model: "cogway/test" },
+      ]);
       expect(world.state.storage.sql.exec("SELECT * FROM outbox").toArray()).toEqual([]);
       passTime(5_000);
       await world.object.alarm();
@@ -325,7 +327,13 @@ describe("what gets lost", () => {
       const { id } = (await world.object.create(aCreate())).document;
       await vi.waitFor(() => expect(world.started.length).toBeGreaterThan(1));
       world.startAnswer = () => Response.json({}, { status: 500 });
-      expect(world.released[0]).toEqual({ prediction_id: id, attempt: 1, ran_ms: 0, instance_gone: true });
+      expect(world.released[0]).toEqual({
+        prediction_id: id,
+        attempt: 1,
+        ran_ms: 0,
+        instance_gone: true,
+        model: "cogway/test",
+      });
       expect(world.started[1]?.attempt).toBe(2);
     }));
 

@@ -7,11 +7,10 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import { type Applied, applyAttemptEvents, applyLifecycle, newProgress } from "../schema/attempt-events.ts";
-import { parseDuration } from "../schema/durations.ts";
 import type { AttemptAck, AttemptBatch } from "../schema/origin-protocol.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { type Effect, isTerminal, type LifecycleEvent, meterOf, newLife } from "../schema/prediction-lifecycle.ts";
-import { boundedMetrics, type StoredEvent } from "../schema/prediction-log.ts";
+import type { StoredEvent } from "../schema/prediction-log.ts";
 import { viewOf } from "../schema/render-prediction.ts";
 import { encodeComment, encodeStored, positionAfter } from "../schema/stream-events.ts";
 import { Alarms } from "./alarms.ts";
@@ -26,9 +25,10 @@ import type {
 } from "./contracts.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { PredictionAttempts } from "./prediction-attempts.ts";
-import { loadDocument, loadPage, outputsOf, removeObjects, settledDocument } from "./prediction-document.ts";
+import { loadDocument, loadPage, outputsOf, settledDocument } from "./prediction-document.ts";
 import { appendLog, spillLarge } from "./prediction-log-writer.ts";
 import { PredictionOutbox } from "./prediction-outbox.ts";
+import { PredictionRetention } from "./prediction-retention.ts";
 import {
   LOG_ROW_BYTES_MAX,
   NEVER,
@@ -49,20 +49,12 @@ const OUTBOX_RETRY_MS = 5_000;
 const OUTBOX_BATCH_MAX = 500;
 /** Deadlines handled by one alarm; the rest follow in the next. */
 const DUE_BATCH_MAX = 200;
-/** A prediction whose outbox is not empty is not removed; looked at again after this. */
-const DUE_AGAIN_MS = 60_000;
-/** Nor is one whose webhook is still being tried, for up to 72 h. */
-const WEBHOOK_AGAIN_MS = 3_600_000;
 /** How long a prediction may last (design section 9). */
 const PREDICTION_MAX_MS = 86_400_000;
-/** Rows stay this long after their data went; then only the account's list knows of them. */
-const ROW_AFTER_REMOVAL_MS = 86_400_000;
 /** A cancel is answered by then, whatever the origin does: polite for 5 s, by force, and given up on at 8 s. */
 const CANCEL_ANSWER_MS = 12_000;
 /** A live prediction's own answer is waited for at most this long. */
 const WAIT_MAX_MS = 60_000;
-/** With retention 0: what was delivered names files that are fetched afterwards, for so long. */
-const FILES_AFTER_DELIVERY_MS = 60_000;
 
 type Deadline = "check" | "due" | "outbox" | "webhooks";
 type Change = Pick<Applied, "progress" | "stored" | "effects">;
@@ -82,8 +74,6 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     this.#webhooks.forget();
   });
   readonly #waiters = new Map<string, Set<() => void>>();
-  /** with retention 0: their end was delivered, and other readers are not through yet */
-  readonly #delivered = new Set<string>();
   /** predictions whose first commit is on its way */
   readonly #storing = new Map<string, Promise<void>>();
   readonly #outbox = new PredictionOutbox(this.env, {
@@ -104,7 +94,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       commit: (write) => this.#writes.run(write),
       wakeAt: (dueAt) => this.#alarms.setNoLaterThan("webhooks", dueAt),
       later: (work) => this.#later(work),
-      completedTaken: (id) => this.#endDelivered(id),
+      completedTaken: (id) => this.#retention.delivered(id),
     },
     this.ctx.storage.sql,
   );
@@ -115,9 +105,22 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       const waiting = await this.#waitingFor(id);
       return waiting === null ? null : encodeComment(`waiting ${JSON.stringify(waiting)}`);
     },
-    left: (id, tookAll) => {
-      if (tookAll || this.#delivered.has(id)) this.#endDelivered(id);
+    left: (id, tookAll) => this.#retention.readerLeft(id, tookAll),
+  });
+  readonly #retention = new PredictionRetention({
+    env: this.env,
+    store: this.#store,
+    webhooks: this.#webhooks,
+    commit: (write) => this.#writes.run(write),
+    dueAt: (time) => this.#alarms.setNoLaterThan("due", time),
+    readers: (id) => this.#readers.count(id),
+    owe: ({ id, request }) => {
+      this.#alarms.setNoLaterThan("outbox", Date.now() + OUTBOX_RETRY_MS);
+      return this.#store.addToOutbox(`account:${request.account_id}`, { kind: "removed", prediction_id: id });
     },
+    send: (outbox) => this.#later(this.#outbox.send([outbox])),
+    sendAgain: () => this.#sendAgain(),
+    later: (work) => this.#later(work),
   });
 
   // ---- create, read, cancel
@@ -131,7 +134,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     }
     if (wait_ms > 0) await this.#untilEnd(id, wait_ms);
     const document = await this.#existing(id);
-    if (wait_ms > 0 && isTerminal(document.state)) this.#endDelivered(id);
+    if (wait_ms > 0 && isTerminal(document.state)) this.#retention.delivered(id);
     return { document, settled: this.#isOver(id) };
   }
 
@@ -184,7 +187,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
   async get(id: string, accountId: string): Promise<PredictionDocument | null> {
     if (this.#store.get(id)?.request.account_id !== accountId) return null;
     const document = await this.#document(id);
-    if (document !== null && isTerminal(document.state)) this.#endDelivered(id);
+    if (document !== null && isTerminal(document.state)) this.#retention.delivered(id);
     const waiting_for = document === null ? null : await this.#waitingFor(id);
     return document === null || waiting_for == null ? document : { ...document, waiting_for };
   }
@@ -204,7 +207,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     await this.#step(id, { type: "cancel" });
     await this.#untilEnd(id, CANCEL_ANSWER_MS);
     const document = await this.#document(id);
-    if (document !== null && isTerminal(document.state)) this.#endDelivered(id);
+    if (document !== null && isTerminal(document.state)) this.#retention.delivered(id);
     return document;
   }
 
@@ -217,29 +220,6 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
   async replayWebhook(id: string, accountId: string, event: string): Promise<ReplayResult> {
     if (this.#store.get(id)?.request.account_id !== accountId) return { kind: "unknown" };
     return this.#webhooks.replay(id, event);
-  }
-
-  /**
-   * With retention 0 data goes once its end was delivered: to a create that waited, a cancel, a read, a whole stream, or the receiver of its webhook. Where
-   * none of that happens, or only in part, it goes after the default retention.
-   */
-  #endDelivered(id: string): void {
-    const row = this.#store.get(id);
-    if (row === null || row.request.retention_ms !== 0 || row.stage.removed_at !== null) return;
-    if (this.#readers.count(id) > 0) {
-      this.#delivered.add(id);
-      return;
-    }
-    this.#delivered.delete(id);
-    const dueAt = Date.now() + (row.stage.has_objects ? FILES_AFTER_DELIVERY_MS : 0);
-    if (row.stage.expires_at !== null && row.stage.expires_at <= dueAt) return;
-    const expire = this.#writes.run(() => {
-      const { stage } = this.#store.get(id) ?? row;
-      if (stage.removed_at !== null || !isTerminal(stage.life.state)) return;
-      this.#store.save(id, { ...stage, expires_at: dueAt }, dueAt);
-      this.#alarms.setNoLaterThan("due", dueAt);
-    });
-    this.#later(expire);
   }
 
   async keep(id: string, accountId: string): Promise<PredictionDocument | null> {
@@ -355,8 +335,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     const before = row.stage.life;
     const { life } = change.progress;
     const isEnd = isTerminal(life.state);
-    const keptMs = request.retention_ms === 0 ? (parseDuration(this.env.RETENTION) ?? 0) : request.retention_ms;
-    const expires_at = isEnd && keptMs !== null ? (life.completed_at ?? now) + keptMs : null;
+    const expires_at = isEnd ? this.#retention.expiresAt(row, life.completed_at ?? now) : null;
     let stage: Stage = {
       ...row.stage,
       ...change.progress,
@@ -518,8 +497,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       const row = this.#store.get(id);
       if (row === null) continue;
       if (!isTerminal(row.stage.life.state)) await this.#deadlinePassed(row);
-      else if (row.stage.removed_at !== null) await this.#removeRow(id);
-      else await this.#removeData(row);
+      else await this.#retention.remove(row);
     }
     const next = this.#store.nextDueAt();
     if (next !== null) this.#alarms.setNoLaterThan("due", Math.max(next, now + 1));
@@ -531,49 +509,6 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     await this.#writes.run(() => {
       const row = this.#store.get(id);
       if (row !== null && !isTerminal(row.stage.life.state)) this.#store.save(id, row.stage, NEVER);
-    });
-  }
-
-  /** Never before its outbox is empty: what is undelivered is still needed. Bodies of undelivered webhooks are kept apart. */
-  async #removeData(row: PredictionRow): Promise<void> {
-    const { id } = row;
-    if (this.#store.hasOutbox(id) && (await this.#postpone(id))) return;
-    const { metrics } = await this.#existing(id);
-    if (row.request.webhook !== null) await this.#webhooks.keepBodies(id);
-    if (row.stage.has_objects) await removeObjects(this.env, id);
-    const outbox = await this.#writes.run(() => {
-      const now = Date.now();
-      this.#store.dropData(id);
-      const stage = { ...row.stage, has_objects: false, removed_at: now, last_metrics: boundedMetrics(metrics) };
-      this.#store.save(id, stage, now + ROW_AFTER_REMOVAL_MS);
-      this.#alarms.setNoLaterThan("outbox", now + OUTBOX_RETRY_MS);
-      return this.#store.addToOutbox(`account:${row.request.account_id}`, { kind: "removed", prediction_id: id });
-    });
-    this.#later(this.#outbox.send([outbox]));
-  }
-
-  async #removeRow(id: string): Promise<void> {
-    if (this.#store.hasOutbox(id) && (await this.#postpone(id))) return;
-    const refs = await this.#writes.run(() => {
-      const row = this.#store.get(id);
-      if (row !== null && row.request.webhook !== null && this.#webhooks.isWaiting(id)) {
-        this.#store.save(id, row.stage, Date.now() + WEBHOOK_AGAIN_MS);
-        return [];
-      }
-      this.#store.delete(id);
-      return row === null || row.request.webhook === null ? [] : this.#webhooks.removeAll(id);
-    });
-    if (refs.length > 0) await this.env.FILES.delete(refs);
-  }
-
-  /** Sends the outbox first. False when it is empty then. */
-  async #postpone(id: string): Promise<boolean> {
-    await this.#sendAgain();
-    return this.#writes.run(() => {
-      const row = this.#store.get(id);
-      if (row === null || !this.#store.hasOutbox(id)) return false;
-      this.#store.save(id, row.stage, Date.now() + DUE_AGAIN_MS);
-      return true;
     });
   }
 
