@@ -4,9 +4,9 @@ import { env } from "cloudflare:workers";
 import { createHash } from "node:crypto";
 import { expect, it } from "vitest";
 import { FILE_BYTES_MAX } from "../schema/files.ts";
-import type { AppError } from "../schema/problems.ts";
 import { readUploadForm } from "./domain/upload-form.ts";
 import { FileWriter } from "./storage/file-writer.ts";
+import { takeUploadPlace } from "./storage/upload-places.ts";
 
 const CHUNK_BYTES = 65_536;
 const HEAD = '--b\r\nContent-Disposition: form-data; name="content"; filename="f"\r\n\r\n';
@@ -96,11 +96,25 @@ it("guarantees that a file of 100 MiB arrives whole and that at most a part of i
   expect(hash.digest("hex")).toBe(sha256);
 });
 
-it("refuses the byte behind the limit, and large files beyond those that one isolate holds at once", async () => {
+it("refuses the byte behind the limit, and gives back what was held", async () => {
   await expect(upload("limits-over", FILE_BYTES_MAX + 1)).rejects.toMatchObject({ code: "file.too_large" });
-  const many = await Promise.allSettled(Array.from({ length: 9 }, (_, i) => upload(`limits-${i}`, 8 * 1024 ** 2)));
-  const refused = many.flatMap((each) => (each.status === "rejected" ? [each.reason as AppError] : []));
-  expect(refused.map(({ code }) => code)).toEqual(["edge.busy", "edge.busy", "edge.busy"]);
-  const after = await upload("limits-after", 8 * 1024 ** 2);
-  expect(after.written.size_bytes).toBe(8 * 1024 ** 2);
+  expect((await upload("limits-after", 8 * 1024 ** 2)).written.size_bytes).toBe(8 * 1024 ** 2);
+});
+
+it("lets large files wait for a place, and refuses none before many wait", async () => {
+  const places = await Promise.all(Array.from({ length: 5 }, takeUploadPlace));
+  const waiting = Array.from({ length: 50 }, takeUploadPlace);
+  await expect(takeUploadPlace()).rejects.toMatchObject({ code: "edge.busy" });
+  const order: number[] = [];
+  for (const [i, place] of waiting.entries()) void place.then(() => order.push(i));
+  for (const leave of places) {
+    leave();
+    leave();
+  }
+  await Promise.all(waiting.slice(0, 5));
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  expect(order).toEqual([0, 1, 2, 3, 4]);
+  for (const place of waiting) (await place)();
+  const files = await Promise.all(Array.from({ length: 8 }, (_, i) => upload(`limits-${i}`, 6 * 1024 ** 2)));
+  expect(files.every(({ written, sha256 }) => written.sha256 === sha256)).toBe(true);
 });

@@ -17,6 +17,8 @@ const FIELD_BYTES_MAX = 32_768;
 const PARTS_MAX = 20;
 /** RFC 2046, section 5.1.1. */
 const BOUNDARY = /boundary=(?:"[^"]{1,70}"|[^\s;"]{1,70})/i;
+/** From the first byte to the last: 100 MiB at 60 kB/s. Slower senders hold what others need. */
+const FORM_TIME_MAX_MS = 1_800_000;
 const DASH = 45;
 
 export interface UploadForm {
@@ -55,6 +57,10 @@ export async function readUploadForm(
     form.check();
   };
   const reader = body.getReader();
+  const deadline = setTimeout(() => {
+    form.fail(malformed("it did not arrive within half an hour"));
+    void reader.cancel();
+  }, FORM_TIME_MAX_MS);
   try {
     // The parser knows the two dashes of the last boundary only when they come together: dashes at the end of what came wait for what follows.
     let held = new Uint8Array();
@@ -73,6 +79,8 @@ export async function readUploadForm(
   } catch (error) {
     await reader.cancel().catch(() => undefined);
     throw error;
+  } finally {
+    clearTimeout(deadline);
   }
 }
 

@@ -7,6 +7,7 @@ import { fileKey, type StoredFile, uploadParts } from "../../schema/files.ts";
 import { newFileId } from "../../schema/ids.ts";
 import { AppError } from "../../schema/problems.ts";
 import type { Caller, Edge } from "../env.ts";
+import { takeUploadPlace } from "../storage/upload-places.ts";
 import { tooManyUploads } from "./create-file.ts";
 
 export async function beginUpload(edge: Edge, caller: Caller, file: FileIntent): Promise<FileUpload> {
@@ -42,46 +43,40 @@ export async function putUploadPart(
     throw new AppError("request.malformed", `Part ${n} has ${size_bytes} bytes, which Content-Length is to say.`);
   }
   const wanted = parseDigest(content_digest);
-  const hash = createHash("sha256");
-  const stored = edge.env.FILES.resumeMultipartUpload(fileKey(upload.id), upload.upload_id);
-  let part: R2UploadedPart;
-  let sha256 = "";
-  const isRight = (): boolean => {
-    sha256 = hash.digest("hex");
-    return wanted === null || wanted === sha256;
-  };
+  const leave = await takeUploadPlace();
   try {
-    part = await stored.uploadPart(n, checked(body, hash, isRight).pipeThrough(new FixedLengthStream(size_bytes)));
+    const bytes = await readWhole(body, size_bytes);
+    const sha256 = createHash("sha256").update(bytes).digest("hex");
+    if (wanted !== null && wanted !== sha256) {
+      throw new AppError("request.malformed", `Part ${n} is not the one of its Content-Digest.`);
+    }
+    const { etag } = await edge.env.FILES.resumeMultipartUpload(fileKey(upload.id), upload.upload_id).uploadPart(
+      n,
+      bytes,
+    );
+    if (!(await accountStub(edge.env, caller.account_id).keepPart(upload.id, n, etag))) throw unknownUpload();
+    return { part: n, size_bytes, sha256 };
   } catch (error) {
-    if (isUploadRefusal(error)) throw unknownUpload(error);
-    throw new AppError("request.malformed", `Part ${n} ended too early, or is not the one of its Content-Digest.`, {
-      cause: error,
-    });
+    throw isUploadRefusal(error) ? unknownUpload(error) : error;
+  } finally {
+    leave();
   }
-  if (!(await accountStub(edge.env, caller.account_id).keepPart(upload.id, n, part.etag))) throw unknownUpload();
-  return { part: n, size_bytes, sha256 };
 }
 
-/** Passes a body on through a hash, but the last of it only when `isRight` says so of the whole: R2 never sees a wrong one complete. */
-function checked(
-  body: ReadableStream<Uint8Array>,
-  hash: { update(bytes: Uint8Array): unknown },
-  isRight: () => boolean,
-): ReadableStream<Uint8Array> {
-  let last: Uint8Array | null = null;
-  return body.pipeThrough(
-    new TransformStream<Uint8Array, Uint8Array>({
-      transform(chunk, controller) {
-        if (last !== null) controller.enqueue(last);
-        hash.update(chunk);
-        last = chunk;
-      },
-      flush(controller) {
-        if (!isRight()) throw new Error("the SHA-256 is another");
-        if (last !== null) controller.enqueue(last);
-      },
-    }),
-  );
+/** A body of exactly `size` bytes. */
+async function readWhole(body: ReadableStream<Uint8Array>, size: number): Promise<Uint8Array> {
+  const bytes = new Uint8Array(size);
+  let at = 0;
+  try {
+    for await (const chunk of body) {
+      bytes.set(chunk, at);
+      at += chunk.length;
+    }
+  } catch (error) {
+    throw new AppError("request.malformed", "The part broke off, or is longer than it says.", { cause: error });
+  }
+  if (at !== size) throw new AppError("request.malformed", "The part ended too early.");
+  return bytes;
 }
 
 /** Lower-case hex of the `sha-256` of a Content-Digest field (RFC 9530); null when there is none. */

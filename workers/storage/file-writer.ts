@@ -5,14 +5,12 @@
 import { createHash } from "node:crypto";
 import { FILE_BYTES_MAX, fileKey } from "../../schema/files.ts";
 import { AppError } from "../../schema/problems.ts";
+import { takeUploadPlace } from "./upload-places.ts";
 
 /** R2's smallest part, and so the most that is held of a file; all parts but the last are equal. */
 const PART_BYTES = 5_242_880;
-/** An isolate has 128 MB, and a part is held twice for a moment: of files above the first bound only so many come at once. */
-const LARGE_BYTES = 1_048_576;
-const LARGE_AT_ONCE_MAX = 6;
-
-let large = 0;
+/** What is above this takes one of the isolate's places; those that wait for one hold no more. */
+const LARGE_BYTES = 262_144;
 
 export interface WrittenFile {
   size_bytes: number;
@@ -32,7 +30,7 @@ export class FileWriter {
   #held: Uint8Array[] = [];
   #heldBytes = 0;
   #size = 0;
-  #isLarge = false;
+  #leave: (() => void) | null = null;
 
   /** `begin` is called once, before the first byte goes to R2, with R2's multipart upload if there is one; it may refuse by throwing. */
   constructor(bucket: R2Bucket, id: string, begin: (uploadId: string | null) => Promise<void>) {
@@ -44,7 +42,7 @@ export class FileWriter {
   async write(bytes: Uint8Array): Promise<void> {
     this.#size += bytes.length;
     if (this.#size > FILE_BYTES_MAX) throw fileTooLarge();
-    if (this.#size > LARGE_BYTES) this.#takePlace();
+    if (this.#size > LARGE_BYTES) this.#leave ??= await takeUploadPlace();
     this.#sha256.update(bytes);
     this.#md5.update(bytes);
     let rest = bytes;
@@ -89,17 +87,9 @@ export class FileWriter {
     return { size_bytes: this.#size, sha256: this.#sha256.digest("hex"), md5: this.#md5.digest("hex") };
   }
 
-  #takePlace(): void {
-    if (this.#isLarge) return;
-    if (large >= LARGE_AT_ONCE_MAX) throw new AppError("edge.busy", "Too many large files come at once. Try again.");
-    large += 1;
-    this.#isLarge = true;
-  }
-
   /** To be called at the end, whatever it is. */
   release(): void {
-    if (this.#isLarge) large -= 1;
-    this.#isLarge = false;
+    this.#leave?.();
     this.#held = [];
   }
 }
