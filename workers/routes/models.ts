@@ -89,7 +89,7 @@ models.openapi(
         );
       case "made":
         catalogChanged(edge, [`${owner}/${name}`]);
-        return c.json(await showModel(edge, await requireModel(edge, callerOf(c), owner, name)), 201);
+        return c.json(await showModel(edge, await requireOwnModel(edge, callerOf(c), owner, name, "push")), 201);
     }
   },
 );

@@ -99,17 +99,18 @@ export interface VersionUses {
   run_by_others: boolean;
 }
 
+/** With names of their own: a statement on one table leaves the table's name out of its columns. */
 function versionUses(owner: string, name: string, id: string) {
   return {
     deployment: sql<
       string | null
-    >`(select ${releases.owner} || '/' || ${releases.name} from ${releases} join ${deployments} on ${deployments.owner} = ${releases.owner} and ${deployments.name} = ${releases.name} and ${deployments.release} = ${releases.number} where ${releases.version} = ${id} and ${releases.model} = ${`${owner}/${name}`} limit 1)`,
+    >`(select d.owner || '/' || d.name from ${deployments} d join ${releases} r on r.owner = d.owner and r.name = d.name and r.number = d.release where r.version = ${id} and r.model = ${`${owner}/${name}`} limit 1)`,
     fine_tune: sql<
       string | null
-    >`(select tuned.owner || '/' || tuned.name from ${versions} as tuned where tuned.base_version_id = ${id} limit 1)`,
+    >`(select tuned.owner || '/' || tuned.name from ${versions} tuned where tuned.base_version_id = ${id} limit 1)`,
     example: sql<
       string | null
-    >`(select ${models.example_prediction_id} from ${models} where ${ofModel(owner, name)} and json_extract(${models.default_example}, '$.version') = ${id})`,
+    >`(select m.example_prediction_id from ${models} m where m.owner = ${owner} and m.name = ${name} and json_extract(m.default_example, '$.version') = ${id})`,
   };
 }
 
@@ -147,7 +148,7 @@ export async function deleteVersion(db: D1Database, { owner, name, id }: Version
         and(
           row,
           eq(versions.run_by_others, false),
-          sql`exists (select 1 from ${models} where ${ofModel(owner, name)} and ${models.visibility} = 'private')`,
+          sql`exists (select 1 from ${models} m where m.owner = ${owner} and m.name = ${name} and m.visibility = 'private')`,
           ...Object.values(uses).map((use) => isNull(use)),
         ),
       )
