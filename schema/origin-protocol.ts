@@ -90,7 +90,7 @@ export const HardwareSchema = z.object({
 });
 
 /** Weights of a fine-tune, to be fetched from `path` on the edge, signed, and checked against the digest. */
-export const WeightsSourceSchema = z.object({
+const WeightsSourceSchema = z.object({
   path: z.string().regex(/^\/origin\/v1\/weights\/[0-9a-f]{64}\/[\w.-]+$/),
   sha256: z.string().length(64),
   size_bytes: z.number().int().min(0),

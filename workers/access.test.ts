@@ -6,9 +6,11 @@ import { hashToken, newToken, SCOPES, tokenId } from "../schema/tokens.ts";
 import { app } from "./app.ts";
 import { openapiDocument } from "./openapi-document.ts";
 import {
+  aDestination,
   anAccount,
   anAnnounce,
   aToken,
+  aTrainer,
   call,
   FakeOrigin,
   PUBLIC_URL,
@@ -25,11 +27,18 @@ let organization: string;
 /** a token of the owner that a test may revoke */
 let spare: string;
 let id: string;
+let trainer: string;
+/** a training of the owner, and a model of it that trainings may go to */
+let training: string;
+let destination: string;
 const addresses = { stream: "", output: "" };
 /** ids of files and uploads of the owner */
 const uploaded = { file: "", deleted: "", upload: "", aborted: "" };
 const FORM = '--b\r\nContent-Disposition: form-data; name="content"; filename="f"\r\n\r\nx\r\n--b--\r\n';
 const FORM_HEADERS = { "content-type": "multipart/form-data; boundary=b" };
+
+const idOf = async (answer: Response): Promise<string> => (await answer.json<{ id: string }>()).id;
+const TRAINING_INPUT = { train_data: "https://files.example/data.zip" };
 
 beforeAll(async () => {
   operator = await theOperator();
@@ -43,6 +52,17 @@ beforeAll(async () => {
   organization = `o${crypto.randomUUID()}`;
   await call("POST", "/v1/organizations", { token: owner.token, body: { username: organization, name: "Acme" } });
   spare = await aToken(owner.id, []);
+  const trained = aTrainer();
+  trainer = trained.version?.id ?? "";
+  await origin.announce("trainer", trained);
+  destination = await aDestination(owner);
+  training = await idOf(
+    await call("POST", `/v1/models/cogway/trainer/versions/${trainer}/trainings`, {
+      token: owner.token,
+      body: { destination, input: TRAINING_INPUT, webhook: "https://receiver.example/" },
+    }),
+  );
+  await call("POST", `/v1/trainings/${training}/cancel`, { token: owner.token });
   const made = await call("POST", "/v1/predictions", {
     token: owner.token,
     body: { version, input: { text: "mine" }, webhook: "https://receiver.example/" },
@@ -60,7 +80,6 @@ beforeAll(async () => {
     { type: "output", mode: "set", value: await file.json() },
     { type: "finished", status: "succeeded", metrics: {}, predict_time_s: 0.1 },
   ]);
-  const idOf = async (answer: Response): Promise<string> => (await answer.json<{ id: string }>()).id;
   for (const name of ["file", "deleted"] as const) {
     uploaded[name] = await idOf(
       await call("POST", "/v1/files", { token: owner.token, body: FORM, headers: FORM_HEADERS }),
@@ -111,16 +130,29 @@ const matrix: Record<string, () => Access> = {
     path: `/v1/predictions/${id}/webhooks/completed/replay`,
     status: 200,
   }),
-  // A prediction is no training.
+  // The destination is the owner's.
+  "POST /v1/models/{owner}/{name}/versions/{version_id}/trainings": () => ({
+    kind: "private",
+    path: `/v1/models/cogway/trainer/versions/${trainer}/trainings`,
+    body: { destination, input: TRAINING_INPUT },
+    status: 201,
+  }),
+  "GET /v1/trainings": () => ({ kind: "own", status: 200 }),
+  "GET /v1/trainings/{training_id}": () => ({ kind: "private", path: `/v1/trainings/${training}`, status: 200 }),
+  "POST /v1/trainings/{training_id}/cancel": () => ({
+    kind: "private",
+    path: `/v1/trainings/${training}/cancel`,
+    status: 200,
+  }),
   "GET /v1/trainings/{training_id}/webhooks": () => ({
     kind: "private",
-    path: `/v1/trainings/${id}/webhooks`,
-    status: 404,
+    path: `/v1/trainings/${training}/webhooks`,
+    status: 200,
   }),
   "POST /v1/trainings/{training_id}/webhooks/{event}/replay": () => ({
     kind: "private",
-    path: `/v1/trainings/${id}/webhooks/completed/replay`,
-    status: 404,
+    path: `/v1/trainings/${training}/webhooks/completed/replay`,
+    status: 200,
   }),
   "GET /v1/webhooks/default/secret": () => ({ kind: "own", status: 200 }),
   "POST /v1/webhooks/default/secret/rotate": () => ({ kind: "own", status: 200 }),
@@ -266,6 +298,17 @@ const matrix: Record<string, () => Access> = {
     kind: "origin",
     path: `/origin/v1/outputs/${id}/1/0/f.txt/complete`,
     body: {},
+    status: 401,
+  }),
+  "POST /origin/v1/weights/{prediction_id}/{attempt}": () => ({
+    kind: "origin",
+    path: `/origin/v1/weights/${id}/1`,
+    body: {},
+    status: 401,
+  }),
+  "GET /origin/v1/weights/{sha256}/{name}": () => ({
+    kind: "origin",
+    path: `/origin/v1/weights/${"0".repeat(64)}/w`,
     status: 401,
   }),
   "GET /origin/v1/inputs/{prediction_id}": () => ({ kind: "origin", path: `/origin/v1/inputs/${id}`, status: 401 }),

@@ -8,8 +8,10 @@ import { newId } from "../schema/ids.ts";
 import type { FileRef, ModelAnnounce } from "../schema/origin-protocol.ts";
 import { bodyDigest } from "../schema/request-signature.ts";
 import {
+  aDestination,
   anAccount,
   anAnnounce,
+  aTrainer,
   call,
   FakeOrigin,
   PUBLIC_URL,
@@ -34,9 +36,9 @@ beforeAll(async () => {
   origin = await FakeOrigin.join({ capacity: { instances: 100, memory_bytes: 8_000_000_000 } });
   trainer = await announce(
     "trainer",
-    trainable({ replicate_weights: { type: "string", format: "uri", nullable: true } }),
+    aTrainer({ replicate_weights: { type: "string", format: "uri", nullable: true } }),
   );
-  setupTrainer = await announce("setup-trainer", trainable({}));
+  setupTrainer = await announce("setup-trainer", aTrainer({}));
   plain = await announce("plain", anAnnounce());
   [alice, bob] = await Promise.all([anAccount(), anAccount()]);
 });
@@ -44,38 +46,6 @@ beforeAll(async () => {
 async function announce(name: string, announced: ModelAnnounce): Promise<string> {
   await origin.announce(name, announced);
   return announced.version?.id ?? "";
-}
-
-function trainable(inputs: Record<string, unknown>): ModelAnnounce {
-  const announced = anAnnounce();
-  if (announced.version === undefined) throw new Error("an announce without a version");
-  const schemas = {
-    Input: { type: "object", required: ["text"], properties: { text: { type: "string" }, ...inputs } },
-    Output: { type: "string" },
-    TrainingInput: {
-      type: "object",
-      required: ["train_data"],
-      properties: {
-        train_data: { type: "string", format: "uri" },
-        steps: { type: "integer", default: 10, minimum: 1 },
-        key: { type: "string", "x-cog-secret": true },
-      },
-    },
-    TrainingOutput: { type: "object", properties: { weights: { type: "string", format: "uri" } } },
-  };
-  const openapi_schema = { openapi: "3.0.2", paths: { "/trainings": {}, "/predictions": {} }, components: { schemas } };
-  return { ...announced, version: { ...announced.version, openapi_schema, train_memory_bytes: 7_000_000 } };
-}
-
-/** A model of an account, without a version. */
-async function aModel(owner: Account, visibility = "private"): Promise<string> {
-  const name = `m${newId(10)}`;
-  await env.DB.prepare(
-    "INSERT INTO models (owner, name, tags, visibility, state, created_at, updated_at) VALUES (?, ?, '[]', ?, 'ready', 1, 1)",
-  )
-    .bind(owner.username, name, visibility)
-    .run();
-  return `${owner.username}/${name}`;
 }
 
 const INPUT = { train_data: "https://files.example/data.zip" };
@@ -117,7 +87,7 @@ const ended = (id: string, output: unknown) =>
 
 describe("create", () => {
   it("starts the trainer on an instance of its own, with the trainer's inputs", async () => {
-    const destination = await aModel(alice);
+    const destination = await aDestination(alice);
     const body = { destination, input: { ...INPUT, key: "secret" } };
     const answer = await train(body);
     expect(answer.status).toBe(201);
@@ -144,7 +114,7 @@ describe("create", () => {
   });
 
   it("lets a key repeat it, and cancels it in time", async () => {
-    const destination = await aModel(alice);
+    const destination = await aDestination(alice);
     const headers = { "idempotency-key": newId(10), "cancel-after": "1h" };
     const [first, second] = [
       await train({ destination, input: INPUT }, { headers }),
@@ -169,19 +139,19 @@ describe("create", () => {
   );
 
   it("finds no destination in another account", async () => {
-    const destination = await aModel(bob, "public");
+    const destination = await aDestination(bob);
     expect(await problemOf(await train({ destination, input: INPUT }))).toMatchObject({ status: 404 });
   });
 
   it("names every fault of the input", async () => {
-    const destination = await aModel(alice);
+    const destination = await aDestination(alice);
     const problem = await problemOf(await train({ destination, input: { steps: 0, train_data: "nonsense" } }));
     expect(problem).toMatchObject({ status: 422, code: "input.invalid" });
     expect(problem.invalid_fields?.map((fault) => fault.field)).toEqual(["input.steps", "input.train_data"]);
   });
 
   it("refuses versions that have no trainer, or are not of this model", async () => {
-    const destination = await aModel(alice);
+    const destination = await aDestination(alice);
     const untrainable = await train({ destination, input: INPUT }, { model: "cogway/plain", version: plain });
     expect(await problemOf(untrainable)).toMatchObject({
       status: 422,
@@ -199,7 +169,7 @@ describe("create", () => {
 
 describe("its end", () => {
   it("is seen once the destination has the new version, whose weights outlive the training's data", async () => {
-    const destination = await aModel(alice);
+    const destination = await aDestination(alice);
     const id = await aTraining(destination);
     const file = await trained(id, "weights one");
     const training = await get(id);
@@ -222,7 +192,7 @@ describe("its end", () => {
   });
 
   it("fails where the trainer returned no weights", async () => {
-    const id = await aTraining(await aModel(alice));
+    const id = await aTraining(await aDestination(alice));
     await origin.attemptOf(id);
     await ended(id, { note: "nothing" });
     expect(await get(id)).toMatchObject({
@@ -234,7 +204,7 @@ describe("its end", () => {
   });
 
   it("fails where the destination is gone", async () => {
-    const destination = await aModel(alice);
+    const destination = await aDestination(alice);
     const id = await aTraining(destination);
     await env.DB.prepare("DELETE FROM models WHERE name = ?").bind(destination.split("/")[1]).run();
     await trained(id, "weights without a home");
@@ -244,7 +214,7 @@ describe("its end", () => {
   });
 
   it("makes one version, however often it is told", async () => {
-    const destination = await aModel(alice);
+    const destination = await aDestination(alice);
     const id = await aTraining(destination);
     const file = await trained(id, "weights told twice");
     expect(await ended(id, { weights: file })).toMatchObject([{ outcome: "stored" }]);
@@ -258,7 +228,7 @@ describe("its end", () => {
   });
 
   it("makes no version where it was canceled first", async () => {
-    const id = await aTraining(await aModel(alice));
+    const id = await aTraining(await aDestination(alice));
     await origin.attemptOf(id);
     const canceling = call("POST", `/v1/trainings/${id}/cancel`, { token: alice.token });
     await vi.waitUntil(() => origin.cancels.includes(id));
@@ -274,7 +244,7 @@ describe("its end", () => {
 
 describe("a fine-tune", () => {
   async function aFineTune(options: Parameters<typeof train>[1] = {}): Promise<{ version: string; file: FileRef }> {
-    const id = await aTraining(await aModel(alice), options);
+    const id = await aTraining(await aDestination(alice), options);
     const file = await trained(id, `weights ${id}`);
     const { version } = (await get(id)).output as { version: string };
     return { version: version.split(":")[1] ?? "", file };
@@ -327,7 +297,7 @@ describe("a fine-tune", () => {
     const { version } = await aFineTune();
     const row = await env.DB.prepare("SELECT owner, name FROM versions WHERE id = ?").bind(version).first();
     const model = `${row?.["owner"]}/${row?.["name"]}`;
-    const answer = await train({ destination: await aModel(alice), input: INPUT }, { model, version });
+    const answer = await train({ destination: await aDestination(alice), input: INPUT }, { model, version });
     expect(await problemOf(answer)).toMatchObject({ status: 422, code: "version.invalid" });
   });
 });
@@ -336,24 +306,20 @@ describe("reads", () => {
   it("list trainings apart from predictions, and find each by either address", async () => {
     const carol = await anAccount();
     const { token } = carol;
-    const destination = await aModel(carol);
+    const destination = await aDestination(carol);
     const [first, second] = [await aTraining(destination, { token }), await aTraining(destination, { token })];
     const page = TrainingPageSchema.parse(await (await call("GET", "/v1/trainings", { token })).json());
     expect(page.results.map(({ id }) => id)).toEqual([second, first]);
     const predictions = await (await call("GET", "/v1/predictions", { token })).json<{ results: unknown[] }>();
     expect(predictions.results).toEqual([]);
-    const both = [
-      await get(first, token),
-      await predictionOf(await call("GET", `/v1/predictions/${first}`, { token })),
-    ];
-    const [{ waiting_for: _, ...training }] = both;
-    expect(both[1]).toMatchObject(training);
+    const { waiting_for: _, ...training } = await get(first, token);
+    expect(await predictionOf(await call("GET", `/v1/predictions/${first}`, { token }))).toMatchObject(training);
     const canceled = await predictionOf(await call("POST", `/v1/trainings/${first}/cancel`, { token }));
     expect(canceled).toMatchObject({ id: first, status: "canceled", destination });
   });
 
   it("know no training of another account, no prediction, and no made-up id", async () => {
-    const id = await aTraining(await aModel(alice));
+    const id = await aTraining(await aDestination(alice));
     const { id: prediction } = await predictionOf(
       await call("POST", "/v1/predictions", { token: alice.token, body: { version: plain, input: { text: "x" } } }),
     );
@@ -375,7 +341,7 @@ describe("reads", () => {
 
 describe("weights between origin and edge", () => {
   it("are kept for live trainings only, of files that are there", async () => {
-    const id = await aTraining(await aModel(alice));
+    const id = await aTraining(await aDestination(alice));
     await origin.attemptOf(id);
     const file = { $cogway_file: { n: 0, name: "w", content_type: "x/y", size_bytes: 1, sha256: "0".repeat(64) } };
     const keep = (path: string) => origin.send("POST", `/origin/v1/weights/${path}`, JSON.stringify(file));

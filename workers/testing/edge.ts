@@ -143,6 +143,37 @@ function openapiSchema(output: Record<string, unknown>): Record<string, unknown>
   };
 }
 
+/** A model with a trainer. `inputs` are further ones of its predictor. */
+export function aTrainer(inputs: Record<string, unknown> = {}): ModelAnnounce {
+  const announced = anAnnounce();
+  if (announced.version === undefined) throw new Error("an announce without a version");
+  const schemas = {
+    Input: { type: "object", required: ["text"], properties: { text: { type: "string" }, ...inputs } },
+    Output: { type: "string" },
+    TrainingInput: {
+      type: "object",
+      required: ["train_data"],
+      properties: {
+        train_data: { type: "string", format: "uri" },
+        steps: { type: "integer", default: 10, minimum: 1 },
+        key: { type: "string", "x-cog-secret": true },
+      },
+    },
+    TrainingOutput: { type: "object", properties: { weights: { type: "string", format: "uri" } } },
+  };
+  const openapi_schema = { openapi: "3.0.2", paths: { "/trainings": {}, "/predictions": {} }, components: { schemas } };
+  return { ...announced, version: { ...announced.version, openapi_schema, train_memory_bytes: 7_000_000 } };
+}
+
+/** A private model of an account that waits for its first version. */
+export async function aDestination(owner: { username: string; token: string }): Promise<string> {
+  const name = `m${newId(10)}`;
+  const body = { owner: owner.username, name, visibility: "private", hardware: "cpu" };
+  const answer = await call("POST", "/v1/models", { token: owner.token, body });
+  if (!answer.ok) throw new Error(await answer.text());
+  return `${owner.username}/${name}`;
+}
+
 /** An origin that joined over HTTP. Its calls go to the real edge; what the edge asks of it is recorded, and answered as a good origin does. */
 export class FakeOrigin {
   readonly boots: InstanceBoot[] = [];
