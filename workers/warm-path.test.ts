@@ -1,7 +1,7 @@
 /** The warm path of create, get and stream reads no database: rows that change rarely are in the isolate's memory, and everything else is in objects. */
 import { createExecutionContext, waitOnExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { beforeAll, expect, it } from "vitest";
+import { afterAll, beforeAll, expect, it, vi } from "vitest";
 import { app } from "./app.ts";
 import { anAccount, anAnnounce, FakeOrigin, PUBLIC_URL, type WirePrediction } from "./testing/edge.ts";
 
@@ -14,13 +14,23 @@ const NO_DATABASE = new Proxy({} as D1Database, {
 
 let token: string;
 let version: string;
+let username: string;
 let origin: FakeOrigin;
 beforeAll(async () => {
+  // What is remembered for 5 s stays so, however slow the machine is.
+  vi.useFakeTimers({ toFake: ["Date"] });
   origin = await FakeOrigin.join();
   const announce = anAnnounce();
   version = announce.version?.id ?? "";
   await origin.announce("echo", announce);
-  ({ token } = await anAccount());
+  ({ token, username } = await anAccount());
+  const bounds = { hardware: "cpu", min_instances: 0, max_instances: 1 };
+  const body = { name: "warm", model: "cogway/echo", version, ...bounds };
+  expect((await fetchWith(env.DB, "POST", "/v1/deployments", body)).status).toBe(200);
+});
+
+afterAll(() => {
+  vi.useRealTimers();
 });
 
 async function fetchWith(db: D1Database, method: string, path: string, body?: unknown): Promise<Response> {
@@ -39,7 +49,9 @@ it.each([
   ["by version", "/v1/predictions", () => ({ version, input: { text: "x" } })],
   ["by owner/name", "/v1/predictions", () => ({ version: "cogway/echo", input: { text: "x" } })],
   ["on the model", "/v1/models/cogway/echo/predictions", () => ({ input: { text: "x" } })],
-])("creates %s, gets, lists, streams and cancels without a read", async (_how, path, body) => {
+  ["on a deployment", "/v1/deployments/USERNAME/warm/predictions", () => ({ input: { text: "x" } })],
+])("creates %s, gets, lists, streams and cancels without a read", async (_how, template, body) => {
+  const path = template.replace("USERNAME", username);
   const cold = await fetchWith(env.DB, "POST", path, body());
   expect(cold.status).toBe(201);
   const warm = await fetchWith(NO_DATABASE, "POST", path, body());
