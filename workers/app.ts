@@ -35,9 +35,12 @@ export const app = newRouter();
 app.onError(renderError);
 app.use(requestFrame);
 
+const METHODS = ["GET", "HEAD", "QUERY", "POST", "PUT", "PATCH", "DELETE"];
+
 /** Browsers may call the API from any page: a token is in a header, never in a cookie, so no page acts for another. */
 const publicApi = cors({
   origin: "*",
+  allowMethods: METHODS,
   exposeHeaders: [
     "Location",
     "Preference-Applied",
@@ -46,6 +49,7 @@ const publicApi = cors({
     "RateLimit-Remaining",
     "RateLimit-Reset",
     "Retry-After",
+    "X-Should-Retry",
     "X-Request-Id",
     "X-Cogway-Cache",
     "ETag",
@@ -75,8 +79,6 @@ app.notFound(async (c) => {
   }
   return (await readPage(c)) ?? problemResponse(c, "route.not_found", "There is nothing at this address.");
 });
-
-const METHODS = ["GET", "HEAD", "QUERY", "POST", "PUT", "PATCH", "DELETE"];
 
 /** The methods that routes have at the request's path. */
 function allowedMethods(c: Context<AppEnv>): string[] {

@@ -308,6 +308,24 @@ describe("a token that is bound to models", () => {
       );
     expect(await listed(token)).toEqual([seen.id]);
     expect(await listed(account.token)).toEqual([hidden.id, seen.id]);
+    const batch = async (by: string, model: string) => {
+      const body = { version: model, inputs: [{ text: "x" }] };
+      return (await call("POST", "/v1/batches", { token: by, body })).json<{ id: string }>();
+    };
+    const [seenBatch, hiddenBatch] = [
+      await batch(token, "cogway/bound-a"),
+      await batch(account.token, "cogway/bound-b"),
+    ];
+    const { results } = await (await call("GET", "/v1/batches", { token })).json<{ results: { id: string }[] }>();
+    expect(results.map((row) => row.id)).toEqual([seenBatch.id]);
+    for (const [method, path] of [
+      ["GET", ""],
+      ["POST", "/cancel"],
+      ["GET", "/results"],
+    ]) {
+      const answer = await call(method ?? "", `/v1/batches/${hiddenBatch.id}${path}`, { token });
+      expect(await codeOf(answer)).toEqual([404, "batch.not_found"]);
+    }
     const still = await predictionOf(await call("GET", `/v1/predictions/${hidden.id}`, { token: account.token }));
     expect(still.status).not.toBe("canceled");
   });
@@ -319,7 +337,7 @@ describe("a wrong token", () => {
     const good = newToken();
     const random = (n: number) => Math.floor(Math.random() * n);
     const strange = [
-      ..."\u0000\t!\"#$%&'()*+,-./:;<=>?@[]^_`{|}~ \u00e9\u00ff",
+      ..."\u0000\t!\"#$%&'()*+,-./:;<=>?@[]^_`{|}~ ",
       "' OR 1=1 --",
       '"; DROP TABLE tokens; --',
       "%00",
@@ -363,6 +381,10 @@ describe("a wrong token", () => {
       `Bearer ${"x".repeat(MB)}`,
       `Bearer${" ".repeat(MB)}x y`,
       `Bearer x${" ".repeat(MB)}y`,
+      // few of these: workerd warns of each
+      `Bearer ${good}\u00e9`,
+      `Bearer \u00ff\u00ff\u00ff`,
+      `Bearer ${good.slice(0, -1)}\u212a`,
       `Basic ${good}`,
       good,
       "",

@@ -93,7 +93,7 @@ batches.openapi(
   }),
   async (c) => {
     const { settings } = edgeOf(c);
-    const { account_id } = callerOf(c);
+    const { account_id, allowed_models } = callerOf(c);
     const cursor = decodeCursor(c.req.valid("query").cursor, PredictionCursor);
     const { rows, more } = await accountStub(c.env, account_id).list({
       kind: "batch",
@@ -114,8 +114,10 @@ batches.openapi(
       {
         previous: url("after", rows[0], isBackward ? more : cursor !== null),
         next: url("before", rows.at(-1), isBackward || more),
-        // A row without a batch is being loaded, or its inputs were refused.
-        results: found.flatMap((document) => (document === null ? [] : [show(c, document)])),
+        // A row without a batch is being loaded, or its inputs were refused. A token that is bound to models knows only batches of these.
+        results: found.flatMap((document) =>
+          document === null || allowed_models?.includes(document.model) === false ? [] : [show(c, document)],
+        ),
       },
       200,
     );
@@ -217,8 +219,9 @@ function resultsRemoved(): AppError {
 
 async function requireBatch(c: Context<AppEnv>, id: string): Promise<BatchDocument> {
   if (!isPredictionId(id, edgeOf(c).settings.signingSecret)) throw notFound(id);
-  const document = await batchStub(c.env, id).get(callerOf(c).account_id);
-  if (document === null) throw notFound(id);
+  const { account_id, allowed_models } = callerOf(c);
+  const document = await batchStub(c.env, id).get(account_id);
+  if (document === null || allowed_models?.includes(document.model) === false) throw notFound(id);
   return document;
 }
 

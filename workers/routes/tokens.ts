@@ -11,7 +11,7 @@ import {
 } from "../../schema/api/tokens.ts";
 import { AppError } from "../../schema/problems.ts";
 import { TOKEN_ID_LENGTH, tokenId } from "../../schema/tokens.ts";
-import { decodeCursor, pageUrl } from "../domain/cursors.ts";
+import { decodeCursor, keysetPage, pageUrl } from "../domain/cursors.ts";
 import { boundToken } from "../domain/mint-token.ts";
 import { type Caller, edgeOf } from "../env.ts";
 import { callerOf } from "../middleware/authenticate.ts";
@@ -23,7 +23,6 @@ import {
   isTokenLive,
   listTokens,
   revokeToken,
-  type TokenPosition,
   type TokenRow,
 } from "../storage/tokens.ts";
 import { allow, json, newRouter } from "./router.ts";
@@ -34,7 +33,7 @@ const PAGE_ROWS = 100;
 /** Live ones of an account: a program that makes one per run and forgets it is told so before the table is full of them. */
 const LIVE_TOKENS_MAX = 1_000;
 
-const TokenCursor = z.object({ side: z.enum(["before", "after"]), created_at: z.number().int(), id: z.string() });
+const TokenCursor = z.object({ side: z.enum(["after", "before"]), created_at: z.number().int(), id: z.string() });
 
 tokens.openapi(
   createRoute({
@@ -95,23 +94,13 @@ tokens.openapi(
     const query = c.req.valid("query");
     const account = await requireManaged(c.env.DB, callerOf(c), query.account);
     const cursor = decodeCursor(query.cursor, TokenCursor);
-    const isBackward = cursor?.side === "after";
-    const found = await listTokens(c.env.DB, account.id, cursor, PAGE_ROWS + 1);
-    const more = found.length > PAGE_ROWS;
-    const rows = isBackward ? found.slice(-PAGE_ROWS) : found.slice(0, PAGE_ROWS);
-    const beyond = (side: TokenPosition["side"], row: TokenRow | undefined): string | null => {
-      if (row === undefined) return null;
-      const position: TokenPosition = { side, created_at: row.token.created_at, id: tokenId(row.token.hash) };
-      return pageUrl(edgeOf(c).settings.publicUrl, "/v1/tokens", c.req.query(), position);
-    };
-    return c.json(
-      {
-        previous: (isBackward ? more : cursor !== null) ? beyond("after", rows[0]) : null,
-        next: isBackward || more ? beyond("before", rows.at(-1)) : null,
-        results: rows.map(show),
-      },
-      200,
-    );
+    const read = await listTokens(c.env.DB, account.id, cursor, PAGE_ROWS + 1);
+    const page = keysetPage(read, PAGE_ROWS, cursor?.side, ({ token }) => ({
+      created_at: token.created_at,
+      id: tokenId(token.hash),
+    }));
+    const url = (position: unknown) => pageUrl(edgeOf(c).settings.publicUrl, "/v1/tokens", c.req.query(), position);
+    return c.json({ previous: url(page.previous), next: url(page.next), results: page.rows.map(show) }, 200);
   },
 );
 

@@ -93,32 +93,29 @@ export async function findToken(db: D1Database, managerId: string, id: string): 
 }
 
 export interface TokenPosition {
-  /** `before`: the page holds older ones */
-  side: "before" | "after";
+  /** `after`: further down the list, which are older ones */
+  side: "after" | "before";
   created_at: number;
   id: string;
 }
 
-/** Tokens of an account, newest first: up to `limit` of them on that side of the position. */
-export async function listTokens(
+/** Tokens of an account, newest first: up to `limit` of them on that side of the position, read away from it. */
+export function listTokens(
   db: D1Database,
   accountId: string,
   position: TokenPosition | null,
   limit: number,
 ): Promise<TokenRow[]> {
-  const own = eq(tokens.account_id, accountId);
-  if (position === null) {
-    return select(db).where(own).orderBy(desc(tokens.created_at), desc(tokens.hash)).limit(limit).all();
-  }
   const key = sql`(${tokens.created_at}, substr(${tokens.hash}, 1, ${TOKEN_ID_LENGTH}))`;
-  const at = sql`(${position.created_at}, ${position.id})`;
-  if (position.side === "before") {
-    const older = and(own, sql`${key} < ${at}`);
-    return select(db).where(older).orderBy(desc(tokens.created_at), desc(tokens.hash)).limit(limit).all();
-  }
-  const newer = and(own, sql`${key} > ${at}`);
-  const rows = await select(db).where(newer).orderBy(tokens.created_at, tokens.hash).limit(limit).all();
-  return rows.toReversed();
+  const at = sql`(${position?.created_at}, ${position?.id})`;
+  const isBefore = position?.side === "before";
+  const range = position === null ? undefined : isBefore ? sql`${key} > ${at}` : sql`${key} < ${at}`;
+  const order = isBefore ? [tokens.created_at, tokens.hash] : [desc(tokens.created_at), desc(tokens.hash)];
+  return select(db)
+    .where(and(eq(tokens.account_id, accountId), range))
+    .orderBy(...order)
+    .limit(limit)
+    .all();
 }
 
 /** Revokes a token that this account manages. Revoking again changes nothing. False where there is none. */
