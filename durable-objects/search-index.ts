@@ -17,6 +17,7 @@ import {
   words,
   wordWeight,
 } from "../schema/search-ranking.ts";
+import { phrasesOf, TASK_PHRASES, tasksOf } from "../schema/search-tasks.ts";
 import type { SearchViewer } from "./contracts.ts";
 import { SearchVectors } from "./search-vectors.ts";
 
@@ -51,7 +52,8 @@ export interface Found {
   card: string;
 }
 
-/** Ids of models start here; below are collections and pages. Ids are dense, since they index arrays. */
+/** Ids are dense, since they index arrays: the phrases of tasks (which have vectors alone) from 0, then collections and pages, then models. */
+const OTHERS_ID_MIN = 1_024;
 const MODEL_ID_MIN = 4_096;
 /** Of a README its beginning says what the model is for. */
 const README_CHARACTERS_MAX = 4_000;
@@ -63,6 +65,9 @@ const README_NEEDED_BELOW = 5_000;
 const POSTINGS_KEPT_MAX = 2_000_000;
 /** The best by text, and the nearest by vector, that are ranked in full; so many can be paged through. */
 export const CANDIDATES_MAX = 200;
+/** Tasks that a query's vector means most likely: their models are candidates, whatever their own words say. */
+const TASKS_MEANT_MAX = 3;
+const TASK_COSINE_MIN = 0.35;
 /** A model that ran within this time has an instance, most likely. */
 const WARM_MS = 300_000;
 /** Text that a vector is made of: the embeddings model reads about 190 words. */
@@ -84,6 +89,8 @@ interface DocumentRow extends Record<string, SqlStorageValue> {
   title: string | null;
   description: string | null;
   tags: string;
+  /** JSON of task numbers; worked out anew from tags and title whenever the document is written */
+  tasks: string;
   has_version: number;
   is_failing: number;
   is_official: number;
@@ -102,6 +109,7 @@ export class SearchIndex {
   /** by id: the factor by use and health; 0 where there is no document */
   #standings = new Float32Array(0);
   #isPublic = new Uint8Array(0);
+  readonly #byTask = new Map<number, Set<number>>();
   #documents = 0;
   #idEnd = MODEL_ID_MIN;
   /** scratch of one search */
@@ -115,7 +123,7 @@ export class SearchIndex {
   open(): void {
     this.#sql.exec(`
       CREATE TABLE IF NOT EXISTS documents (
-        id INTEGER PRIMARY KEY, kind TEXT NOT NULL, path TEXT NOT NULL, is_public INTEGER NOT NULL, title TEXT, description TEXT, tags TEXT NOT NULL,
+        id INTEGER PRIMARY KEY, kind TEXT NOT NULL, path TEXT NOT NULL, is_public INTEGER NOT NULL, title TEXT, description TEXT, tags TEXT NOT NULL, tasks TEXT NOT NULL,
         has_version INTEGER NOT NULL, is_failing INTEGER NOT NULL, is_official INTEGER NOT NULL, runs INTEGER, ran_at INTEGER, updated_at INTEGER NOT NULL,
         digest TEXT NOT NULL, UNIQUE (kind, path));
       CREATE TABLE IF NOT EXISTS free_ids (id INTEGER PRIMARY KEY);
@@ -137,6 +145,9 @@ export class SearchIndex {
     this.#idEnd = Math.max(MODEL_ID_MIN, end ?? 0);
     this.#reserve(this.#idEnd);
     for (const row of this.#sql.exec<DocumentRow>("SELECT * FROM documents")) this.#place(row);
+    TASK_PHRASES.forEach(({ text }, id) => {
+      this.#putVectorText(id, text);
+    });
     for (const row of this.#sql.exec<{ id: number; vector: ArrayBuffer }>("SELECT id, vector FROM vectors")) {
       this.#vectors.set(row.id, new Int8Array(row.vector));
     }
@@ -151,6 +162,7 @@ export class SearchIndex {
     if (known !== null && (known.digest === digest || known.updated_at > document.updated_at)) return false;
     if (known !== null) this.#removeWords(known);
     const id = known?.id ?? this.#newId(kind);
+    const tasks = tasksOf([...document.tags, document.title ?? ""]);
     const row: DocumentRow = {
       id,
       kind,
@@ -159,6 +171,7 @@ export class SearchIndex {
       title: document.title,
       description: document.description,
       tags: JSON.stringify(document.tags),
+      tasks: JSON.stringify(tasks),
       has_version: document.has_version ? 1 : 0,
       is_failing: document.is_failing ? 1 : 0,
       is_official: document.is_official ? 1 : 0,
@@ -168,7 +181,7 @@ export class SearchIndex {
       digest,
     };
     this.#sql.exec(
-      "INSERT OR REPLACE INTO documents (id, kind, path, is_public, title, description, tags, has_version, is_failing, is_official, runs, ran_at, updated_at, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      "INSERT OR REPLACE INTO documents (id, kind, path, is_public, title, description, tags, tasks, has_version, is_failing, is_official, runs, ran_at, updated_at, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
       ...Object.values(row),
     );
     this.#sql.exec("INSERT OR REPLACE INTO cards VALUES (?, ?)", id, document.card);
@@ -178,6 +191,7 @@ export class SearchIndex {
     const texts: Record<Field, string> = {
       names: namesOf(row),
       descriptions: document.description ?? "",
+      tasks: phrasesOf(tasks),
       readmes: (document.text ?? "").slice(0, README_CHARACTERS_MAX),
     };
     const side = sideOf(row);
@@ -283,14 +297,16 @@ export class SearchIndex {
     const terms = queryWords(query).map((word) => this.#term(word));
     const text_max = terms.reduce((sum, term) => sum + term.weight, 0);
     const touched = this.#addUp(terms, own);
+    const tasks = vector === null ? new Map<number, number>() : this.#taskCosines(vector);
     const ranges = [
       [MODEL_ID_MIN, this.#idEnd],
-      [0, MODEL_ID_MIN],
+      [OTHERS_ID_MIN, MODEL_ID_MIN],
     ] as const;
     const ids = ranges.flatMap(([from, to]) => {
       const byText = this.#best(touched, from, to, sees);
       const byVector = vector === null ? [] : this.#vectors.nearest(vector, from, to, sees, CANDIDATES_MAX);
-      return [...new Set([...byText, ...byVector])];
+      const byTask = meant(tasks).map((task) => this.#best(this.#byTask.get(task) ?? [], from, to, sees));
+      return [...new Set([...byText, ...byVector, ...byTask.flat()])];
     });
     const ranked = this.#rows(ids).map((row) => {
       const phrases = [...(JSON.parse(row.tags) as string[]), row.title ?? ""];
@@ -298,7 +314,7 @@ export class SearchIndex {
         text: this.#scores[row.id] ?? 0,
         text_max,
         has_phrase: phrases.some((phrase) => hasPhrase(query, phrase)),
-        cosine: vector === null ? null : this.#vectors.cosine(row.id, vector),
+        cosine: vector === null ? null : this.#cosine(row, vector, tasks),
       });
       return { row, score: matched * (this.#standings[row.id] ?? 0) };
     });
@@ -346,6 +362,23 @@ export class SearchIndex {
     return new Set(rows.toArray().map((row) => row.id));
   }
 
+  /** How near the query comes to any phrase of each task. */
+  #taskCosines(query: Int8Array): Map<number, number> {
+    const cosines = new Map<number, number>();
+    TASK_PHRASES.forEach(({ task }, id) => {
+      const cosine = this.#vectors.cosine(id, query);
+      if (cosine !== null && cosine > (cosines.get(task) ?? 0)) cosines.set(task, cosine);
+    });
+    return cosines;
+  }
+
+  /** Of what it says itself and of how people ask for its tasks, the nearer. */
+  #cosine(row: DocumentRow, query: Int8Array, tasks: Map<number, number>): number | null {
+    const own = this.#vectors.cosine(row.id, query);
+    const cosines = (JSON.parse(row.tasks) as number[]).map((task) => tasks.get(task) ?? 0);
+    return own === null && cosines.length === 0 ? null : Math.max(own ?? 0, ...cosines);
+  }
+
   /** Who has the word among public documents. A word that none has stands for those that were most likely meant, or that begin so. */
   #term(word: string): Term {
     let expression = `"${word}"`;
@@ -372,12 +405,13 @@ export class SearchIndex {
     const descriptions = this.#matches("public_descriptions", expression);
     const isCommon = names.length + descriptions.length >= README_NEEDED_BELOW;
     const readmes = isCommon ? new Int32Array(0) : this.#matches("public_readmes", expression);
-    const postings = { names, descriptions, readmes };
-    this.#postingsKept += names.length + descriptions.length + readmes.length;
-    if (this.#postingsKept > POSTINGS_KEPT_MAX) {
+    const postings = { names, descriptions, tasks: this.#matches("public_tasks", expression), readmes };
+    const size = FIELDS.reduce((sum, field) => sum + postings[field].length, 0);
+    if (this.#postingsKept + size > POSTINGS_KEPT_MAX) {
       this.#postings.clear();
-      this.#postingsKept = names.length + descriptions.length + readmes.length;
+      this.#postingsKept = 0;
     }
+    this.#postingsKept += size;
     this.#postings.set(expression, postings);
     return postings;
   }
@@ -419,10 +453,10 @@ export class SearchIndex {
   }
 
   /** The best of the touched by text and standing. Scores are put into buckets instead of sorted: common words touch tens of thousands. */
-  #best(touched: number[], from: number, to: number, sees: (id: number) => boolean): number[] {
+  #best(touched: Iterable<number>, from: number, to: number, sees: (id: number) => boolean): number[] {
     const inRange: number[] = [];
     let top = 0;
-    const worth = (id: number) => (this.#scores[id] ?? 0) * (this.#standings[id] ?? 0);
+    const worth = (id: number) => ((this.#scores[id] ?? 0) + WORTH_WITHOUT_WORDS) * (this.#standings[id] ?? 0);
     for (const id of touched) {
       if (id < from || id >= to || !sees(id)) continue;
       inRange.push(id);
@@ -465,7 +499,9 @@ export class SearchIndex {
     }
     if (isModel) return this.#idEnd++;
     const { id } = this.#sql
-      .exec<{ id: number }>(`SELECT coalesce(max(id), 0) + 1 AS id FROM documents WHERE id < ${MODEL_ID_MIN}`)
+      .exec<{ id: number }>(
+        `SELECT coalesce(max(id) + 1, ${OTHERS_ID_MIN}) AS id FROM documents WHERE id < ${MODEL_ID_MIN}`,
+      )
       .one();
     if (id >= MODEL_ID_MIN) throw new Error(`more than ${MODEL_ID_MIN} collections and pages`);
     return id;
@@ -477,9 +513,14 @@ export class SearchIndex {
     this.#standings[row.id] = standingOf(row);
     this.#isPublic[row.id] = row.is_public;
     this.#documents += row.is_public - (wasPublic ? 1 : 0);
+    for (const task of JSON.parse(row.tasks) as number[]) {
+      const ids = this.#byTask.get(task) ?? new Set();
+      this.#byTask.set(task, ids.add(row.id));
+    }
   }
 
   #removeWords(row: DocumentRow): void {
+    for (const task of JSON.parse(row.tasks) as number[]) this.#byTask.get(task)?.delete(row.id);
     for (const field of FIELDS) this.#sql.exec(`DELETE FROM ${sideOf(row)}_${field} WHERE rowid = ?`, row.id);
     this.#sql.exec("DELETE FROM readers WHERE id = ?", row.id);
     this.#countWords(row, -1);
@@ -532,8 +573,19 @@ export interface RankedDocument {
 }
 
 const BUCKETS = 1_024;
+/** So that standing decides among models that share no word with the query and were found by their task. */
+const WORTH_WITHOUT_WORDS = 0.01;
 /** What matches less does not match. */
 const SCORE_MIN = 0.02;
+
+/** The tasks that come nearest, if near enough. */
+function meant(tasks: Map<number, number>): number[] {
+  return [...tasks]
+    .filter(([, cosine]) => cosine >= TASK_COSINE_MIN)
+    .sort((a, b) => b[1] - a[1])
+    .slice(0, TASKS_MEANT_MAX)
+    .map(([task]) => task);
+}
 
 const sideOf = (row: DocumentRow) => (row.is_public === 1 ? "public" : "private");
 
@@ -550,15 +602,11 @@ function standingOf(row: DocumentRow): number {
   });
 }
 
-/** Headings, tables and code of Markdown say little; what a model is for stands in its first sentences. */
-function vectorText({ title, path, description, tags, text }: SearchDocument): string {
-  const prose = (text ?? "")
-    .replace(/```[\s\S]*?(```|$)/g, " ")
-    .split("\n")
-    .filter((line) => !/^\s*(#|\||>|[-*] )/.test(line))
-    .join(" ")
-    .replace(/[*_`[\]]/g, "")
-    .replace(/\s+/g, " ");
-  const head = [title ?? path, description ?? "", tags.join(", ")].filter((part) => part !== "").join(". ");
-  return `${head}. ${prose}`.slice(0, VECTOR_TEXT_CHARACTERS).trim();
+/** Short texts make the sharpest vectors. What people say who look for its task has vectors of its own. */
+function vectorText({ title, path, description, tags }: SearchDocument): string {
+  const parts = [title ?? path, description ?? "", tags.join(", ")];
+  return parts
+    .filter((part) => part !== "")
+    .join(". ")
+    .slice(0, VECTOR_TEXT_CHARACTERS);
 }

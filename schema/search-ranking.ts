@@ -12,7 +12,7 @@ export const QUERY_WORDS_MAX = 24;
 const STOP_WORDS = new Set(
   `a about all am an and any are as at be been being but by can could did do does for from get give got had has have help how i id if in into is it its just
   let like make me my need needs of on one or our out please should so some someone something stuff than that the their them then there these they thing
-  things this to up us use used using want was we what when where which while who will with would you your ai model models tool tools`.split(
+  things this to up us use used using want was we what when where which while version who will with would you your ai model models tool tools`.split(
     /\s+/,
   ),
 );
@@ -124,7 +124,7 @@ export function quantise(vector: readonly number[]): Int8Array | null {
 // ---- score
 
 /** Where a word was found. Titles, names and tags are written to be found by; a README mentions much that the model is not. */
-export const FIELD_WEIGHTS = { names: 1, descriptions: 0.7, readmes: 0.3 } as const;
+export const FIELD_WEIGHTS = { names: 1, descriptions: 0.7, tasks: 0.6, readmes: 0.3 } as const;
 export type Field = keyof typeof FIELD_WEIGHTS;
 export const FIELDS = Object.keys(FIELD_WEIGHTS) as Field[];
 export interface Match {
@@ -151,7 +151,7 @@ const FIELDS_MATCHED_WELL = FIELD_WEIGHTS.names + FIELD_WEIGHTS.descriptions;
 const COSINE_FLOOR = 0.1;
 const COSINE_CEILING = 0.65;
 /** Share of the vector in a match; the rest is the text's. */
-const VECTOR_SHARE = 0.6;
+const VECTOR_SHARE = 0.5;
 const PHRASE_BONUS = 0.3;
 
 /** How well a document answers the query, 0 to 1.3. */
