@@ -1,7 +1,7 @@
 /** Tells the counters of models what ran here. A report keeps its number until it is acknowledged, so it counts once. */
 import type { Alarms } from "./alarms.ts";
 import type { DeploymentQueue } from "./deployment-queue.ts";
-import { runCounter } from "./stubs.ts";
+import { runCounter, searchStub } from "./stubs.ts";
 
 /** So often at most a counter is told. */
 const RUN_REPORT_MS = 10_000;
@@ -33,7 +33,11 @@ export async function reportRuns(reporter: RunReporter): Promise<void> {
   });
   if (report === null) return;
   const { model, seq, runs } = report;
-  await runCounter(env, model).add({ deployment_key: queue.spec().deployment_key, seq, runs });
+  const total = await runCounter(env, model).add({ deployment_key: queue.spec().deployment_key, seq, runs });
+  // For the ranking of search alone: what is lost here comes with the next report.
+  await searchStub(env)
+    .counted(model, total)
+    .catch(() => undefined);
   await write((now) => {
     queue.saveFacts({ report: null });
     if (Object.keys(queue.facts().runs).length > 0) reportRunsSoon(reporter, now);

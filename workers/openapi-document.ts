@@ -7,6 +7,7 @@
 import type { OpenAPIHono } from "@hono/zod-openapi";
 import { problemResponse } from "../schema/api/common.ts";
 import type { AppEnv } from "./env.ts";
+import { queryModelsOperation } from "./routes/search.ts";
 
 type Document = ReturnType<OpenAPIHono<AppEnv>["getOpenAPI31Document"]>;
 interface Header {
@@ -67,6 +68,10 @@ export function openapiDocument(app: OpenAPIHono<AppEnv>): Document {
       if (operation !== undefined) complete(path, operation);
     }
   }
+  const query: Operation = structuredClone(queryModelsOperation);
+  complete("/v1/models", query);
+  // 3.1 has no operation of the method QUERY (3.2 has).
+  Object.assign(document.paths?.["/v1/models"] ?? {}, { "x-query": query });
   return { ...document, components: { ...document.components, securitySchemes: schemes } };
 }
 

@@ -167,11 +167,8 @@ export const queryModelsOperation = {
   responses: {
     200: {
       description: "A page of models, best first",
+      headers: { [MODE_HEADER]: { description: "as the member `mode`", schema: { type: "string" as const } } },
       content: { "application/json": { schema: { $ref: "#/components/schemas/SearchedModelPage" } } },
-    },
-    default: {
-      description: "A problem (RFC 9457)",
-      content: { "application/problem+json": { schema: { $ref: "#/components/schemas/Problem" } } },
     },
   },
 };
