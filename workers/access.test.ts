@@ -5,6 +5,7 @@ import { afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { hashToken, newToken, SCOPES, tokenId } from "../schema/tokens.ts";
 import { app } from "./app.ts";
 import { openapiDocument } from "./openapi-document.ts";
+import { aVersion } from "./testing/catalog.ts";
 import {
   aDestination,
   anAccount,
@@ -38,6 +39,42 @@ const FORM = '--b\r\nContent-Disposition: form-data; name="content"; filename="f
 const FORM_HEADERS = { "content-type": "multipart/form-data; boundary=b" };
 
 const idOf = async (answer: Response): Promise<string> => (await answer.json<{ id: string }>()).id;
+const aDeployment = (name: string) => ({
+  name,
+  model: "cogway/echo",
+  version,
+  hardware: "cpu",
+  min_instances: 0,
+  max_instances: 1,
+});
+/** a private model of the owner, a version of it that nothing refers to, and its example */
+let model: string;
+let modelVersion: string;
+let example: string;
+const aCollection = { name: "Some", description: "A few.", models: ["cogway/echo"] };
+
+async function aCatalog(origin: FakeOrigin): Promise<{ path: string; version: string }> {
+  for (const slug of ["kept", "gone"]) {
+    await call("PUT", `/admin/v1/collections/${slug}`, { token: operator, body: aCollection });
+  }
+  for (const name of ["empty", "full"]) {
+    await call("POST", "/v1/models", {
+      token: owner.token,
+      body: { owner: owner.username, name, visibility: "private", hardware: "cpu" },
+    });
+  }
+  const path = `/v1/models/${owner.username}/full`;
+  await call("PATCH", path, { token: owner.token, body: { readme: "# Full" } });
+  await call("PUT", `${path}/shares/${organization}`, { token: owner.token });
+  const shown = await aVersion(path);
+  example = await origin.aRunning(owner.token, shown);
+  await origin.events(example, 1, [
+    { type: "output", mode: "set", value: "x" },
+    { type: "finished", status: "succeeded", metrics: {}, predict_time_s: 0.1 },
+  ]);
+  await call("POST", `${path}/examples`, { token: owner.token, body: { prediction_id: example } });
+  return { path, version: await aVersion(path) };
+}
 const TRAINING_INPUT = { train_data: "https://files.example/data.zip" };
 
 beforeAll(async () => {
@@ -63,6 +100,10 @@ beforeAll(async () => {
     }),
   );
   await call("POST", `/v1/trainings/${training}/cancel`, { token: owner.token });
+  for (const name of ["kept", "gone"]) {
+    await call("POST", "/v1/deployments", { token: owner.token, body: aDeployment(name) });
+  }
+  ({ path: model, version: modelVersion } = await aCatalog(origin));
   const made = await call("POST", "/v1/predictions", {
     token: owner.token,
     body: { version, input: { text: "mine" }, webhook: "https://receiver.example/" },
@@ -100,8 +141,8 @@ interface Access {
   path?: string;
   body?: unknown;
   headers?: Record<string, string>;
-  /** private: another account does not find it; shared: every account may; own: each sees its own */
-  kind: "private" | "shared" | "own" | "public" | "operator" | "origin";
+  /** private: another account does not find it; owned: it sees it and may not; shared: every account may; own: each sees its own */
+  kind: "private" | "owned" | "shared" | "own" | "public" | "operator" | "origin";
   status: number;
 }
 const input = { text: "x" };
@@ -154,10 +195,91 @@ const matrix: Record<string, () => Access> = {
     path: `/v1/trainings/${training}/webhooks/completed/replay`,
     status: 200,
   }),
+  "GET /v1/deployments": () => ({ kind: "own", status: 200 }),
+  "POST /v1/deployments": () => ({ kind: "own", body: aDeployment(`d${crypto.randomUUID()}`), status: 200 }),
+  "GET /v1/deployments/{owner}/{name}": () => ({
+    kind: "private",
+    path: `/v1/deployments/${owner.username}/kept`,
+    status: 200,
+  }),
+  "PATCH /v1/deployments/{owner}/{name}": () => ({
+    kind: "private",
+    path: `/v1/deployments/${owner.username}/kept`,
+    body: { max_instances: 2 },
+    status: 200,
+  }),
+  "GET /v1/deployments/{owner}/{name}/releases": () => ({
+    kind: "private",
+    path: `/v1/deployments/${owner.username}/kept/releases`,
+    status: 200,
+  }),
+  "POST /v1/deployments/{owner}/{name}/predictions": () => ({
+    kind: "private",
+    path: `/v1/deployments/${owner.username}/kept/predictions`,
+    body: { input },
+    status: 201,
+  }),
+  "DELETE /v1/deployments/{owner}/{name}": () => ({
+    kind: "private",
+    path: `/v1/deployments/${owner.username}/gone`,
+    status: 204,
+  }),
   "GET /v1/webhooks/default/secret": () => ({ kind: "own", status: 200 }),
   "POST /v1/webhooks/default/secret/rotate": () => ({ kind: "own", status: 200 }),
   "POST /v1/webhooks/test": () => ({ kind: "own", body: { url: "https://receiver.example/" }, status: 200 }),
   "GET /v1/models": () => ({ kind: "shared", status: 200 }),
+  "POST /v1/models": () => ({
+    kind: "owned",
+    body: { owner: owner.username, name: `m${crypto.randomUUID()}`, visibility: "private", hardware: "cpu" },
+    status: 201,
+  }),
+  "PATCH /v1/models/{owner}/{name}": () => ({ kind: "private", path: model, body: { title: "T" }, status: 200 }),
+  "DELETE /v1/models/{owner}/{name}": () => ({
+    kind: "private",
+    path: `/v1/models/${owner.username}/empty`,
+    status: 204,
+  }),
+  "DELETE /v1/models/{owner}/{name}/versions/{version_id}": () => ({
+    kind: "private",
+    path: `${model}/versions/${modelVersion}`,
+    status: 202,
+  }),
+  "GET /v1/models/{owner}/{name}/examples": () => ({ kind: "private", path: `${model}/examples`, status: 200 }),
+  "DELETE /v1/models/{owner}/{name}/examples/{prediction_id}": () => ({
+    kind: "private",
+    path: `${model}/examples/${example}`,
+    status: 204,
+  }),
+  "POST /v1/models/{owner}/{name}/examples": () => ({
+    kind: "private",
+    path: `${model}/examples`,
+    body: { prediction_id: example },
+    status: 201,
+  }),
+  "GET /v1/models/{owner}/{name}/shares": () => ({ kind: "private", path: `${model}/shares`, status: 200 }),
+  "PUT /v1/models/{owner}/{name}/shares/{username}": () => ({
+    kind: "private",
+    path: `${model}/shares/${organization}`,
+    status: 200,
+  }),
+  "DELETE /v1/models/{owner}/{name}/shares/{username}": () => ({
+    kind: "private",
+    path: `${model}/shares/${organization}`,
+    status: 204,
+  }),
+  "GET /v1/collections": () => ({ kind: "shared", status: 200 }),
+  "GET /v1/collections/{slug}": () => ({ kind: "shared", path: "/v1/collections/kept", status: 200 }),
+  "PUT /admin/v1/collections/{slug}": () => ({
+    kind: "operator",
+    path: "/admin/v1/collections/kept",
+    body: aCollection,
+    status: 200,
+  }),
+  "DELETE /admin/v1/collections/{slug}": () => ({
+    kind: "operator",
+    path: "/admin/v1/collections/gone",
+    status: 204,
+  }),
   "GET /v1/models/{owner}/{name}": () => ({ kind: "shared", path: "/v1/models/cogway/echo", status: 200 }),
   "GET /v1/models/{owner}/{name}/readme": () => ({
     kind: "shared",
@@ -351,8 +473,9 @@ describe("the access matrix", () => {
         break;
       default:
         expect(await statusFor(owner.token)).toBe(status);
-        expect(await statusFor(other.token)).toBe(kind === "private" ? 404 : status);
-        expect(await statusFor(operator)).toBe(kind === "private" ? 404 : status);
+        for (const token of [other.token, operator]) {
+          expect(await statusFor(token)).toBe({ private: 404, owned: 403, shared: status, own: status }[kind]);
+        }
         expect(await statusFor(narrow)).toBe(403);
         expect(await statusFor()).toBe(401);
     }
@@ -525,6 +648,7 @@ describe("every answer", () => {
     expect(api.status).toBe(204);
     expect(api.headers.get("access-control-allow-origin")).toBe("*");
     expect(api.headers.get("access-control-allow-headers")).toContain("prefer");
+    expect(api.headers.get("access-control-allow-methods")).toContain("QUERY");
     expect(api.headers.get("access-control-allow-credentials")).toBeNull();
     for (const path of ["/admin/v1/accounts", "/origin/v1/events", "/healthz"]) {
       expect((await preflight(path)).headers.get("access-control-allow-origin")).toBeNull();
