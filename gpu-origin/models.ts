@@ -172,7 +172,6 @@ export class Models {
     };
     await mkdir(join(source, ".cog"), { recursive: true });
     await writeFile(join(source, ".cog", "openapi_schema.json"), JSON.stringify(schemaForCoglet(facts.schema)));
-    if (version.train_ref !== null) versions.makeTrainFolder(version);
     versions.save(version);
     return version;
   }

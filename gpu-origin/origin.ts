@@ -65,6 +65,7 @@ export class Origin {
       outputs: new OutputFiles(edge, spool),
       spool,
       weights,
+      trainersFolder: join(dataDir, "trainers"),
       log,
       capacity: config.capacity,
       cpus: config.hardware.cpus,

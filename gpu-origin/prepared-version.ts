@@ -4,7 +4,6 @@
  *
  *   versions/<id>/source/                         the model's files, unchanged
  *   versions/<id>/source/.cog/openapi_schema.json the schema as coglet gets it (marked as streaming)
- *   versions/<id>/train/                          where a trainer runs: links to the files of `source`, and a schema of its own
  *   versions/<id>/version.json                    written last
  */
 import { randomBytes } from "node:crypto";
@@ -59,10 +58,6 @@ export class VersionStore {
     return join(this.#root, id, "source");
   }
 
-  trainFolder(id: string): string {
-    return join(this.#root, id, "train");
-  }
-
   /** Null when it was never prepared, or only half. */
   get(id: string): PreparedVersion | null {
     const path = join(this.#root, id, "version.json");
@@ -72,19 +67,16 @@ export class VersionStore {
   }
 
   /**
-   * The folder that a trainer starts in. coglet takes the schema from its working folder, and a trainer's is another than the predictor's; all else is
-   * linked, so that weights lie on disk once.
+   * Makes the folder that a trainer starts in: links to the model's files, and a schema of its own, which coglet takes from its working folder. What a
+   * trainer writes there is of one training alone.
    */
-  makeTrainFolder(version: PreparedVersion): void {
+  makeTrainerFolder(version: PreparedVersion, folder: string): void {
     const source = this.sourceFolder(version.id);
-    const folder = this.trainFolder(version.id);
-    mkdirSync(join(folder, ".cog"), { recursive: true });
+    mkdirSync(join(folder, ".cog"), { recursive: true, mode: 0o700 });
     for (const name of readdirSync(source)) {
-      const isOwn = name === ".cog" || name === "__pycache__" || existsSync(join(folder, name));
-      if (!isOwn) symlinkSync(join("..", "source", name), join(folder, name));
+      if (name !== ".cog" && name !== "__pycache__") symlinkSync(join(source, name), join(folder, name));
     }
-    const schema = schemaForCoglet(trainerOf(version).schema);
-    writeFileSync(join(folder, ".cog", "openapi_schema.json"), JSON.stringify(schema));
+    writeFileSync(join(folder, ".cog", "openapi_schema.json"), JSON.stringify(schemaForCoglet(version.schema)));
   }
 
   save(version: PreparedVersion): void {

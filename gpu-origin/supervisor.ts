@@ -43,6 +43,8 @@ export interface SupervisorParts {
   outputs: OutputFiles;
   spool: OutputSpool;
   weights: WeightsCache;
+  /** working folders of trainers, by instance; emptied at the start */
+  trainersFolder: string;
   log: Log;
   capacity: { instances: number; memory_bytes: number };
   cpus: number;
@@ -77,7 +79,7 @@ export class Supervisor {
 
   /** Ends what an earlier process left running, and tells the edge which attempts were lost with it. Before the first call of the edge. */
   async recover(): Promise<{ reaped: number; lost: number }> {
-    const { driver, journal, log } = this.#parts;
+    const { driver, journal, log, trainersFolder } = this.#parts;
     let reaped = 0;
     for (const record of journal.instances()) {
       const adopted = await driver.adopt(record);
@@ -87,6 +89,7 @@ export class Supervisor {
       }
       journal.deleteInstance(record.instance_id);
     }
+    rmSync(trainersFolder, { recursive: true, force: true });
     const lost = journal.liveAttempts();
     for (const row of lost) {
       const i = row.last_event_i + 1;
@@ -167,6 +170,9 @@ export class Supervisor {
     const weights = boot.weights === undefined ? null : await this.#parts.weights.hold(boot.weights);
     if (weights?.kind === "failed") return this.#failPending(boot, `boot: ${weights.detail}`);
     if (!this.#pending.has(boot.instance_id)) return weights?.release();
+    const trainerFolder = isTrainer ? join(this.#parts.trainersFolder, boot.instance_id) : null;
+    if (trainerFolder !== null) versions.makeTrainerFolder(version, trainerFolder);
+    const cwd = trainerFolder ?? versions.sourceFolder(version.id);
     const files = new InstanceFiles(spool);
     await files.listen();
     const slots = Math.max(1, version.slots);
@@ -174,7 +180,7 @@ export class Supervisor {
       {
         ...boot,
         slots,
-        cwd: isTrainer ? versions.trainFolder(version.id) : versions.sourceFolder(version.id),
+        cwd,
         binDir: environment.binDir,
         env: { ...this.#modelEnv(version), ...(weights === null ? {} : { COG_WEIGHTS: weights.path }) },
         args: [
@@ -190,6 +196,7 @@ export class Supervisor {
           push.pushStatus(status);
           if (status.state !== "stopped" && status.state !== "failed") return;
           weights?.release();
+          if (trainerFolder !== null) rmSync(trainerFolder, { recursive: true, force: true });
           this.#ended(boot.instance_id, files);
         },
         saveRecord: (record) => journal.saveInstance(record),

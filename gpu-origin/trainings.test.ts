@@ -1,3 +1,4 @@
+import { existsSync, readdirSync } from "node:fs";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { newId } from "../schema/ids.ts";
 import type { FileRef, WeightsSource } from "../schema/origin-protocol.ts";
@@ -49,6 +50,18 @@ describe("a training on real coglet", () => {
     expect(origin.edge.kept).toContainEqual(weights);
     expect(outcome.events.some((event) => event.type === "output")).toBe(false);
     expect(outcome.metrics).toMatchObject({ loss: 1 / 3 });
+  });
+
+  it("leaves nothing in the folder that it started in", async () => {
+    const { id } = origin.version("trainer-setup");
+    const before = readdirSync(`${origin.dataDir}/versions/${id}/source`);
+    const instance = await bootTrainer("trainer-setup");
+    await origin.predict("trainer-setup", instance, {});
+    const folder = `${origin.dataDir}/trainers/${instance}`;
+    expect(readdirSync(folder)).toContain("scratch.txt");
+    await origin.releaseInstances();
+    expect(existsSync(folder)).toBe(false);
+    expect(readdirSync(`${origin.dataDir}/versions/${id}/source`)).toEqual(before);
   });
 
   it("tells logs and metrics while it runs", async () => {

@@ -9,6 +9,7 @@ def train(
     mode: str = Input(default="weights", choices=["weights", "no weights"]),
 ) -> Path:
     """Returns the file itself, which is uploaded and so has no bound of memory."""
+    Path("scratch.txt").write_text("what a trainer writes where it stands")
     if mode == "no weights":
         return None
     weights = Path(tempfile.mkdtemp()) / "weights.safetensors"
