@@ -5,7 +5,7 @@ import { FILE_RETENTION_MS, fileKey } from "../schema/files.ts";
 import { newFileId } from "../schema/ids.ts";
 import { AccountObject } from "./account.ts";
 import type { BeginFile, FinishFile } from "./contracts.ts";
-import { envWith, freshName, passTime, stopClock, withObject } from "./testing/harness.ts";
+import { anAdmit, envWith, freshName, passTime, stopClock, withObject } from "./testing/harness.ts";
 
 const DAY_MS = 86_400_000;
 
@@ -143,6 +143,17 @@ it("guarantees a bound on unfinished uploads, which finished ones do not count a
     passTime(DAY_MS);
     await account.alarm();
     expect(await account.beginFile(aBegin())).toBe(true);
+  }));
+
+it("guarantees that an account which has predictions from before it knew files takes them", () =>
+  withAccount(async (account, { aFile, restart }) => {
+    await account.admit(anAdmit());
+    const id = await aFile(restart());
+    passTime(DAY_MS);
+    const again = restart();
+    await again.alarm();
+    expect(await isInR2(id)).toBe(false);
+    expect((await again.files({ limit: 10 })).files).toEqual([]);
   }));
 
 it("guarantees that asking an account without files stores nothing", () =>

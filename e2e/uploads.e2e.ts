@@ -6,6 +6,7 @@ import type { Api } from "./lib/api.ts";
 import { newCaller } from "./lib/shared-system.ts";
 
 const PART_BYTES = 8_388_608;
+const PUT_TRIES_MAX = 5;
 
 let caller: Api;
 let replicate: Replicate;
@@ -31,14 +32,14 @@ async function download(url: string): Promise<Uint8Array> {
 }
 
 test("the npm client creates, gets, lists and deletes files", async () => {
-  const bytes = someBytes(300_000);
+  const bytes = someBytes(20_000_000);
   const file = await replicate.files.create(new File([bytes], "na\u00efve \u65e5\u672c.bin", { type: "text/x-test" }), {
     of: "e2e",
   });
   expect(file).toMatchObject({
     name: "na\u00efve \u65e5\u672c.bin",
     content_type: "text/x-test",
-    size: 300_000,
+    size: 20_000_000,
     checksums: { sha256: sha256(bytes) },
     metadata: { of: "e2e" },
   });
@@ -73,21 +74,17 @@ test("a file of another account is no input, and a deleted one neither", async (
   expect([asOwner.status, asOwner.body.detail]).toEqual([422, asOther.body.detail]);
 });
 
-test("a file of 60 MiB in one request, and one byte more than may be", async () => {
-  const bytes = someBytes(60 * 1024 ** 2);
-  const file = await replicate.files.create(new Blob([bytes]));
-  expect(file).toMatchObject({ size: bytes.length, checksums: { sha256: sha256(bytes) } });
-  const form = new FormData();
-  form.append("content", new Blob([new Uint8Array(100 * 1024 ** 2 + 1)]), "big");
-  const answer = await fetch(`${caller.url}/v1/files`, {
-    method: "POST",
-    headers: { authorization: `Bearer ${caller.token}` },
-    body: form,
-  });
-  expect([answer.status, await answer.json()]).toMatchObject([
-    413,
-    { code: "file.too_large", detail: expect.stringContaining("/v1/files/uploads") },
-  ]);
+test("a file that is too large for one request is refused with the way to go, as often as it is tried", async () => {
+  const body = new FormData();
+  body.append("content", new Blob([new Uint8Array(102 * 1024 ** 2)]), "big");
+  for (let i = 0; i < 2; i++) {
+    const headers = { authorization: `Bearer ${caller.token}` };
+    const answer = await fetch(`${caller.url}/v1/files`, { method: "POST", headers, body });
+    expect([answer.status, await answer.json()]).toMatchObject([
+      413,
+      { code: "file.too_large", detail: expect.stringContaining("/v1/files/uploads") },
+    ]);
+  }
 });
 
 test("a file of 80 MiB in parts, put several at a time and some twice, is read back byte for byte", async () => {
@@ -100,16 +97,17 @@ test("a file of 80 MiB in parts, put several at a time and some twice, is read b
   expect([begun.status, begun.body.parts]).toEqual([201, 10]);
   const put = async (n: number): Promise<number> => {
     const part = bytes.subarray((n - 1) * PART_BYTES, n * PART_BYTES);
-    const answer = await fetch(begun.body.urls.part.replace("{n}", String(n)), {
-      method: "PUT",
-      headers: {
-        authorization: `Bearer ${caller.token}`,
-        "content-digest": `sha-256=:${createHash("sha256").update(part).digest("base64")}:`,
-      },
-      body: part,
-    });
-    await answer.body?.cancel();
-    return answer.status;
+    const digest = createHash("sha256").update(part).digest("base64");
+    const headers = { authorization: `Bearer ${caller.token}`, "content-digest": `sha-256=:${digest}:` };
+    const url = begun.body.urls.part.replace("{n}", String(n));
+    // A busy machine's edge may close an idle connection just when it is used again: any part may be put again.
+    for (let tries = 1; ; tries++) {
+      const answer = await fetch(url, { method: "PUT", headers, body: part }).catch((error: unknown) => {
+        if (tries === PUT_TRIES_MAX) throw error;
+      });
+      await answer?.body?.cancel();
+      if (answer !== undefined) return answer.status;
+    }
   };
   const statuses: number[] = [];
   for (const numbers of [

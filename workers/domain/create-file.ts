@@ -11,6 +11,10 @@ import { readUploadForm } from "./upload-form.ts";
 /** Boundaries, headers of parts and the small fields around a file. */
 const FORM_BYTES_MAX = 1_048_576;
 
+/** A refused body up to this size is taken to its end. */
+const DISCARD_BYTES_MAX = 268_435_456;
+const DISCARD_TIME_MAX_MS = 30_000;
+
 export interface UploadRequest {
   body: ReadableStream<Uint8Array> | null;
   content_type: string;
@@ -20,8 +24,17 @@ export interface UploadRequest {
 }
 
 export async function createFile(edge: Edge, caller: Caller, request: UploadRequest): Promise<StoredFile> {
-  // Nothing is gained by reading what must be refused.
-  if (request.content_length > FILE_BYTES_MAX + FORM_BYTES_MAX) throw fileTooLarge();
+  try {
+    // Nothing of it is kept, so nothing of it is parsed.
+    if (request.content_length > FILE_BYTES_MAX + FORM_BYTES_MAX) throw fileTooLarge();
+    return await receiveFile(edge, caller, request);
+  } catch (error) {
+    await discardRest(request);
+    throw error;
+  }
+}
+
+async function receiveFile(edge: Edge, caller: Caller, request: UploadRequest): Promise<StoredFile> {
   const id = newFileId(edge.settings.signingSecret);
   const account = accountStub(edge.env, caller.account_id);
   let isBegun = false;
@@ -48,6 +61,20 @@ export async function createFile(edge: Edge, caller: Caller, request: UploadRequ
     throw error;
   } finally {
     writer.release();
+  }
+}
+
+/** Some clients (fetch of Node) see no answer that comes before their whole body is taken, only a broken connection: then nobody reads what was wrong. */
+async function discardRest({ body, content_length }: UploadRequest): Promise<void> {
+  if (body === null || !(content_length <= DISCARD_BYTES_MAX)) return;
+  const reader = body.getReader();
+  const deadline = setTimeout(() => void reader.cancel().catch(() => undefined), DISCARD_TIME_MAX_MS);
+  try {
+    while (!(await reader.read()).done);
+  } catch {
+    // It broke off: there is nobody to answer.
+  } finally {
+    clearTimeout(deadline);
   }
 }
 

@@ -27,7 +27,7 @@ export interface UploadForm {
   fields: Partial<Record<Field, string>>;
 }
 
-/** Reads the whole form; `onContent` gets the file's bytes in order, each call after the last one's end. Throws problems. */
+/** Reads the whole form; `onContent` gets the file's bytes in order, each call after the last one's end. Throws problems, and leaves the rest unread. */
 export async function readUploadForm(
   body: ReadableStream<Uint8Array> | null,
   contentType: string,
@@ -76,11 +76,9 @@ export async function readUploadForm(
     if (held.length > 0) await feed(held);
     parser.end();
     return form.result();
-  } catch (error) {
-    await reader.cancel().catch(() => undefined);
-    throw error;
   } finally {
     clearTimeout(deadline);
+    reader.releaseLock();
   }
 }
 
