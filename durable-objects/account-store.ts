@@ -272,5 +272,9 @@ function documentText(document: PredictionDocument): string | null {
 }
 
 function parseDocument(text: string | null): PredictionDocument | null {
-  return text === null ? null : (JSON.parse(text) as PredictionDocument);
+  if (text === null) return null;
+  const document = JSON.parse(text) as PredictionDocument;
+  // Rows of earlier releases lack what came later.
+  const { kind = "prediction", destination = null } = document as Partial<PredictionDocument>;
+  return { ...document, kind, destination };
 }

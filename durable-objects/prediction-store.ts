@@ -366,8 +366,18 @@ export class PredictionStore {
   }
 }
 
+/** Rows of earlier releases lack what came later. */
 function parseRow(row: { id: string; request: string; progress: string }): PredictionRow {
-  return { id: row.id, request: JSON.parse(row.request), stage: JSON.parse(row.progress) };
+  const stored = JSON.parse(row.request) as StoredRequest;
+  const spec = { ...stored.spec, ...missing(stored.spec, { release: 0, mode: "predict", weights: null }) };
+  const later = { kind: "prediction", destination: null, deployment: null, batch: null } as const;
+  const request = { ...stored, ...missing(stored, { ...later, shown_version: spec.version_id }), spec };
+  return { id: row.id, request, stage: JSON.parse(row.progress) as Stage };
+}
+
+/** Those of `defaults` that `value` does not have. */
+function missing<T extends object>(value: T, defaults: Partial<T>): Partial<T> {
+  return Object.fromEntries(Object.entries(defaults).filter(([name]) => !(name in value))) as Partial<T>;
 }
 
 /** Bounded: the oldest goes. */

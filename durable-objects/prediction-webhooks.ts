@@ -288,7 +288,8 @@ export class PredictionWebhooks {
         continue;
       }
       const body = await this.#bodyOf(row, false);
-      const body_ref = body.length > LOG_ROW_BYTES_MAX ? `webhooks/${id}/${row.n}` : null;
+      const isLarge = new TextEncoder().encode(body).byteLength > LOG_ROW_BYTES_MAX;
+      const body_ref = isLarge ? `webhooks/${id}/${row.n}` : null;
       if (body_ref !== null) await env.FILES.put(body_ref, body, { httpMetadata: { contentType: "application/json" } });
       const isKept = await commit(() => {
         const now = this.#store.get(id, row.n);

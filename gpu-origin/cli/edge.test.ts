@@ -1,6 +1,7 @@
 /** The built edge in workerd, as the launcher starts it. */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createServer, type Server } from "node:http";
+import { createServer as createSecureServer } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { convertV4MiniflareOptions, Miniflare } from "miniflare";
@@ -12,6 +13,7 @@ import { Edge, type EdgeSettings, edgeOptions } from "./edge.ts";
 import { LogFile } from "./log-file.ts";
 import { ROOT } from "./paths.ts";
 import { freePort } from "./processes.ts";
+import { localCertificate } from "./tls.ts";
 
 const BUILD_TIMEOUT_MS = 120_000;
 
@@ -133,7 +135,11 @@ describe("what the Worker's fetch may reach", () => {
   });
   afterAll(() => target.close());
 
-  async function reach(allowPrivateCidrs: string[], hosts: string[]): Promise<string[]> {
+  async function reach(
+    allowPrivateCidrs: string[],
+    hosts: string[],
+    base = `http://HOST:${targetPort}/`,
+  ): Promise<string[]> {
     const options = edgeOptions({ ...settings, allowPrivateCidrs }, log) as unknown as { workers: WorkerView[] };
     const modules = [{ type: "ESModule", path: "probe.js", contents: probe }];
     const stand = { name: "edge", modules, outboundService: "egress", compatibilityDate: "2026-08-01" };
@@ -144,7 +150,7 @@ describe("what the Worker's fetch may reach", () => {
     try {
       const texts: string[] = [];
       for (const host of hosts) {
-        const url = encodeURIComponent(`http://${host}:${targetPort}/`);
+        const url = encodeURIComponent(base.replace("HOST", host));
         texts.push(await (await miniflare.dispatchFetch(`http://probe/?url=${url}`)).text());
       }
       return texts;
@@ -173,5 +179,23 @@ describe("what the Worker's fetch may reach", () => {
     expect(await reach(["127.0.0.0/8"], ["127.0.0.1"])).toEqual(["reached"]);
     // A name is judged by the address that it leads to.
     expect(await reach(["127.0.0.2/32"], ["localhost", "127.0.0.1"])).not.toContain("reached");
+  }, 60_000);
+
+  it("and over https who shows a certificate of an authority that this machine trusts", async () => {
+    const { key, chain, authorityPath } = await localCertificate(folder);
+    const secure = createSecureServer({ key, cert: chain }, (_, response) => response.end("reached"));
+    const port = await freePort();
+    await new Promise<void>((resolve) => secure.listen(port, "127.0.0.1", resolve));
+    const outer = process.env["SSL_CERT_FILE"];
+    const base = `https://HOST:${port}/`;
+    try {
+      expect(await reach(["127.0.0.0/8"], ["127.0.0.1"], base)).not.toContain("reached");
+      process.env["SSL_CERT_FILE"] = authorityPath;
+      expect(await reach(["127.0.0.0/8"], ["127.0.0.1"], base)).toEqual(["reached"]);
+    } finally {
+      if (outer === undefined) delete process.env["SSL_CERT_FILE"];
+      else process.env["SSL_CERT_FILE"] = outer;
+      secure.close();
+    }
   }, 60_000);
 });

@@ -112,7 +112,14 @@ export function edgeOptions(settings: EdgeSettings, log: LogFile): MiniflareOpti
         name: "egress",
         modules: [{ type: "ESModule", path: "egress.js", contents: EGRESS_WORKER }],
         serviceBindings: {
-          NETWORK: { network: { allow: ["public", ...settings.allowPrivateCidrs], deny: EGRESS_DENY } },
+          NETWORK: {
+            network: {
+              allow: ["public", ...settings.allowPrivateCidrs],
+              deny: EGRESS_DENY,
+              // Without this workerd's network speaks no https at all.
+              tlsOptions: { trustBrowserCas: true },
+            },
+          },
         },
       },
     ],
