@@ -147,6 +147,8 @@ interface Access {
 }
 const input = { text: "x" };
 const matrix: Record<string, () => Access> = {
+  // First: an origin that sends no heartbeats is lost after 20 s.
+  "GET /healthz": () => ({ kind: "public", status: 200 }),
   "POST /v1/predictions": () => ({ kind: "own", body: { version, input }, status: 201 }),
   "GET /v1/predictions": () => ({ kind: "own", status: 200 }),
   "GET /v1/predictions/{prediction_id}": () => ({ kind: "private", path: `/v1/predictions/${id}`, status: 200 }),
@@ -393,7 +395,6 @@ const matrix: Record<string, () => Access> = {
     status: 204,
   }),
   "GET /outputs/{prediction_id}/{n}/{name}": () => ({ kind: "public", path: addresses.output, status: 200 }),
-  "GET /healthz": () => ({ kind: "public", status: 200 }),
   "POST /origin/v1/register": () => ({ kind: "origin", body: {}, status: 422 }),
   "POST /origin/v1/heartbeat": () => ({ kind: "origin", body: {}, status: 401 }),
   "POST /origin/v1/events": () => ({ kind: "origin", body: {}, status: 401 }),
