@@ -186,6 +186,30 @@ describe("events", () => {
     }));
 });
 
+describe("rows of the release before", () => {
+  it("run to their end and are shown, though they lack what came later", () =>
+    withPredictions(async (world) => {
+      const id = await running(world);
+      const { sql } = world.state.storage;
+      const { request } = sql.exec<{ request: string }>("SELECT request FROM predictions WHERE id = ?", id).one();
+      const { kind, destination, deployment, batch, shown_version, ...earlier } = JSON.parse(request);
+      const { release, mode, weights, ...spec } = earlier.spec;
+      expect([kind, destination, deployment, batch, shown_version, release, mode, weights]).not.toContain(undefined);
+      sql.exec("UPDATE predictions SET request = ? WHERE id = ?", JSON.stringify({ ...earlier, spec }), id);
+      world.restart();
+      await world.send(id, 1, events(0, started, output("a"), succeeded));
+      await world.idle();
+      expect(await world.object.get(id, "alice")).toMatchObject({
+        kind: "prediction",
+        state: "succeeded",
+        version: shown_version,
+        destination: null,
+        deployment: null,
+      });
+      expect(world.settled).toHaveLength(1);
+    }));
+});
+
 describe("streams", () => {
   it("guarantees the same bytes to an early, a late and a resumed reader", () =>
     withPredictions(async (world) => {

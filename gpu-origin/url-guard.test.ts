@@ -3,6 +3,7 @@ import { createServer, type Server } from "node:http";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { webhookUrlFault } from "../schema/public-url.ts";
 import { type DownloadBounds, downloadGuarded } from "./guarded-download.ts";
 import { temporaryFolder } from "./testing/harness.ts";
 import { checkUrl, type UrlPolicy } from "./url-guard.ts";
@@ -274,6 +275,12 @@ describe("the URL guard", () => {
 
   it.each(HONEST)("allows %s", async (url) => {
     expect(await checkUrl(url, POLICY)).toMatchObject({ ok: true });
+  });
+
+  it("is not got around by webhooks: what their text tells is refused when they are given, the rest where they are called", () => {
+    const named = HOSTILE.filter((url) => /\/\/(two-faced|rebinding|resolves|nothing)/.test(url));
+    expect(HOSTILE.filter((url) => webhookUrlFault(url, []) === null)).toEqual(named);
+    expect(HONEST.filter((url) => webhookUrlFault(url, []) !== null)).toEqual([]);
   });
 
   it("opens private ranges only as the operator lists them, there on any port", async () => {
