@@ -210,12 +210,15 @@ export class DeploymentRecord {
     const { min_instances, max_instances } = self.spec;
     const pinned = wanted.release === self.spec.release ? { ...wanted, model: self.spec.model } : wanted;
     const spec = isBoundByOld ? { ...pinned, min_instances, max_instances } : pinned;
-    if (JSON.stringify(spec) === self.specText && (!byConfigure || self.facts.is_configured)) return self.boot_key;
+    const { is_configured, is_retired } = self.facts;
+    const isKnown = !byConfigure || (is_configured && !is_retired);
+    if (isKnown && JSON.stringify(spec) === self.specText) return self.boot_key;
     const boot_key = bootKeyOf(spec);
-    const facts = { ...self.facts, is_configured: self.facts.is_configured || byConfigure };
+    const facts = { ...self.facts, is_configured: is_configured || byConfigure };
     if (byConfigure) facts.is_retired = false;
     if (boot_key !== self.boot_key) {
       this.#keepOlder(self.boot_key, self.specText);
+      this.sql.exec("DELETE FROM older_specs WHERE boot_key = ?", boot_key);
       // Its own history and its failures say nothing of the new one.
       Object.assign(facts, { released_at: now, boot_ms: null, setup_ms: null, run_ms: null });
       Object.assign(facts, { setup_failures: 0, setup_error: null, hold_until: 0 });

@@ -38,7 +38,7 @@ export function waitingFor(
       run_ms: facts.run_ms,
       start_ms: startMs(facts),
     }),
-    ...(facts.setup_error === null ? {} : { last_error: facts.setup_error }),
+    ...(facts.setup_error === null || place.boot_key !== queue.bootKey() ? {} : { last_error: facts.setup_error }),
   };
 }
 

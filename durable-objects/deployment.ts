@@ -106,7 +106,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     const refusal = this.#refusalWhileEnded() ?? this.#setups.refusal(bootKey, now);
     if (refusal !== null) return refusal;
     if (queue.isQueueEmpty(bootKey)) {
-      const lease = this.#leaseTo(request, bootKey, now);
+      const lease = this.#leaseTo(request, bootKey, this.#withFreeSlot(), now);
       if (lease !== null) {
         queue.insertLease(lease, request.account_id);
         return { kind: "leased", lease };
@@ -136,9 +136,9 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     };
   }
 
-  /** A lease on the least busy ready instance that was booted so; null when every slot of such is taken. */
-  #leaseTo(key: LeaseKey, bootKey: string, now: number): Lease | null {
-    const instance = this.#withFreeSlot()
+  /** A lease on the least busy one of these that was booted so; null when there is none. */
+  #leaseTo(key: LeaseKey, bootKey: string, free: InstanceRow[], now: number): Lease | null {
+    const instance = free
       .filter((row) => row.boot_key === bootKey)
       .reduce<InstanceRow | null>((best, row) => (best === null || row.leased < best.leased ? row : best), null);
     if (instance === null) return null;
@@ -156,9 +156,10 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
   /** Gives free slots to those who wait, in their order. */
   #grant(now: number): void {
     for (;;) {
-      const keys = new Set(this.#withFreeSlot().flatMap((row) => (row.boot_key === null ? [] : [row.boot_key])));
+      const free = this.#withFreeSlot();
+      const keys = new Set(free.flatMap((row) => (row.boot_key === null ? [] : [row.boot_key])));
       const next = keys.size === 0 ? null : this.#queue.next([...keys]);
-      const lease = next === null ? null : this.#leaseTo(next, next.boot_key, now);
+      const lease = next === null ? null : this.#leaseTo(next, next.boot_key, free, now);
       if (next === null || lease === null) return;
       this.#grants.add(lease);
       this.#queue.dequeue(next);

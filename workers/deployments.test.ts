@@ -273,6 +273,25 @@ describe("predictions on a deployment", () => {
   });
 });
 
+describe("a deployment whose model went away from its account", () => {
+  it("guarantees that it runs nothing more and can still be disabled", async () => {
+    const { username, token } = await anAccount();
+    await aVersion("withdrawn");
+    const version = await aVersion("withdrawn");
+    const made = await aDeployment(token, { model: `${OPERATOR_USERNAME}/withdrawn`, version });
+    await call("PATCH", `/v1/models/${OPERATOR_USERNAME}/withdrawn`, {
+      token: operator,
+      body: { visibility: "private" },
+    });
+    const path = `/v1/deployments/${username}/${made.name}`;
+    const run = await call("POST", `${path}/predictions`, { token, body: { input: { text: "hello" } } });
+    expect((await problemOf(run)).status).toBe(404);
+    const changed = await call("PATCH", path, { token, body: { version } });
+    expect(await problemOf(changed)).toMatchObject({ status: 422, invalid_fields: [{ field: "model" }] });
+    expect((await patch(token, made, { max_instances: 0 })).current_release.number).toBe(2);
+  });
+});
+
 describe("deleting", () => {
   it("guarantees that a deployment with instances or recent predictions stays, with what to do, and that its name is free after", async () => {
     const { username, token } = await anAccount();

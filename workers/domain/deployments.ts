@@ -57,7 +57,11 @@ export async function createDeployment(
   const [first = "", second] = wanted.name.split("/");
   const [owner, name] = second === undefined ? [caller.username, first] : [first, second];
   const { name: _name, ...configuration } = wanted;
-  const faults = await faultsOf(edge, caller, configuration);
+  const faults = [
+    ...(await faultsOfVersion(edge, caller, configuration)),
+    ...(await faultsOfHardware(edge, configuration.hardware)),
+    ...faultsOfBounds(configuration),
+  ];
   if (!mayPush(caller, owner)) {
     faults.push({ type: "enum", field: "name", description: "Its owner must be you or an organization you are in." });
   }
@@ -82,7 +86,10 @@ export async function updateDeployment(
 ): Promise<void> {
   const by = { username: caller.username, now: Date.now() };
   const release = await insertRelease(edge.env.DB, owner, name, change, by, async (next) => {
-    const faults = await faultsOf(edge, caller, next);
+    // What stays is not judged again: a deployment can be disabled whatever became of its model.
+    const versionFaults = change.version === undefined ? [] : await faultsOfVersion(edge, caller, next);
+    const hardwareFaults = change.hardware === undefined ? [] : await faultsOfHardware(edge, next.hardware);
+    const faults = [...versionFaults, ...hardwareFaults, ...faultsOfBounds(next)];
     if (faults.length > 0) throw invalidInput(faults);
   });
   if (release === null) throw notFound(owner, name);
@@ -97,33 +104,32 @@ async function configure(edge: Edge, release: ReleaseRow): Promise<void> {
   await object.configure(deploymentSpec(version, release));
 }
 
-/** Everything that is wrong with how a deployment shall run, but for the form of its members. */
-async function faultsOf(
+async function faultsOfVersion(
   edge: Edge,
   caller: Caller,
-  { model, version, hardware, min_instances, max_instances }: ReleaseConfiguration & { model: string },
+  { model, version }: { model: string; version: string },
 ): Promise<InvalidField[]> {
-  const faults: InvalidField[] = [];
   const reference = parseModelReference(model);
   const found =
     reference?.kind === "model" ? await findModel(edge.env.DB, reference.owner, reference.name, edge.later) : null;
   if (found === null || !maySee(caller, found)) {
-    faults.push({ type: "enum", field: "model", description: "The model does not exist, or you may not run it." });
-  } else {
-    const rows = await findVersions(edge.env.DB, version, edge.later);
-    if (!rows.some((row) => `${row.owner}/${row.name}` === model)) {
-      faults.push({ type: "enum", field: "version", description: `This is no version of ${model}.` });
-    }
+    return [{ type: "enum", field: "model", description: "The model does not exist, or you may not run it." }];
   }
+  const rows = await findVersions(edge.env.DB, version, edge.later);
+  if (rows.some((row) => `${row.owner}/${row.name}` === model)) return [];
+  return [{ type: "enum", field: "version", description: `This is no version of ${model}.` }];
+}
+
+async function faultsOfHardware(edge: Edge, hardware: string): Promise<InvalidField[]> {
   const known = (await listHardware(edge.env.DB)).map(({ sku }) => sku);
-  if (!known.includes(hardware)) {
-    faults.push({ type: "enum", field: "hardware", description: `Must be one of: ${known.join(", ")}.` });
-  }
-  if (min_instances > max_instances) {
-    const description = `Must be less than or equal to max_instances, which is ${max_instances}.`;
-    faults.push({ type: "number_lte", field: "min_instances", description });
-  }
-  return faults;
+  if (known.includes(hardware)) return [];
+  return [{ type: "enum", field: "hardware", description: `Must be one of: ${known.join(", ")}.` }];
+}
+
+function faultsOfBounds({ min_instances, max_instances }: ReleaseConfiguration): InvalidField[] {
+  if (min_instances <= max_instances) return [];
+  const description = `Must be less than or equal to max_instances, which is ${max_instances}.`;
+  return [{ type: "number_lte", field: "min_instances", description }];
 }
 
 /** Removes a deployment that runs nothing, has no instances, and has not been used for {@link UNUSED_MS}. */
