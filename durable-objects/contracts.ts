@@ -502,7 +502,7 @@ export interface SearchAnswer {
   mode: "hybrid" | "text";
   /** false while the index is built for the first time */
   is_complete: boolean;
-  /** the Worker should tell which version makes vectors (useEmbedder) */
+  /** the Worker should tell which version makes vectors (setEmbedder) */
   wants_embedder: boolean;
   /** best first */
   models: {
@@ -543,7 +543,7 @@ export interface SearchApi {
   changed(paths: string[]): Promise<void>;
   /** The model (owner/name) has just run; `runs` is its count by now. */
   counted(model: string, runs: number): Promise<void>;
-  useEmbedder(embedder: Embedder | null): Promise<void>;
+  setEmbedder(embedder: Embedder | null): Promise<void>;
   /** For tests and measurements. */
   state(): Promise<SearchState>;
 }

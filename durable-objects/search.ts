@@ -85,7 +85,7 @@ export class SearchObject extends DurableObject<Env> implements SearchApi {
     this.#index.setRuns(model, runs, Date.now());
   }
 
-  async useEmbedder(embedder: Embedder | null): Promise<void> {
+  async setEmbedder(embedder: Embedder | null): Promise<void> {
     this.#open();
     const known = this.#storedEmbedder();
     this.#embedder.use(embedder);

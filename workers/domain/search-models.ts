@@ -62,5 +62,5 @@ export async function tellEmbedder(edge: Edge): Promise<void> {
   const found = await readModel(edge.env.DB, OPERATOR_USERNAME, EMBEDDINGS_NAME);
   const version = found?.latest ?? null;
   const spec = version === null ? null : await sharedRunSpec(edge, version, OPERATOR_ACCOUNT_ID);
-  await searchStub(edge.env).useEmbedder(version === null || spec === null ? null : { version: version.id, spec });
+  await searchStub(edge.env).setEmbedder(version === null || spec === null ? null : { version: version.id, spec });
 }
