@@ -124,6 +124,42 @@ describe("an own file as an input", () => {
   });
 });
 
+describe("own files of a batch", () => {
+  async function aFileOf(text: string): Promise<WireFile> {
+    const head = '--b\r\nContent-Disposition: form-data; name="content"; filename="a.jsonl"';
+    const answer = await call("POST", "/v1/files", {
+      token: owner.token,
+      bytes: new TextEncoder().encode(`${head}\r\n\r\n${text}\r\n--b--\r\n`),
+      headers: { "content-type": "multipart/form-data; boundary=b" },
+    });
+    return answer.json();
+  }
+  const batch = (input_url: string) =>
+    call("POST", "/v1/batches", { token: owner.token, body: { version, input_url, max_concurrency: 1 } });
+
+  it("are its inputs, and the files among these", async () => {
+    const image = await aFile();
+    const lines = await aFileOf(`{"text":"one"}\n${JSON.stringify({ text: "two", image: image.urls.get })}\n`);
+    const made = await batch(lines.urls.get);
+    if (made.status !== 201) throw new Error(await made.text());
+    const kept = await (await call("GET", `/v1/files/${image.id}`, { token: owner.token })).json<WireFile>();
+    expect(Date.parse(kept.expires_at) - Date.now()).toBeGreaterThan(6 * 86_400_000);
+  });
+
+  it("are refused by name when they are not there", async () => {
+    const never = `${PUBLIC_URL}/v1/files/${newFileId(env.SIGNING_SECRET)}`;
+    const whole = await problemOf(await batch(never));
+    expect([whole.status, whole.invalid_fields?.[0]?.field]).toEqual([422, "input_url"]);
+    const line = await aFileOf(JSON.stringify({ text: "x", image: never }));
+    const one = await problemOf(await batch(line.urls.get));
+    expect([one.status, one.code, one.invalid_fields?.[0]?.field]).toEqual([
+      422,
+      "batch.invalid",
+      "line 1: input.image",
+    ]);
+  });
+});
+
 it("tells own files from other addresses", () => {
   const base = "https://cogway.example";
   const cases: [text: string, id: string | null][] = [

@@ -2,16 +2,22 @@
  * Makes a batch: one create for the account's limit, then its inputs are read, validated and handed over, and only then it begins. A batch with a fault
  * leaves nothing. What dies on the way has told nobody an id, and is dropped by its object.
  */
+import type { BatchInput } from "../../durable-objects/contracts.ts";
 import { accountStub, batchStub } from "../../durable-objects/stubs.ts";
 import { type BatchDocument, type BatchLine, parseBatchLine } from "../../schema/batches.ts";
 import type { ModelReference } from "../../schema/ids.ts";
 import { newPredictionId } from "../../schema/ids.ts";
+import { AppError } from "../../schema/problems.ts";
 import type { Caller, Edge } from "../env.ts";
 import { batchInputs, readLines } from "./batch-inputs.ts";
+import { resolveOwnFiles } from "./own-files.ts";
 import { resolveVersion } from "./resolve-version.ts";
 import { sharedRunSpec } from "./run-spec.ts";
 import { throttled } from "./throttled.ts";
-import { outputKind } from "./validate-input.ts";
+import { faultsDetail, outputKind } from "./validate-input.ts";
+
+/** Longer than any batch should take: files among its inputs are kept, and their addresses work, for so long. */
+const OWN_FILES_KEPT_MS = 7 * 86_400_000;
 
 export type BatchSource =
   | { kind: "inputs"; inputs: Record<string, unknown>[] }
@@ -60,12 +66,25 @@ export async function createBatch(
       retention_ms: command.retention_ms,
       created_at,
     });
-    for await (const inputs of batchInputs(await linesOf(command.source), version)) await batch.append(inputs);
+    for await (const inputs of batchInputs(await linesOf(command.source), version)) {
+      await batch.append(await withOwnFiles(edge, caller, inputs));
+    }
     return { document: await batch.seal(), remaining: admitted.remaining, reset_s: admitted.reset_s };
   } catch (error) {
     await Promise.all([batch.drop(), account.unadmit(id)]);
     throw error;
   }
+}
+
+/** With addresses of the caller's files that work until the batch is through. Throws `batch.invalid` with every file that is not there. */
+async function withOwnFiles(edge: Edge, caller: Caller, inputs: BatchInput[]): Promise<BatchInput[]> {
+  const resolved = await resolveOwnFiles(edge, caller, inputs, OWN_FILES_KEPT_MS);
+  const faults = resolved.flatMap((input, i) => {
+    const place = `line ${(inputs[i]?.index ?? 0) + 1}`;
+    return "faults" in input ? input.faults.map((fault) => ({ ...fault, field: `${place}: ${fault.field}` })) : [];
+  });
+  if (faults.length > 0) throw new AppError("batch.invalid", faultsDetail(faults), { invalid_fields: faults });
+  return resolved.flatMap((input) => ("faults" in input ? [] : [input]));
 }
 
 async function linesOf(source: BatchSource): Promise<AsyncIterable<BatchLine | string>> {

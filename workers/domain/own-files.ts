@@ -3,53 +3,55 @@
  * caller's rights: of another account's file nobody learns whether it is there.
  */
 import { accountStub } from "../../durable-objects/stubs.ts";
-import { downloadPath, FILE_RETENTION_MS, fileKey, ownFileId, type StoredFile } from "../../schema/files.ts";
+import { downloadPath, FILE_RETENTION_MS, fileKey, ownFileId } from "../../schema/files.ts";
 import { isFileId } from "../../schema/ids.ts";
 import type { InvalidField } from "../../schema/problems.ts";
 import type { Caller, Edge } from "../env.ts";
-import { type InputResult, invalidInput } from "./validate-input.ts";
+import { invalidInput } from "./validate-input.ts";
 
 type Reader = Pick<Caller, "account_id" | "scopes">;
-type GoodInput = Extract<InputResult, { ok: true }>;
+/** An input that passed its schema: a prediction's, or one of a batch. */
+interface CheckedInput {
+  input: Record<string, unknown>;
+  /** null when it is shown as it is */
+  shown_input: Record<string, unknown> | null;
+}
 
-/** The file that `url` names, and its bytes. Null when it names none of the caller's, or the token may not read files. */
+/** The bytes of the own file that `url` names; null when it is another address. Throws a problem that names `field` when the file is not there. */
 export async function openOwnFile(
   edge: Edge,
   caller: Reader,
   url: string,
-): Promise<{ file: StoredFile; body: ReadableStream<Uint8Array> } | null> {
+  field: string,
+): Promise<ReadableStream<Uint8Array> | null> {
   const id = ownFileId(url, edge.settings.publicUrl, caller.account_id);
-  if (id === null || !mayBeRead(edge, caller, id)) return null;
-  const file = await accountStub(edge.env, caller.account_id).file(id);
+  if (id === null) return null;
+  const file = mayBeRead(edge, caller, id) ? await accountStub(edge.env, caller.account_id).file(id) : null;
   const stored = file === null ? null : await edge.env.FILES.get(fileKey(id));
-  return file === null || stored === null ? null : { file, body: stored.body };
-}
-
-/** Whether `url` is meant to be a file of the caller, be it there or not. */
-export function isOwnFileUrl(edge: Edge, caller: Reader, url: string): boolean {
-  return ownFileId(url, edge.settings.publicUrl, caller.account_id) !== null;
+  if (stored === null) throw invalidInput([missingFile(caller, field)]);
+  return stored.body;
 }
 
 /**
- * Validated inputs, ready for an origin: every text that is exactly the address of an own file becomes a signed one, which works for a day, and the files
+ * Checked inputs, ready for an origin: every text that is exactly the address of an own file becomes a signed one, which works for `lifeMs`, and the files
  * are kept as long. What is shown stays as it was given. An input that names a file which is not there comes back as its faults.
  */
-export async function resolveOwnFiles<T extends GoodInput>(
+export async function resolveOwnFiles<T extends CheckedInput>(
   edge: Edge,
   caller: Reader,
   inputs: T[],
-): Promise<(T | Extract<InputResult, { ok: false }>)[]> {
+  lifeMs = FILE_RETENTION_MS,
+): Promise<(T | { faults: InvalidField[] })[]> {
   const named = inputs.map(({ input }) => ownFilesIn(edge, caller, input));
-  const ids = [...new Set(named.flat().map(({ id }) => id))].filter((id) => mayBeRead(edge, caller, id));
   if (named.every((files) => files.length === 0)) return inputs;
-  const now = Date.now();
-  const until = now + FILE_RETENTION_MS;
+  const ids = [...new Set(named.flat().map(({ id }) => id))].filter((id) => mayBeRead(edge, caller, id));
+  const until = Date.now() + lifeMs;
   const found = new Set(ids.length === 0 ? [] : await accountStub(edge.env, caller.account_id).keepFiles(ids, until));
   return inputs.map((given, i) => {
     const files = named[i] ?? [];
     if (files.length === 0) return given;
     const missing = files.filter(({ id }) => !found.has(id));
-    if (missing.length > 0) return { ok: false, faults: missing.map(({ field }) => missingFile(caller, field)) };
+    if (missing.length > 0) return { faults: missing.map(({ field }) => missingFile(caller, field)) };
     const { publicUrl, signingSecret } = edge.settings;
     const signed = new Map(
       files.map(({ url, id }) => [url, publicUrl + downloadPath(signingSecret, caller.account_id, id, until)]),
@@ -60,9 +62,9 @@ export async function resolveOwnFiles<T extends GoodInput>(
 }
 
 /** The same of one input. Throws `input.invalid` naming every field whose file is not there. */
-export async function resolveInput(edge: Edge, caller: Reader, input: GoodInput): Promise<GoodInput> {
+export async function resolveInput<T extends CheckedInput>(edge: Edge, caller: Reader, input: T): Promise<T> {
   const [resolved = input] = await resolveOwnFiles(edge, caller, [input]);
-  if (!resolved.ok) throw invalidInput(resolved.faults);
+  if ("faults" in resolved) throw invalidInput(resolved.faults);
   return resolved;
 }
 

@@ -20,8 +20,9 @@ import { decodeCursor, pageUrl } from "../domain/cursors.ts";
 import { fetchPublic } from "../domain/fetch-public.ts";
 import { parseRange } from "../domain/http-range.ts";
 import { PredictionCursor } from "../domain/list-predictions.ts";
+import { openOwnFile } from "../domain/own-files.ts";
 import { unknownVersion } from "../domain/resolve-version.ts";
-import { type AppEnv, edgeOf } from "../env.ts";
+import { type AppEnv, type Caller, type Edge, edgeOf } from "../env.ts";
 import { callerOf } from "../middleware/authenticate.ts";
 import { CREATE_BODY_BYTES_MAX } from "../middleware/json-body.ts";
 import { allow, json, newRouter, verbatim } from "./router.ts";
@@ -61,14 +62,15 @@ batches.openapi(
   async (c) => {
     const body = c.req.valid("json");
     const edge = edgeOf(c);
+    const caller = callerOf(c);
     const reference = parseModelReference(body.version);
     if (reference === null) throw unknownVersion();
     const { document, remaining, reset_s } = await createBatch(edge, {
-      caller: callerOf(c),
+      caller,
       reference,
       source:
         body.inputs === undefined
-          ? { kind: "stream", open: () => fetchPublic(body.input_url ?? "", "input_url") }
+          ? { kind: "stream", open: () => openInputs(edge, caller, body.input_url ?? "") }
           : { kind: "inputs", inputs: body.inputs },
       max_concurrency: body.max_concurrency,
       retention_ms: RETENTION_MS,
@@ -79,6 +81,11 @@ batches.openapi(
     return c.json(shown, 201, { location: shown.urls.get, ...Object.fromEntries(limits) });
   },
 );
+
+/** Inputs of a batch: an own file, or any public address. */
+async function openInputs(edge: Edge, caller: Caller, url: string): Promise<ReadableStream<Uint8Array>> {
+  return (await openOwnFile(edge, caller, url, "input_url")) ?? fetchPublic(url, "input_url");
+}
 
 batches.openapi(
   createRoute({
