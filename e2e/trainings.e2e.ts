@@ -213,3 +213,25 @@ test("an unknown destination, a model without a trainer and a wrong input are re
   const wrong = await tryTrain<Problem>("trainer", { destination, input: { steps: 0 } });
   expect(wrong.body.invalid_fields?.map(({ type }) => type)).toEqual(["required", "number_gte"]);
 });
+
+test("a training goes on while the edge is killed; with its origin it ends, and makes no version", async () => {
+  const input = { train_data: DATA_URI, pause_s: 0.2 };
+  const kept = await train({ ...input, steps: 40 });
+  await untilLogs(kept, "step 2/");
+  const edge = system.edge().pid;
+  system.killEdge();
+  await waitFor("another edge", END_MS, () => (system.edge().pid === edge ? null : true));
+  const ended = await untilEnd(kept);
+  expect(ended).toMatchObject({ status: "succeeded", logs: expect.stringContaining("step 39/40\nstep 40/40\n") });
+  expect(await runVersion(ended)).toBe("hi from roses violets");
+
+  const lost = await train({ ...input, steps: 1000 });
+  await untilLogs(lost, "step 2/");
+  const origin = system.origin().pid;
+  system.killOrigin();
+  await waitFor("another origin", END_MS, () => (system.origin().pid === origin ? null : true));
+  expect(await untilEnd(lost)).toMatchObject({ status: "failed", error_code: "origin.lost", output: null });
+  expect(await versionOf(lost.destination)).toBe("");
+  await system.untilHealthy();
+  expect(await runVersion(await untilEnd(await train(input)))).toBe("hi from roses violets");
+});

@@ -51,6 +51,7 @@ describe("preparing models", () => {
     const trainer = aModel("trainer", {
       "cogway.yaml": "environment_mb: 1\n",
       "cog.yaml": 'run: "predict.py:Runner"\ntrain: "train.py:train"\n',
+      "train.py": "def train(text: str) -> str:\n    return text\n",
     });
     const small = aModel("small", {
       "cogway.yaml": "environment_mb: 2\ntitle: Small\n",
@@ -109,6 +110,7 @@ describe("preparing models", () => {
     ["a refused variable", 'run: "predict.py:Runner"\nenvironment: ["LD_PRELOAD=x"]\n', /must not set LD_PRELOAD/],
     ["missing requirements", 'run: "predict.py:Runner"\nbuild:\n  python_requirements: r.txt\n', /r\.txt is missing/],
     ["a missing predictor", 'run: "predict.py:Nobody"\n', /Nobody/],
+    ["a missing trainer", 'run: "predict.py:Runner"\ntrain: "train.py:train"\n', /train\.py: no such file/],
   ])("says in one line what is wrong with %s", async (_what, text, reason) => {
     const [result] = await prepare(aModel("broken", { "cog.yaml": text }));
     expect(result).toMatchObject({ kind: "failed", isFault: true, reason: expect.stringMatching(reason) });
