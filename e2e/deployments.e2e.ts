@@ -105,6 +105,14 @@ test("another version comes while predictions run: none is killed, each runs wha
   expect(instances()).toHaveLength(1);
 });
 
+test("a minimum instance comes back by itself after its host was killed", async () => {
+  const before = instances();
+  system.killOrigin();
+  await waitFor("another process", 60_000, () => (instances().some((pid) => !before.includes(pid)) ? true : null));
+  await untilStatus("is warm again", ({ instances: { ready } }) => ready === 1);
+  expect(await api.untilEnd(await create(0.1))).toMatchObject({ status: "succeeded", output: "two" });
+});
+
 test("min and max of 0 cancel what runs and waits, and leave nothing running", async () => {
   const running = await create(60);
   await api.untilRunning(running);
