@@ -44,7 +44,7 @@ describe("deleting", () => {
 
   it("the latest version makes the newest that is left the latest", async () => {
     const path = await aModel(owner);
-    const [first, second] = [await aVersion(path, 1_000), await aVersion(path, 2_000)];
+    const [first, second] = [await aVersion(path, { created_at: 1_000 }), await aVersion(path, { created_at: 2_000 })];
     expect(await jsonOf("GET", path, owner)).toMatchObject({ latest_version: { id: second } });
     const answer = await call("DELETE", `${path}/versions/${second}`, { token: owner.token });
     expect([answer.status, await answer.text()]).toEqual([202, ""]);
@@ -86,7 +86,7 @@ describe("deleting", () => {
   it("a version that another was trained from is refused", async () => {
     const [path, tuned] = [await aModel(owner), await aModel(owner)];
     const base = await aVersion(path);
-    const child = await aVersion(tuned, Date.now(), base);
+    const child = await aVersion(tuned, { base });
     const problem = await refusal("DELETE", `${path}/versions/${base}`, owner);
     expect(problem.code).toBe("version.in_use");
     expect(problem.detail).toContain(tuned.replace("/v1/models/", ""));

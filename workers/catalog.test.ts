@@ -69,6 +69,13 @@ describe("making a model", () => {
     expect(again).toMatchObject({ status: 409, code: "model.name_taken" });
   });
 
+  it("which gets its first version runs at once", async () => {
+    const path = await aModel(owner);
+    expect(await jsonOf("GET", path, owner)).toMatchObject({ latest_version: null });
+    await aVersion(path, { unseen: true });
+    expect(await status("POST", `${path}/predictions`, owner, { input: { text: "x" } })).toBe(201);
+  });
+
   it("names every fault at once", async () => {
     const problem = await refusal("POST", "/v1/models", owner, {
       owner: owner.username,
@@ -346,7 +353,7 @@ describe("lists", () => {
       previous: string | null;
     }
     const first = await jsonOf<Page>("GET", `${path}/versions`, owner);
-    const newest = await aVersion(path, 99_999);
+    const newest = await aVersion(path, { created_at: 99_999 });
     const second = await jsonOf<Page>("GET", (first.next ?? "").replace(PUBLIC_URL, ""), owner);
     expect([first.results.length, second.results.length, first.previous, second.next]).toEqual([100, 5, null, null]);
     const all = [...first.results, ...second.results];

@@ -52,7 +52,7 @@ export const versions = sqliteTable(
   {
     owner: text("owner").notNull(),
     name: text("name").notNull(),
-    /** SHA-256 of the content. A row never changes once written. */
+    /** SHA-256 of the content. What a version is never changes once written; only `run_by_others` does. */
     id: text("id").notNull(),
     openapi_schema: text("openapi_schema", { mode: "json" }).$type<Record<string, unknown>>().notNull(),
     cog_version: text("cog_version").notNull(),

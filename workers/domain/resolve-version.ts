@@ -67,7 +67,9 @@ async function findVersion(edge: Edge, caller: Caller, reference: ModelReference
     if (row === undefined) throw unknownVersion();
     return row;
   }
-  if (found.latest !== null) return found.latest;
+  // A version that was made a moment ago is not in every memory yet; where there is none, asking once more costs only those who fail.
+  const latest = found.latest ?? (await readModel(edge.env.DB, reference.owner, reference.name))?.latest ?? null;
+  if (latest !== null) return latest;
   const model = `${reference.owner}/${reference.name}`;
   if (found.model.state === "failed") {
     throw new AppError(

@@ -55,17 +55,6 @@ export function listCollectionModels(db: D1Database, caller: Caller, slug: strin
     .all();
 }
 
-/** owner/name of all models in a collection, shown or not. */
-export async function readMembership(db: D1Database, slug: string): Promise<string[]> {
-  const rows = await drizzle(db)
-    .select({ owner: collectionModels.owner, name: collectionModels.name })
-    .from(collectionModels)
-    .where(eq(collectionModels.slug, slug))
-    .orderBy(asc(collectionModels.position))
-    .all();
-  return rows.map(({ owner, name }) => `${owner}/${name}`);
-}
-
 /** Which of these (owner/name) are in the catalog. */
 export async function knownModels(db: D1Database, names: string[]): Promise<Set<string>> {
   const rows = await drizzle(db)

@@ -23,7 +23,10 @@ export async function aModel(by: Person, change: Json = {}): Promise<string> {
 
 let versions = 0x1000;
 /** A version in a model, as a training makes one. */
-export async function aVersion(path: string, created_at = Date.now(), base: string | null = null): Promise<string> {
+export async function aVersion(
+  path: string,
+  { created_at = Date.now(), base, unseen = false }: { created_at?: number; base?: string; unseen?: boolean } = {},
+): Promise<string> {
   versions += 1;
   const id = versions.toString(16).padStart(64, "a");
   const [, , , owner = "", name = ""] = path.split("/");
@@ -31,7 +34,7 @@ export async function aVersion(path: string, created_at = Date.now(), base: stri
   await env.DB.batch([
     env.DB.prepare(
       "INSERT INTO versions (owner, name, id, openapi_schema, cog_version, slots, memory_bytes, hardware, idempotent, base_version_id, created_at) VALUES (?, ?, ?, ?, '0.17.0', 500, 1000000, 'cpu', 0, ?, ?)",
-    ).bind(owner, name, id, JSON.stringify(schema), base, created_at),
+    ).bind(owner, name, id, JSON.stringify(schema), base ?? null, created_at),
     env.DB.prepare("UPDATE models SET latest_version_id = ?, latest_version_at = ? WHERE owner = ? AND name = ?").bind(
       id,
       created_at,
@@ -39,7 +42,8 @@ export async function aVersion(path: string, created_at = Date.now(), base: stri
       name,
     ),
   ]);
-  forgetModel(owner, name);
+  // One that is made elsewhere is not seen at once.
+  if (!unseen) forgetModel(owner, name);
   return id;
 }
 
