@@ -20,7 +20,7 @@
  *     PUT  …/parts/{part}                                bytes          -> 200 OutputPart (from 1; equal sizes but for the last, as R2 wants them)
  *     POST …/complete                                    OutputComplete -> 201 FileRef
  *     404 code upload.unknown: there is no such upload, or its parts are not these; begin again
- *   POST /origin/v1/weights/{prediction_id}/{attempt}    FileRef        -> 200 WeightsRef (keeps an output file of a training beyond its data; idempotent)
+ *   POST /origin/v1/weights/{prediction_id}/{attempt}    FileRef        -> 200 { key } (keeps an output file of a training beyond its data; idempotent)
  *   GET  /origin/v1/weights/{sha256}/{name}                             -> 200 bytes (weights of a fine-tune, named by InstanceBoot or AttemptStart)
  *   GET  /origin/v1/inputs/{prediction_id}                              -> 200 the input object, where AttemptStart carries input_ref
  *   PUT  /origin/v1/models/{name}                        ModelAnnounce  -> 200 (operator's origins only)

@@ -2,6 +2,7 @@
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it, vi } from "vitest";
 import { deploymentStub } from "../durable-objects/stubs.ts";
+import { withdrawVersion } from "../durable-objects/training-publish.ts";
 import { TrainingPageSchema, TrainingSchema } from "../schema/api/predictions.ts";
 import { fineTuneId } from "../schema/fine-tunes.ts";
 import { newId } from "../schema/ids.ts";
@@ -239,6 +240,29 @@ describe("its end", () => {
     expect(await predictionOf(await canceling)).toMatchObject({ id, status: "canceled", output: null });
     const rows = await env.DB.prepare("SELECT id FROM versions WHERE training_id = ?").bind(id).all();
     expect(rows.results).toEqual([]);
+  });
+});
+
+describe("a version whose training was canceled in the moment of its end", () => {
+  it("is taken back, and the one before it is the newest again", async () => {
+    const destination = await aDestination(alice);
+    const [owner = "", name = ""] = destination.split("/");
+    const ids: string[] = [];
+    for (const text of ["first", "second"]) {
+      const training = await aTraining(destination);
+      await trained(training, `${text} of ${destination}`);
+      ids.push(training, ((await get(training)).output as { version: string }).version.split(":")[1] ?? "");
+    }
+    const [, first, training = "", second = ""] = ids;
+    const latest = () =>
+      env.DB.prepare("SELECT latest_version_id FROM models WHERE owner = ? AND name = ?")
+        .bind(owner, name)
+        .first("latest_version_id");
+    expect(await latest()).toBe(second);
+    await withdrawVersion(env.DB, "another training", { owner, name, id: second });
+    expect(await latest()).toBe(second);
+    await withdrawVersion(env.DB, training, { owner, name, id: second });
+    expect(await latest()).toBe(first);
   });
 });
 
