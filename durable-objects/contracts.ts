@@ -500,7 +500,7 @@ export interface SearchRequest {
 export interface SearchAnswer {
   /** `text`: the query's vector was not to be had at once */
   mode: "hybrid" | "text";
-  /** false while the index is built for the first time */
+  /** false while the index is built for the first time, or vectors are being made */
   is_complete: boolean;
   /** the Worker should tell which version makes vectors (setEmbedder) */
   wants_embedder: boolean;

@@ -1,25 +1,12 @@
 /**
- * The index of search in the object's SQLite: documents, their words (FTS5), vectors and cards. What one account's private models say never moves what
- * another account finds: words are weighed and mistyped ones resolved by public documents alone, and private ones are matched in tables of their own.
- *
- * FTS5 gives stems and lists of the documents that have a word, nothing else: its own ranking (bm25) gives words that half of a small catalog has no
- * weight at all, and takes 40 to 80 ms for common words in 50,000 documents (measured), where lists alone take 1 to 3.
+ * The index of search in the object's SQLite: documents, their words, vectors and cards. What one account's private models say never moves what another
+ * account finds: words are weighed and mistyped ones resolved by public documents alone, and private ones are matched in tables of their own.
  */
-import {
-  FIELD_WEIGHTS,
-  FIELDS,
-  type Field,
-  hasPhrase,
-  match,
-  queryWords,
-  standing,
-  Vocabulary,
-  words,
-  wordWeight,
-} from "../schema/search-ranking.ts";
+import { FIELD_WEIGHTS, FIELDS, hasPhrase, match, standing } from "../schema/search-ranking.ts";
 import { phrasesOf, TASK_PHRASES, tasksOf } from "../schema/search-tasks.ts";
 import type { SearchViewer } from "./contracts.ts";
 import { SearchVectors } from "./search-vectors.ts";
+import { type FieldTexts, SearchWords, type Term } from "./search-words.ts";
 
 export type DocumentKind = "model" | "collection" | "page";
 
@@ -57,30 +44,18 @@ const OTHERS_ID_MIN = 1_024;
 const MODEL_ID_MIN = 4_096;
 /** Of a README its beginning says what the model is for. */
 const README_CHARACTERS_MAX = 4_000;
-/** A word that more documents have tells nothing. */
-const POSTINGS_MAX = 100_000;
-/** Where names and descriptions give so many, READMEs that mention the word add only noise. */
-const README_NEEDED_BELOW = 5_000;
-/** Entries of remembered word lists, 4 bytes each. */
-const POSTINGS_KEPT_MAX = 2_000_000;
 /** The best by text, and the nearest by vector, that are ranked in full; so many can be paged through. */
 export const CANDIDATES_MAX = 200;
 /** Tasks that a query's vector means most likely: their models are candidates, whatever their own words say. */
 const TASKS_MEANT_MAX = 3;
 const TASK_COSINE_MIN = 0.35;
+/** Answers that are remembered, some 10 KB each. */
+const RANKED_KEPT_MAX = 200;
 /** A model that ran within this time has an instance, most likely. */
 const WARM_MS = 300_000;
 /** Text that a vector is made of: the embeddings model reads about 190 words. */
 const VECTOR_TEXT_CHARACTERS = 1_000;
 
-type Postings = Record<Field, Int32Array>;
-interface Term {
-  word: string;
-  /** FTS5 expression: the word, or what was most likely meant by it */
-  expression: string;
-  postings: Postings;
-  weight: number;
-}
 interface DocumentRow extends Record<string, SqlStorageValue> {
   id: number;
   kind: DocumentKind;
@@ -103,20 +78,22 @@ interface DocumentRow extends Record<string, SqlStorageValue> {
 export class SearchIndex {
   readonly #sql: SqlStorage;
   readonly #vectors = new SearchVectors();
-  readonly #postings = new Map<string, Postings>();
-  #postingsKept = 0;
-  #vocabulary: Vocabulary | null = null;
+  readonly #words: SearchWords;
+  /** what everybody finds, until anything changes */
+  readonly #ranked = new Map<string, RankedDocument[]>();
   /** by id: the factor by use and health; 0 where there is no document */
   #standings = new Float32Array(0);
   #isPublic = new Uint8Array(0);
   readonly #byTask = new Map<number, Set<number>>();
   #documents = 0;
+  #vectorTexts = 0;
   #idEnd = MODEL_ID_MIN;
   /** scratch of one search */
   #scores = new Float32Array(0);
 
   constructor(sql: SqlStorage) {
     this.#sql = sql;
+    this.#words = new SearchWords(sql);
   }
 
   /** Tables and memory; the first search or change does it. */
@@ -132,15 +109,9 @@ export class SearchIndex {
       CREATE TABLE IF NOT EXISTS vectors (id INTEGER PRIMARY KEY, vector BLOB NOT NULL);
       CREATE TABLE IF NOT EXISTS readers (username TEXT NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (username, id)) WITHOUT ROWID;
       CREATE INDEX IF NOT EXISTS readers_by_id ON readers (id);
-      CREATE TABLE IF NOT EXISTS words (word TEXT PRIMARY KEY, documents INTEGER NOT NULL) WITHOUT ROWID;
     `);
-    for (const side of ["public", "private"]) {
-      for (const field of FIELDS) {
-        this.#sql.exec(
-          `CREATE VIRTUAL TABLE IF NOT EXISTS ${side}_${field} USING fts5(text, content='', contentless_delete=1, detail=none, tokenize='porter unicode61')`,
-        );
-      }
-    }
+    this.#words.createTables();
+    this.#vectorTexts = this.#sql.exec<{ n: number }>("SELECT count(*) AS n FROM vector_texts").one().n;
     const { end } = this.#sql.exec<{ end: number | null }>("SELECT max(id) + 1 AS end FROM documents").one();
     this.#idEnd = Math.max(MODEL_ID_MIN, end ?? 0);
     this.#reserve(this.#idEnd);
@@ -188,22 +159,15 @@ export class SearchIndex {
     for (const username of new Set(document.readers ?? [])) {
       this.#sql.exec("INSERT OR IGNORE INTO readers VALUES (?, ?)", username, id);
     }
-    const texts: Record<Field, string> = {
-      names: namesOf(row),
-      descriptions: document.description ?? "",
+    this.#words.put(id, row.is_public === 1, {
+      ...namesAndDescription(row),
       tasks: phrasesOf(tasks),
       readmes: (document.text ?? "").slice(0, README_CHARACTERS_MAX),
-    };
-    const side = sideOf(row);
-    for (const field of FIELDS) {
-      const text = words(texts[field]).join(" ");
-      if (text !== "") this.#sql.exec(`INSERT INTO ${side}_${field} (rowid, text) VALUES (?, ?)`, id, text);
-    }
-    this.#countWords(row, 1);
+    });
     this.#putVectorText(id, vectorText(document));
     this.#reserve(id + 1);
     this.#place(row);
-    this.#forgetWords();
+    this.#ranked.clear();
     return true;
   }
 
@@ -216,9 +180,10 @@ export class SearchIndex {
     }
     this.#sql.exec("INSERT OR IGNORE INTO free_ids VALUES (?)", row.id);
     this.#vectors.remove(row.id);
+    this.#vectorTexts -= 1;
     this.#standings[row.id] = 0;
     if (row.is_public === 1) this.#documents -= 1;
-    this.#forgetWords();
+    this.#ranked.clear();
   }
 
   paths(kind: DocumentKind): string[] {
@@ -238,6 +203,7 @@ export class SearchIndex {
     const row: DocumentRow = { ...known, runs: Math.max(runs, known.runs ?? 0), ran_at: ran_at ?? known.ran_at };
     this.#sql.exec("UPDATE documents SET runs = ?, ran_at = ? WHERE id = ?", row.runs, row.ran_at, row.id);
     this.#standings[row.id] = standingOf(row);
+    this.#ranked.clear();
   }
 
   /** Models whose runs were never asked for. */
@@ -254,10 +220,15 @@ export class SearchIndex {
     return this.#vectors.count;
   }
 
+  /** Texts that still want one. */
+  get vectorsMissing(): number {
+    return this.#vectorTexts - this.#vectors.count;
+  }
+
   /** Bytes of memory in arrays. */
   get bytes(): number {
     const arrays = [this.#standings, this.#isPublic, this.#scores];
-    return this.#vectors.bytes + this.#postingsKept * 4 + arrays.reduce((sum, array) => sum + array.byteLength, 0);
+    return this.#vectors.bytes + this.#words.bytes + arrays.reduce((sum, array) => sum + array.byteLength, 0);
   }
 
   /** Texts of documents that have no vector yet. */
@@ -276,12 +247,14 @@ export class SearchIndex {
     if (known?.text !== text) return;
     this.#sql.exec("INSERT OR REPLACE INTO vectors VALUES (?, ?)", id, vector.slice().buffer);
     this.#vectors.set(id, vector);
+    this.#ranked.clear();
   }
 
   /** Another embeddings model makes vectors of another space. */
   dropVectors(): void {
     for (const { id } of this.#sql.exec<{ id: number }>("SELECT id FROM vectors").toArray()) this.#vectors.remove(id);
     this.#sql.exec("DELETE FROM vectors");
+    this.#ranked.clear();
   }
 
   // ---- search
@@ -290,11 +263,22 @@ export class SearchIndex {
   search(query: string, vector: Int8Array | null, viewer: SearchViewer | null): RankedDocument[] {
     const own = this.#ownDocuments(viewer);
     const allowed = this.#allowedIds(viewer);
+    if (own.size > 0 || allowed !== null) return this.#rank(query, vector, own, allowed);
+    const key = `${vector === null ? "text" : "hybrid"} ${query}`;
+    const kept = this.#ranked.get(key);
+    if (kept !== undefined) return kept;
+    const ranked = this.#rank(query, vector, own, allowed);
+    if (this.#ranked.size >= RANKED_KEPT_MAX) this.#ranked.clear();
+    this.#ranked.set(key, ranked);
+    return ranked;
+  }
+
+  #rank(query: string, vector: Int8Array | null, own: Set<number>, allowed: Set<number> | null): RankedDocument[] {
     const sees = (id: number): boolean =>
       (this.#standings[id] ?? 0) > 0 &&
       (this.#isPublic[id] === 1 || own.has(id)) &&
       (allowed === null || id < MODEL_ID_MIN || allowed.has(id));
-    const terms = queryWords(query).map((word) => this.#term(word));
+    const terms = this.#words.terms(query, this.#documents);
     const text_max = terms.reduce((sum, term) => sum + term.weight, 0);
     const touched = this.#addUp(terms, own);
     const tasks = vector === null ? new Map<number, number>() : this.#taskCosines(vector);
@@ -379,54 +363,6 @@ export class SearchIndex {
     return own === null && cosines.length === 0 ? null : Math.max(own ?? 0, ...cosines);
   }
 
-  /** Who has the word among public documents. A word that none has stands for those that were most likely meant, or that begin so. */
-  #term(word: string): Term {
-    let expression = `"${word}"`;
-    let postings = this.#publicPostings(expression);
-    if (FIELDS.every((field) => postings[field].length === 0)) {
-      this.#vocabulary ??= new Vocabulary(
-        this.#sql
-          .exec<{ word: string }>("SELECT word FROM words ORDER BY documents DESC")
-          .toArray()
-          .map((row) => row.word),
-      );
-      const meant = this.#vocabulary.similar(word).map((known) => `"${known}"`);
-      expression = [`"${word}" *`, ...meant].join(" OR ");
-      postings = this.#publicPostings(expression);
-    }
-    const matches = Math.max(...FIELDS.map((field) => postings[field].length));
-    return { word, expression, postings, weight: wordWeight(this.#documents, matches) };
-  }
-
-  #publicPostings(expression: string): Postings {
-    const kept = this.#postings.get(expression);
-    if (kept !== undefined) return kept;
-    const names = this.#matches("public_names", expression);
-    const descriptions = this.#matches("public_descriptions", expression);
-    const isCommon = names.length + descriptions.length >= README_NEEDED_BELOW;
-    const readmes = isCommon ? new Int32Array(0) : this.#matches("public_readmes", expression);
-    const postings = { names, descriptions, tasks: this.#matches("public_tasks", expression), readmes };
-    const size = FIELDS.reduce((sum, field) => sum + postings[field].length, 0);
-    if (this.#postingsKept + size > POSTINGS_KEPT_MAX) {
-      this.#postings.clear();
-      this.#postingsKept = 0;
-    }
-    this.#postingsKept += size;
-    this.#postings.set(expression, postings);
-    return postings;
-  }
-
-  /** One value instead of a row each: crossing from SQLite is what costs. */
-  #matches(table: string, expression: string): Int32Array {
-    const { ids } = this.#sql
-      .exec<{ ids: string }>(
-        `SELECT json_group_array(id) AS ids FROM (SELECT rowid AS id FROM ${table} WHERE ${table} MATCH ? LIMIT ${POSTINGS_MAX})`,
-        expression,
-      )
-      .one();
-    return Int32Array.from(JSON.parse(ids) as number[]);
-  }
-
   /** Adds each word's weight to the scores of the documents that have it. Answers which have any. */
   #addUp(terms: Term[], own: Set<number>): number[] {
     const touched: number[] = [];
@@ -441,7 +377,7 @@ export class SearchIndex {
       for (const field of FIELDS) {
         add(postings[field], weight * FIELD_WEIGHTS[field]);
         if (own.size > 0) {
-          const ids = this.#matches(`private_${field}`, expression);
+          const ids = this.#words.privateMatches(field, expression);
           add(
             ids.filter((id) => own.has(id)),
             weight * FIELD_WEIGHTS[field],
@@ -521,36 +457,17 @@ export class SearchIndex {
 
   #removeWords(row: DocumentRow): void {
     for (const task of JSON.parse(row.tasks) as number[]) this.#byTask.get(task)?.delete(row.id);
-    for (const field of FIELDS) this.#sql.exec(`DELETE FROM ${sideOf(row)}_${field} WHERE rowid = ?`, row.id);
+    this.#words.remove(row.id, row.is_public === 1, namesAndDescription(row));
     this.#sql.exec("DELETE FROM readers WHERE id = ?", row.id);
-    this.#countWords(row, -1);
-  }
-
-  /** The words that mistyped ones may stand for. */
-  #countWords(row: DocumentRow, by: 1 | -1): void {
-    if (row.is_public === 0) return;
-    for (const word of new Set(words(`${namesOf(row)} ${row.description ?? ""}`))) {
-      this.#sql.exec(
-        "INSERT INTO words VALUES (?1, ?2) ON CONFLICT DO UPDATE SET documents = documents + ?2",
-        word,
-        by,
-      );
-      if (by < 0) this.#sql.exec("DELETE FROM words WHERE word = ? AND documents <= 0", word);
-    }
   }
 
   #putVectorText(id: number, text: string): void {
     const [known] = this.#sql.exec<{ text: string }>("SELECT text FROM vector_texts WHERE id = ?", id).toArray();
     if (known?.text === text) return;
+    if (known === undefined) this.#vectorTexts += 1;
     this.#sql.exec("INSERT OR REPLACE INTO vector_texts VALUES (?, ?)", id, text);
     this.#sql.exec("DELETE FROM vectors WHERE id = ?", id);
     this.#vectors.remove(id);
-  }
-
-  #forgetWords(): void {
-    this.#postings.clear();
-    this.#postingsKept = 0;
-    this.#vocabulary = null;
   }
 
   #reserve(size: number): void {
@@ -587,11 +504,10 @@ function meant(tasks: Map<number, number>): number[] {
     .map(([task]) => task);
 }
 
-const sideOf = (row: DocumentRow) => (row.is_public === 1 ? "public" : "private");
-
-function namesOf(row: Pick<DocumentRow, "path" | "title" | "tags" | "kind">): string {
+function namesAndDescription(row: DocumentRow): Pick<FieldTexts, "names" | "descriptions"> {
   const tags = (JSON.parse(row.tags) as string[]).join(" ");
-  return row.kind === "page" ? `${row.title ?? ""} ${tags}` : `${row.path} ${row.title ?? ""} ${tags}`;
+  const path = row.kind === "page" ? "" : row.path;
+  return { names: `${path} ${row.title ?? ""} ${tags}`, descriptions: row.description ?? "" };
 }
 
 function standingOf(row: DocumentRow): number {

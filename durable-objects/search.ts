@@ -61,7 +61,7 @@ export class SearchObject extends DurableObject<Env> implements SearchApi {
     const isAll = request.scope === "all";
     return {
       mode: vector === null ? "text" : "hybrid",
-      is_complete: this.#isComplete(),
+      is_complete: this.#isComplete() && !(this.#embedder.isKnown && this.#index.vectorsMissing > 0),
       wants_embedder: this.#wantsEmbedder(),
       models: shown(models),
       has_more: models.length > request.offset + request.limit,
@@ -170,7 +170,7 @@ export class SearchObject extends DurableObject<Env> implements SearchApi {
   #next(): void {
     const now = Date.now();
     this.#alarms.setNoLaterThan("repair", now + REPAIR_INTERVAL_MS);
-    if (this.#embedder.isKnown && this.#index.withoutVector(1).length > 0) this.#alarms.setNoLaterThan("embed", now);
+    if (this.#embedder.isKnown && this.#index.vectorsMissing > 0) this.#alarms.setNoLaterThan("embed", now);
     if (this.#index.withoutRuns(1).length > 0) this.#alarms.setNoLaterThan("counts", now);
   }
 

@@ -1,14 +1,5 @@
 /** About 300 made-up models that a catalog could hold, of tasks that are near those of the examples and not theirs: what search has to tell them from. */
-
-export interface SeedModel {
-  owner: string;
-  name: string;
-  title: string;
-  description: string;
-  tags: string[];
-  readme: string;
-  runs: number;
-}
+import type { SeedModel } from "../lib/seed-catalog.ts";
 
 /** name, what it does, tags, more of it */
 const KINDS: [string, string, string[], string][] = [
@@ -266,7 +257,6 @@ export function distractors(): SeedModel[] {
         description: `${description}${remark === "" ? "" : ` ${remark}`}`,
         tags,
         readme: `# ${title}\n\n${description} ${more} ${remark}\n\n## Inputs\n\nSee the schema.\n`,
-        runs: ((k * 7 + v * 13) % 50) * 1_000,
       };
     }),
   );

@@ -52,7 +52,7 @@ export const SearchResultSchema = z
     ),
     pages: z.array(z.object({ name: z.string(), href: z.string() })),
     mode: SearchModeSchema,
-    is_complete: z.boolean().describe("extra member: false while the index is being built"),
+    is_complete: z.boolean().describe("extra member: false while the index, or its vectors, are being made"),
   })
   .openapi("SearchResult");
 
