@@ -54,7 +54,7 @@ describe("preparing models", () => {
       "train.py": "def train(text: str) -> str:\n    return text\n",
     });
     const small = aModel("small", {
-      "cogway.yaml": "environment_mb: 2\ntitle: Small\n",
+      "cogway.yaml": "environment_mb: 2\ntitle: Small\ncollections: [ocr]\nofficial: { unit: page, price_micros: 5 }\n",
       "example.json": '{"text": "hi"}',
     });
     const results = await prepare(big, trainer, small);
@@ -66,7 +66,13 @@ describe("preparing models", () => {
     expect(announced.slice(0, 3).every(([, announce]) => announce.state === "preparing")).toBe(true);
     expect(announced[3]).toMatchObject([
       "small",
-      { title: "Small", example_input: { text: "hi" }, version: { slots: 1, hardware: "cpu" } },
+      {
+        title: "Small",
+        collections: ["ocr"],
+        official: { unit: "page", price_micros: 5 },
+        example_input: { text: "hi" },
+        version: { slots: 1, hardware: "cpu" },
+      },
     ]);
   });
 
