@@ -41,6 +41,7 @@ async function logOf(world: World, id: string): Promise<WebhookLogEntry[]> {
 }
 
 const failing = (): Response => new Response(null, { status: 500 });
+const failed = { type: "finished", status: "failed", error: "boom", metrics: {}, predict_time_s: 0 } as const;
 const completedOnly = { webhook_events_filter: ["completed"] };
 
 /** As Replicate's client judges it. */
@@ -150,7 +151,20 @@ describe("events", () => {
       expect(receiver.calls[1]?.body).toMatchObject({ output: ["a", "b"] });
     }));
 
-  it("are told of a cancel and a failure", () =>
+  it("of a training carry it as a training", () =>
+    withPredictions(async (world) => {
+      const receiver = new Receiver();
+      const id = await running(world, { kind: "training", destination: "alice/mine", ...completedOnly });
+      await world.send(id, 1, events(0, started, failed));
+      await world.idle();
+      expect(receiver.calls).toMatchObject([{ body: { status: "failed", error: "boom", destination: "alice/mine" } }]);
+      expect(receiver.calls[0]?.body["urls"]).toMatchObject({
+        get: expect.stringContaining(`/v1/trainings/${id}`),
+      });
+      expect(await world.object.webhooks(id, "alice")).toMatchObject({ kind: "training" });
+    }));
+
+  it("are told of a cancel before it ran", () =>
     withPredictions(async (world) => {
       const receiver = new Receiver();
       world.enqueue = () => ({ kind: "queued", queue_position: 1 });
@@ -338,7 +352,7 @@ describe("bodies", () => {
       expect((await files().list({ prefix: `webhooks/${id}/` })).objects).toHaveLength(size > 300_000 ? 1 : 0);
       world.restart();
       receiver.answer = () => new Response("ok");
-      for (let n = 0; n < 20; n++) await ringNext(world);
+      for (let n = 0; n < 200 && (await ringNext(world)); n++);
       expect(receiver.calls.at(-1)?.text).toBe(receiver.calls[0]?.text);
       expect(receiver.calls.at(-1)?.body["output"]).toEqual(["x".repeat(size)]);
       expect((await files().list({ prefix: `webhooks/${id}/` })).objects).toHaveLength(0);

@@ -38,8 +38,8 @@ const FAULT_RETRY_MS = 5_000;
 /** A rotated key is used by then. */
 const KEYS_TTL_MS = 5_000;
 const KEYS_ACCOUNTS_MAX = 1_000;
-/** Predictions whose events one alarm sends; the rest follow in the next. */
-const DUE_BATCH_MAX = 2_000;
+/** Predictions whose events wait in memory for their turn; more wait in their rows, for a later alarm. */
+const SENDING_MAX = 20_000;
 /** Events of a prediction and attempts of an event that its log keeps. */
 const EVENTS_KEPT = 100;
 const ATTEMPTS_KEPT = 25;
@@ -268,7 +268,11 @@ export class PredictionWebhooks {
   /** The alarm: sends all that is due, and asks to be woken for the rest. Nothing is waited for. */
   async wake(): Promise<void> {
     const now = Date.now();
-    for (const id of this.#store.due(now, DUE_BATCH_MAX)) this.send(id);
+    this.#store.eachDue(now, (id) => {
+      if (this.#sending.size >= SENDING_MAX) return false;
+      this.send(id);
+      return true;
+    });
     const next = this.#store.nextDueAt();
     if (next !== null) await this.#host.commit(() => this.#host.wakeAt(next > now ? next : now + LOOK_AGAIN_MS));
   }

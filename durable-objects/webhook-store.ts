@@ -144,13 +144,14 @@ export class WebhookStore {
     if (this.#exists()) this.#sql.exec("DELETE FROM webhooks WHERE prediction_id = ?", id);
   }
 
-  /** Predictions that have an event whose attempt is due. */
-  due(now: number, limit: number): string[] {
-    if (!this.#exists()) return [];
-    return this.#sql
-      .exec<{ id: string }>("SELECT DISTINCT prediction_id AS id FROM webhooks WHERE due_at <= ? LIMIT ?", now, limit)
-      .toArray()
-      .map((row) => row.id);
+  /** Tells of each prediction that has an event whose attempt is due, until `tell` answers false. */
+  eachDue(now: number, tell: (id: string) => boolean): void {
+    if (!this.#exists()) return;
+    const rows = this.#sql.exec<{ id: string }>(
+      "SELECT DISTINCT prediction_id AS id FROM webhooks WHERE due_at <= ?",
+      now,
+    );
+    for (const { id } of rows) if (!tell(id)) return;
   }
 
   nextDueAt(): number | null {
