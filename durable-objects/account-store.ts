@@ -204,6 +204,11 @@ export class AccountStore {
     this.#sql.exec("UPDATE idempotency SET body = NULL WHERE prediction_id = ?", document.id);
   }
 
+  dropDocument(predictionId: string): void {
+    if (!this.#exists()) return;
+    this.#sql.exec("UPDATE predictions SET document = NULL WHERE prediction_id = ?", predictionId);
+  }
+
   document(predictionId: string): PredictionDocument | null {
     if (!this.#exists()) return null;
     const row = this.#sql

@@ -130,6 +130,10 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     });
   }
 
+  dropDocument(predictionId: string): Promise<void> {
+    return this.#writes.run(() => this.#store.dropDocument(predictionId));
+  }
+
   async document(predictionId: string): Promise<PredictionDocument | null> {
     return this.#store.document(predictionId);
   }

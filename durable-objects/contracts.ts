@@ -346,6 +346,8 @@ export interface AccountApi {
   settle(settlements: Settlement[]): Promise<void>;
   /** Data removed: the list row's copy too. `document` is the data_removed one. */
   removeData(documents: PredictionDocument[]): Promise<void>;
+  /** The list's copy is out of date: pages ask the PredictionObject from now on. */
+  dropDocument(predictionId: string): Promise<void>;
   /** The document of an ended prediction in the list, as far as it is held here; null otherwise. */
   document(predictionId: string): Promise<PredictionDocument | null>;
   /**

@@ -156,6 +156,8 @@ describe("examples", () => {
     const first = await aSucceeded(owner.token, version, { webhook: "https://example.com/secret-hook" });
     const add = (id: string) => jsonOf("POST", `${path}/examples`, owner, { prediction_id: id });
     expect(await add(first)).toMatchObject({ id: first, output: "done", expires_at: null });
+    const mine = await jsonOf<{ results: Json[] }>("GET", "/v1/predictions", owner);
+    expect(mine.results.find(({ id }) => id === first)).toMatchObject({ output: "done", expires_at: null });
     const second = await aSucceeded(owner.token, version);
     await add(second);
     await add(second);

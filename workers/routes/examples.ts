@@ -1,6 +1,6 @@
 /** Examples of models: Replicate's list, and routes that change it. */
 import { createRoute } from "@hono/zod-openapi";
-import { predictionStub } from "../../durable-objects/stubs.ts";
+import { accountStub, predictionStub } from "../../durable-objects/stubs.ts";
 import { bearer, OwnerNameParams, problemResponses } from "../../schema/api/common.ts";
 import { AddExampleSchema, ExampleParams } from "../../schema/api/models.ts";
 import { PredictionPageSchema, PredictionSchema } from "../../schema/api/predictions.ts";
@@ -85,6 +85,7 @@ examples.openapi(
       const description = fault ?? "was to keep no data";
       throw invalidInput([{ type: "format", field: "prediction_id", description }]);
     }
+    await accountStub(c.env, account_id).dropDocument(id);
     if (!(await insertExample(c.env.DB, owner, name, asExample(document), Date.now()))) {
       const detail = `${owner}/${name} has ${EXAMPLES_PER_MODEL_MAX} examples, which is the limit. Delete one first.`;
       throw new AppError("account.limit_reached", detail);
