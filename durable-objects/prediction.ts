@@ -306,7 +306,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     });
     if (committed !== null) this.#act(committed);
     if (version !== null && this.#store.get(prediction_id)?.stage.life.state !== "succeeded") {
-      await withdrawVersion(this.env.DB, prediction_id, version);
+      await withdrawVersion(this.env, prediction_id, version);
     }
     return ack;
   }

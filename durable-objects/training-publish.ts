@@ -24,7 +24,7 @@ export interface Published {
   /** the batch as it is to be stored: its end names the version, or says why there is none */
   batch: AttemptBatch;
   /** the version that was made; to be withdrawn should the training not end well after all */
-  version: VersionKey | null;
+  version: (VersionKey & { weights_key: string }) | null;
 }
 
 /** Makes the version where the batch tells a good end. Throws what may pass: the batch then comes again. */
@@ -40,7 +40,7 @@ async function publish(
   env: Env,
   training: Training,
   end: Finished,
-): Promise<{ end: Finished; version: VersionKey | null }> {
+): Promise<{ end: Finished; version: Published["version"] }> {
   const fail = (code: string, error: string) => {
     const { output: _, ...rest } = end;
     return { end: { ...rest, status: "failed" as const, code, error }, version: null };
@@ -58,9 +58,13 @@ async function publish(
   const weights = await keepWeights(env.FILES, training.id, file);
   if (weights === null) return fail("training.no_weights", "The weights that the trainer returned were not stored.");
   const made = await insertVersion(env.DB, training, weights);
-  if ("gone" in made) return fail(made.gone, made.detail);
+  if ("gone" in made) {
+    await dropUnused(env, weights.key);
+    return fail(made.gone, made.detail);
+  }
   const { owner, name, id } = made;
-  return { end: { ...end, output: { version: `${owner}/${name}:${id}`, weights: file } }, version: made };
+  const version = { ...made, weights_key: weights.key };
+  return { end: { ...end, output: { version: `${owner}/${name}:${id}`, weights: file } }, version };
 }
 
 async function insertVersion(
@@ -121,21 +125,31 @@ async function insertVersion(
 }
 
 /** Takes a version back whose training was canceled in the moment of its end. One that another training made too stays. */
-export async function withdrawVersion(db: D1Database, trainingId: string, key: VersionKey): Promise<void> {
-  const orm = drizzle(db);
+export async function withdrawVersion(
+  env: Env,
+  trainingId: string,
+  key: NonNullable<Published["version"]>,
+): Promise<void> {
+  const orm = drizzle(env.DB);
   const ofModel = and(eq(versions.owner, key.owner), eq(versions.name, key.name));
-  const [removed] = await orm.batch([
-    orm
-      .delete(versions)
-      .where(and(isVersion(key), eq(versions.training_id, trainingId)))
-      .returning({ id: versions.id }),
-  ]);
+  const removed = await orm
+    .delete(versions)
+    .where(and(isVersion(key), eq(versions.training_id, trainingId)))
+    .returning({ id: versions.id });
   if (removed.length === 0) return;
   const latest = await orm.select().from(versions).where(ofModel).orderBy(desc(versions.created_at)).limit(1).get();
   await orm
     .update(models)
     .set({ latest_version_id: latest?.id ?? null, latest_version_at: latest?.created_at ?? null })
     .where(and(eq(models.owner, key.owner), eq(models.name, key.name), eq(models.latest_version_id, key.id)));
+  await dropUnused(env, key.weights_key);
+}
+
+/** Versions of equal weights share one object. */
+async function dropUnused({ DB, FILES }: Env, weightsKey: string): Promise<void> {
+  const isOfWeights = sql`json_extract(${versions.weights}, '$.key') = ${weightsKey}`;
+  const used = await drizzle(DB).select({ id: versions.id }).from(versions).where(isOfWeights).limit(1).get();
+  if (used === undefined) await FILES.delete(weightsKey);
 }
 
 function isVersion({ owner, name, id }: VersionKey) {

@@ -8,6 +8,7 @@ import { fineTuneId } from "../schema/fine-tunes.ts";
 import { newId } from "../schema/ids.ts";
 import type { FileRef, ModelAnnounce } from "../schema/origin-protocol.ts";
 import { bodyDigest } from "../schema/request-signature.ts";
+import { weightsRef } from "../schema/weights.ts";
 import {
   aDestination,
   anAccount,
@@ -208,7 +209,8 @@ describe("its end", () => {
     const destination = await aDestination(alice);
     const id = await aTraining(destination);
     await env.DB.prepare("DELETE FROM models WHERE name = ?").bind(destination.split("/")[1]).run();
-    await trained(id, "weights without a home");
+    const file = await trained(id, "weights without a home");
+    expect(await env.FILES.head(weightsRef(file).key)).toBeNull();
     expect(await get(id)).toMatchObject({ status: "failed", output: null, error_code: "training.destination_gone" });
     const left = await env.DB.prepare("SELECT id FROM versions WHERE training_id = ?").bind(id).all();
     expect(left.results).toEqual([]);
@@ -259,10 +261,14 @@ describe("a version whose training was canceled in the moment of its end", () =>
         .bind(owner, name)
         .first("latest_version_id");
     expect(await latest()).toBe(second);
-    await withdrawVersion(env.DB, "another training", { owner, name, id: second });
+    const row = await env.DB.prepare("SELECT weights FROM versions WHERE id = ?").bind(second).first("weights");
+    const weights_key = JSON.parse(String(row)).key;
+    await withdrawVersion(env, "another training", { owner, name, id: second, weights_key });
     expect(await latest()).toBe(second);
-    await withdrawVersion(env.DB, training, { owner, name, id: second });
+    expect(await env.FILES.head(weights_key)).not.toBeNull();
+    await withdrawVersion(env, training, { owner, name, id: second, weights_key });
     expect(await latest()).toBe(first);
+    expect(await env.FILES.head(weights_key)).toBeNull();
   });
 });
 
