@@ -1,6 +1,6 @@
 /**
  * Makes model folders into versions that can be booted, and announces them: `preparing` for all at once, then one by one, the smallest environment first and
- * trainers last, `ready` or `failed`. A version that was prepared before is ready at once.
+ * trainers of unknown size last, `ready` or `failed`. A version that was prepared before is ready at once.
  */
 import { createHash } from "node:crypto";
 import { createReadStream, existsSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
@@ -207,11 +207,11 @@ export class Models {
   }
 }
 
-/** Small environments first, so that the first model runs soon; trainers last. */
+/** Small environments first, so that the first model runs soon; trainers that do not say how large theirs is come last. */
 function inOrder(models: ModelFolder[]): ModelFolder[] {
-  const size = (model: ModelFolder): number => model.cogway.environment_mb ?? ENVIRONMENT_DEFAULT_MB;
-  const isTrainer = (model: ModelFolder): number => (model.cog.train === undefined ? 0 : 1);
-  return models.toSorted((a, b) => isTrainer(a) - isTrainer(b) || size(a) - size(b) || a.name.localeCompare(b.name));
+  const size = ({ cog, cogway }: ModelFolder): number =>
+    cogway.environment_mb ?? (cog.train === undefined ? ENVIRONMENT_DEFAULT_MB : Number.MAX_SAFE_INTEGER);
+  return models.toSorted((a, b) => size(a) - size(b) || a.name.localeCompare(b.name));
 }
 
 /** A folder's name, made fit for an address. */
