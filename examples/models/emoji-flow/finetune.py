@@ -17,10 +17,9 @@ from tqdm import tqdm
 
 from minilm import MiniLM
 from pictures import read_pictures
-from sampler import BLOCKS, TEXT_SCALE, EmojiFlow, merge, velocity
+from sampler import LAYERS, TEXT_SCALE, EmojiFlow, merge, velocity
 
 RANK = 16
-LAYERS = ["in", "text", "out"] + [f"block{i}.{part}" for i in range(BLOCKS) for part in ("shift", "up", "down")]
 # Rows of a step: of the subject, and of the model's own pictures.
 SUBJECT_ROWS = 48
 OWN_ROWS = 112

@@ -36,8 +36,10 @@ def square(name, data, size):
                 f"{shown} is {picture.width} x {picture.height} pixels; each side must have {SIDE_MIN}, and all at most {PIXELS_MAX // 1_000_000} million"
             )
         picture = ImageOps.exif_transpose(picture).convert("RGBA")
-    except (UnidentifiedImageError, Image.DecompressionBombError):
+    except UnidentifiedImageError:
         raise ValueError(f"{shown} is not a picture that can be read") from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{shown} is too large: {error}") from None
     except (OSError, SyntaxError, EOFError) as error:
         raise ValueError(f"{shown} is broken: {error}") from None
     side = max(picture.size)

@@ -13,6 +13,9 @@ BLOCKS = 4
 LAST_TIME = 0.3
 # Unpacked bytes of a fine-tune's file: 2 MB for ten pictures.
 FINE_TUNE_BYTES_MAX = 20_000_000
+NOT_OURS = "replicate_weights is not a file that a training of this model made"
+# Those that a fine-tune changes.
+LAYERS = ["in", "text", "out"] + [f"block{i}.{part}" for i in range(BLOCKS) for part in ("shift", "up", "down")]
 
 
 class EmojiFlow:
@@ -27,7 +30,18 @@ class EmojiFlow:
         """This model with the changes that finetune.py wrote to `path`: its latent grows by some directions, and its layers get a LoRA."""
         result = object.__new__(EmojiFlow)
         result.size, result.base_latent = self.size, self.base_latent
-        result.weights = merge(self.weights, read_fine_tune(path))
+        tune = read_fine_tune(path)
+        directions = len(tune.get("basis", ()))
+        expected = {"basis": (directions, self.weights["basis"].shape[1]), "spread": (directions,)}
+        expected |= {"in.rows": (directions, self.weights["in.w"].shape[1]), "out.columns": (self.weights["out.w"].shape[0], directions)}
+        for name in LAYERS:
+            rank = tune[f"{name}.lora_a"].shape[-1] if f"{name}.lora_a" in tune else 0
+            inputs, outputs = self.weights[f"{name}.w"].shape
+            expected[f"{name}.lora_a"] = (inputs + directions * (name == "in"), rank)
+            expected[f"{name}.lora_b"] = (rank, outputs + directions * (name == "out"))
+        if {name: value.shape for name, value in tune.items()} != expected:
+            raise ValueError(NOT_OURS)
+        result.weights = merge(self.weights, tune)
         return result
 
     def sample(self, embedding, seed, steps, guidance):
@@ -107,4 +121,4 @@ def read_fine_tune(path):
         with numpy.load(path, allow_pickle=False) as stored:
             return {name: stored[name].astype(numpy.float32) for name in stored.files}
     except (ValueError, OSError, zipfile.BadZipFile, EOFError):
-        raise ValueError("replicate_weights is not a file that a training of this model made") from None
+        raise ValueError(NOT_OURS) from None
