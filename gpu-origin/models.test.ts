@@ -46,10 +46,9 @@ describe("preparing models", () => {
   };
   const prepare = (...folders: string[]) => models.prepareAll(folders, new AbortController().signal);
 
-  it("announces all as preparing first, then each as ready, the smallest environment first and trainers last", async () => {
+  it("announces all as preparing first, then each as ready, the smallest environment first and trainers of unknown size last", async () => {
     const big = aModel("big", { "cogway.yaml": "environment_mb: 900\n" });
     const trainer = aModel("trainer", {
-      "cogway.yaml": "environment_mb: 1\n",
       "cog.yaml": 'run: "predict.py:Runner"\ntrain: "train.py:train"\n',
       "train.py": "def train(text: str) -> str:\n    return text\n",
     });
