@@ -1,4 +1,4 @@
-"""Teaches Gemma 3 270M the style of a user's own lines: a LoRA on attention, in numpy, in about two minutes on two cores."""
+"""Teaches Gemma 3 270M the style of a user's own lines: a LoRA on attention, in numpy, in about two minutes on one core."""
 
 import secrets
 import tempfile
@@ -37,7 +37,7 @@ def train(
         description="The lines to learn from: .txt (one example a line), .jsonl with text, or with prompt and completion, or a zip with one such "
         "file. At least 10 lines, better 50; at most 5 MB."
     ),
-    steps: int = Input(description="Steps of 128 tokens; each takes about a second on two cores.", default=40, ge=1, le=1000),
+    steps: int = Input(description="Steps of 128 tokens; each takes two seconds of one core.", default=40, ge=1, le=1000),
     learning_rate: float = Input(description="Largest step size; it falls to zero along a cosine.", default=0.003, ge=1e-5, le=0.02),
     seed: Optional[int] = Input(
         description="The same seed and inputs give the same weights on the same kind of CPU. Without one it is drawn, and told in the logs.",

@@ -6,11 +6,15 @@ The distance of an answer to the training set: 1 less the cosine of their counts
 """
 
 import math
+import os
 import resource
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+
+# As in cog.yaml, and before numpy is loaded.
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))
