@@ -65,7 +65,7 @@ export interface CreatePrediction {
   deployment: string | null;
   /** the batch that it is one input of */
   batch: { batch_id: string; index: number } | null;
-  /** validated, defaults filled, nulls of optional members removed. Held in R2 by the caller when above 256 KiB: then `input_ref` is its R2 key. */
+  /** validated, defaults filled, nulls of optional members removed. Held in R2 by the caller when above 256 KiB: then `input_ref` is its R2 key, and it is sealed if it holds secrets. */
   input: Record<string, unknown> | null;
   input_ref: string | null;
   /** the same with secrets redacted, as shown; null when equal to `input` */
@@ -106,8 +106,10 @@ export interface PredictionApi {
   leasesRefused(refusals: { prediction_id: string; code: string; detail: string }[]): Promise<void>;
   /** Of these leases, which are still held by a live attempt? The DeploymentObject asks about old ones. */
   leasesHeld(keys: LeaseKey[]): Promise<boolean[]>;
-  /** The input of a live prediction, for the origin (inputs kept in R2 are streamed by the Worker from `input_ref`). */
-  inputOf(id: string): Promise<{ input: Record<string, unknown> | null; input_ref: string | null } | null>;
+  /** The input of a live prediction, for the origin (inputs kept in R2 are streamed by the Worker from `input_ref`, where they may be sealed). */
+  inputOf(
+    id: string,
+  ): Promise<{ input: Record<string, unknown> | null; input_ref: string | null; is_sealed: boolean } | null>;
   /** Its webhook events with their attempts, in order. null: no such prediction of this account. */
   webhooks(id: string, accountId: string): Promise<WebhookLog | null>;
   /** Sends an event again, and answers what came of it. `event`: its id, or the name of a kind for the newest of it. */

@@ -6,6 +6,7 @@ import type { Progress } from "../schema/attempt-events.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { isTerminal } from "../schema/prediction-lifecycle.ts";
 import type { StoredEvent } from "../schema/prediction-log.ts";
+import { seal, unseal } from "../schema/sealed.ts";
 import type { CreatePrediction } from "./contracts.ts";
 
 /** A row of the log holds at most this much JSON; a single event above it is kept in R2 (a SQLite value may hold 2 MB on the platform). */
@@ -114,13 +115,16 @@ export function eventKey(predictionId: string, attempt: number, i: number): stri
 
 export class PredictionStore {
   readonly #sql: SqlStorage;
+  readonly #secret: string;
   readonly #cache = new Map<string, PredictionRow>();
   readonly #inputs = new Map<string, StoredInputs>();
   readonly #ended = new Map<string, PredictionDocument>();
   #ready = false;
 
-  constructor(sql: SqlStorage) {
+  /** Inputs that hold secrets are sealed under `secret`. */
+  constructor(sql: SqlStorage, secret: string) {
     this.#sql = sql;
+    this.#secret = secret;
   }
 
   /** For a transaction that was undone. */
@@ -145,7 +149,7 @@ export class PredictionStore {
       "INSERT INTO predictions VALUES (?, ?, ?, ?, ?, 1, ?)",
       row.id,
       JSON.stringify(row.request),
-      input,
+      input !== null && row.request.is_redacted ? seal(this.#secret, input) : input,
       shownInput,
       JSON.stringify(row.stage),
       dueAt,
@@ -200,7 +204,8 @@ export class PredictionStore {
       )
       .toArray()[0];
     const { input = null, shown_input = null } = row ?? {};
-    return { input: parseOrNull(input), shown_input: parseOrNull(shown_input) };
+    const clear = input === null ? null : unseal(this.#secret, input);
+    return { input: parseOrNull(clear), shown_input: parseOrNull(shown_input) };
   }
 
   /** The document of a prediction that ended, where it was folded a moment ago: its log does not change any more. */

@@ -102,16 +102,18 @@ describe("create", () => {
       expect(answers).toEqual([{ declined: [] }]);
     }));
 
-  it("guarantees that secrets are dropped at the end and never shown", () =>
+  it("guarantees that secrets are stored sealed, dropped at the end and never shown", () =>
     withPredictions(async (world) => {
       const id = await running(world, { input: { key: "s3cret" }, shown_input: { key: "[REDACTED]" } });
       expect(world.started[0]?.input).toEqual({ key: "s3cret" });
+      const stored = (): string => JSON.stringify(world.state.storage.sql.exec("SELECT * FROM predictions").toArray());
+      expect(stored()).not.toContain("s3cret");
+      world.restart();
+      expect((await world.object.inputOf(id))?.input).toEqual({ key: "s3cret" });
       expect((await world.object.get(id, "alice"))?.input).toEqual({ key: "[REDACTED]" });
       await world.send(id, 1, events(0, started, succeeded));
       expect((await world.object.get(id, "alice"))?.input).toEqual({ key: "[REDACTED]" });
-      expect(JSON.stringify(world.state.storage.sql.exec("SELECT * FROM predictions").toArray())).not.toContain(
-        "s3cret",
-      );
+      expect(stored()).not.toMatch(/s3cret|sealed:/);
     }));
 });
 

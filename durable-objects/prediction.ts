@@ -66,7 +66,7 @@ interface Committed {
 }
 
 export class PredictionObject extends DurableObject<Env> implements PredictionApi {
-  readonly #store = new PredictionStore(this.ctx.storage.sql);
+  readonly #store = new PredictionStore(this.ctx.storage.sql, this.env.SIGNING_SECRET);
   readonly #alarms = new Alarms<Deadline>(this.ctx.storage);
   readonly #writes = new GroupCommit(this.ctx.storage, () => {
     this.#store.forget();
@@ -447,10 +447,11 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     return keys.map((key) => this.#attempts.isHeld(key));
   }
 
-  async inputOf(id: string): Promise<{ input: Record<string, unknown> | null; input_ref: string | null } | null> {
+  async inputOf(id: string): ReturnType<PredictionApi["inputOf"]> {
     const row = this.#store.get(id);
     if (row === null || isTerminal(row.stage.life.state)) return null;
-    return { input: this.#store.inputs(id).input, input_ref: row.request.input_ref };
+    const { input_ref, is_redacted } = row.request;
+    return { input: this.#store.inputs(id).input, input_ref, is_sealed: is_redacted };
   }
 
   // ---- streams

@@ -14,6 +14,7 @@ const MODELS = [
   "flood",
   "environment",
   "broken-setup",
+  "secrets",
 ];
 
 describe("a prediction on real coglet", () => {
@@ -32,6 +33,15 @@ describe("a prediction on real coglet", () => {
     expect(outcome.events.map((event) => event.i)).toEqual(outcome.events.map((_, i) => i));
     const types = ["started", "log", "output", "output", "output", "log", "finished"];
     expect(outcome.events.map((event) => event.type)).toEqual(types);
+  });
+
+  it.each([false, true])("keeps a secret out of what the model prints and fails with (fails: %s)", async (fail) => {
+    const instance = await origin.boot("secrets");
+    const outcome = await origin.predict("secrets", instance, { key: "hunter2-hunter2", fail });
+    expect(outcome.status).toBe(fail ? "failed" : "succeeded");
+    expect(outcome.logs).toContain("using [REDACTED] now\n");
+    if (fail) expect(outcome.events.at(-1)).toMatchObject({ error: "ValueError: [REDACTED] was refused" });
+    expect(JSON.stringify(outcome)).not.toContain("hunter2");
   });
 
   it("gives the output of a plain function as one value (its schema is marked as streaming for coglet only)", async () => {

@@ -11,6 +11,7 @@ import {
   type AttemptState,
   EVENT_VALUE_BYTES_MAX,
 } from "../schema/origin-protocol.ts";
+import { maskSecrets } from "../schema/secret-inputs.ts";
 import { weightsOf } from "../schema/weights.ts";
 import { type CogEvent, type CogResult, crashKind, stripErrorPrefix } from "./cog-client.ts";
 import type { InputFetch } from "./input-fetch.ts";
@@ -20,7 +21,7 @@ import type { AttemptKey, Journal } from "./journal.ts";
 import type { Log } from "./log.ts";
 import { LogBudget } from "./log-budget.ts";
 import type { OutputFiles, OutputScope } from "./output-files.ts";
-import { isIteratorOutput, mayHoldFiles, type PreparedVersion } from "./prepared-version.ts";
+import { isIteratorOutput, mayHoldFiles, type PreparedVersion, secretsOf } from "./prepared-version.ts";
 
 /** coglet answers before its slot is free, so a 409 only means: a few milliseconds later. */
 const BUSY_RETRY_MS = 2;
@@ -76,6 +77,8 @@ export class PredictionRunner {
   /** what a trainer returned, its files stored and its weights kept */
   #trained: unknown;
   #hasLagged = false;
+  /** texts of the input that the model's own lines must not show */
+  #secrets: string[] = [];
   #slot: Slot | null = null;
   #modelStartedAt: number | null = null;
   #cancelReason: AttemptCancel["reason"] | null = null;
@@ -135,6 +138,7 @@ export class PredictionRunner {
     const prepared = given instanceof Promise ? await given : given;
     if (this.#abort.signal.aborted) return this.#canceled();
     if (prepared.kind === "failed") return { status: "failed", code: "input.download_failed", error: prepared.error };
+    this.#secrets = secretsOf(this.#version.schema, prepared.input);
     for (let runs = 1; ; runs++) {
       const acquired = this.#instance.acquire(this.#abort.signal);
       const got = acquired instanceof Promise ? await acquired : acquired;
@@ -252,7 +256,7 @@ export class PredictionRunner {
         this.#inOrder(() => this.#append({ type: "started" }, true));
         break;
       case "log":
-        for (const data of this.#logs.take(event.data)) {
+        for (const data of this.#logs.take(maskSecrets(event.data, this.#secrets))) {
           this.#inOrder(() => this.#append({ type: "log", source: event.source, data }));
         }
         break;
@@ -402,7 +406,7 @@ export class PredictionRunner {
     this.#append({
       type: "finished",
       status,
-      ...(error === undefined ? {} : { error }),
+      ...(error === undefined ? {} : { error: maskSecrets(error, this.#secrets) }),
       ...(code === undefined ? {} : { code }),
       ...(status === "succeeded" && this.#trained !== undefined ? { output: this.#trained } : {}),
       metrics: shown.metrics ?? {},

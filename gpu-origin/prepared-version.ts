@@ -10,6 +10,7 @@ import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
+import { secretTexts } from "../schema/secret-inputs.ts";
 
 const EnvironmentSpecSchema = z.object({
   /** as cog.yaml says, such as "3.11"; null takes the host's */
@@ -136,6 +137,11 @@ export function fileInputs(schema: Record<string, unknown>): string[] {
     const property = objectAt(properties, name);
     return property.format === "uri" || objectAt(property, "items").format === "uri";
   });
+}
+
+/** The secrets among an input, to be kept out of what the model prints. */
+export function secretsOf(schema: Record<string, unknown>, input: Record<string, unknown>): string[] {
+  return secretTexts(objectAt(schema, "components", "schemas", "Input", "properties"), input);
 }
 
 /** The schema as coglet gets it: marked as streaming, which opens server-sent events for every model. The public one stays as it is. */

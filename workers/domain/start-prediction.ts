@@ -6,6 +6,7 @@ import type { AccountLimits, AdmitResult, CreatePrediction, RunSpec } from "../.
 import { accountStub, predictionStub } from "../../durable-objects/stubs.ts";
 import { newPredictionId } from "../../schema/ids.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
+import { seal } from "../../schema/sealed.ts";
 import type { Scope } from "../../schema/tokens.ts";
 import type { Edge } from "../env.ts";
 import type { VersionRow } from "../storage/models.ts";
@@ -67,7 +68,8 @@ export async function startPrediction(edge: Edge, start: StartPrediction): Promi
   try {
     // Behind the admission: a repeat with its key is answered as before, whatever became of the files.
     const input = await resolveInput(edge, { account_id: start.account_id, scopes: start.scopes ?? [] }, start.input);
-    input_ref = await putLargeInput(env, id, input.input);
+    const sealedUnder = input.shown_input === null ? null : settings.signingSecret;
+    input_ref = await putLargeInput(env, id, input.input, sealedUnder);
     const { document, settled } = await createOnce(env, {
       id,
       account_id: start.account_id,
@@ -113,14 +115,19 @@ async function createOnce(
   }
 }
 
-/** The R2 key of an input that is too large for a row; null for others. */
-async function putLargeInput(env: Env, id: string, input: Record<string, unknown>): Promise<string | null> {
+/** The R2 key of an input that is too large for a row, sealed under `secret` where it holds secrets; null for others. */
+async function putLargeInput(
+  env: Env,
+  id: string,
+  input: Record<string, unknown>,
+  secret: string | null,
+): Promise<string | null> {
   const text = JSON.stringify(input);
   // A character takes 1 to 3 bytes of UTF-8 and most inputs are far from the bound: only those near it are counted.
   if (text.length * 3 <= INPUT_BYTES_MAX) return null;
   const bytes = new TextEncoder().encode(text);
   if (bytes.byteLength <= INPUT_BYTES_MAX) return null;
   const key = `predictions/${id}/input`;
-  await env.FILES.put(key, bytes, { httpMetadata: { contentType: "application/json" } });
+  await env.FILES.put(key, secret === null ? bytes : seal(secret, text));
   return key;
 }

@@ -5,6 +5,7 @@
  */
 import { Validator } from "@cfworker/json-schema";
 import { AppError, type InvalidField } from "../../schema/problems.ts";
+import { isSecretInput, REDACTED } from "../../schema/secret-inputs.ts";
 
 type Json = Record<string, unknown>;
 
@@ -17,7 +18,6 @@ const UNKNOWN_LINES_MAX = 20;
 const UNKNOWN_NAME_CHARACTERS_MAX = 100;
 /** Depth at which a schema that refers to itself is cut: deeper values are left to the model. */
 const SCHEMA_DEPTH_MAX = 16;
-export const REDACTED = "[REDACTED]";
 
 export type InputResult =
   | { ok: true; input: Json; shown_input: Json | null; log_lines: string[] }
@@ -66,7 +66,7 @@ export function validateInput(
   const faults = faultsOf(schema, clean, input);
   if (faults.length > 0) return { ok: false, faults };
   for (const [name, value] of Object.entries(clean)) {
-    const isSecret = schema.properties[name]?.["x-cog-secret"] === true;
+    const isSecret = isSecretInput(schema.properties[name]);
     redacted ||= isSecret;
     setOwn(shown, name, isSecret ? REDACTED : value);
   }

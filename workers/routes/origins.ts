@@ -14,6 +14,7 @@ import {
   RegisterSchema,
 } from "../../schema/origin-protocol.ts";
 import { AppError } from "../../schema/problems.ts";
+import { unseal } from "../../schema/sealed.ts";
 import { OPERATOR_USERNAME } from "../../schema/tables/operator-seed.ts";
 import { announceModel } from "../domain/announce-model.ts";
 import { deliverEvents } from "../domain/deliver-events.ts";
@@ -130,6 +131,7 @@ origins.openapi(
     }
     const stored = await c.env.FILES.get(found.input_ref);
     if (stored === null) throw gone;
-    return verbatim(new Response(stored.body, { headers: { "content-type": "application/json" } }));
+    const body = found.is_sealed ? unseal(c.env.SIGNING_SECRET, await stored.text()) : stored.body;
+    return verbatim(new Response(body, { headers: { "content-type": "application/json" } }));
   },
 );
