@@ -74,6 +74,7 @@ describe("renderPrediction", () => {
       created_at: "2026-11-24T12:00:00.000Z",
       started_at: "2026-11-24T12:00:00.250Z",
       completed_at: "2026-11-24T12:00:01.250Z",
+      expires_at: "2026-11-24T13:00:00.000Z",
       metrics: { predict_time: 1 },
       urls: {
         get: `https://cogway.test/v1/predictions/${ID}`,
