@@ -10,7 +10,7 @@ const ALLOWED_MODELS_MAX = 100;
 /** Ten years. */
 const EXPIRES_IN_MAX_S = 315_360_000;
 
-const scopes = z.array(z.enum(SCOPES)).min(1).max(SCOPES.length);
+const scopes = z.array(z.enum(SCOPES));
 const allowedModels = z.array(
   z.string().refine((text) => parseModelReference(text)?.kind === "model", "must be owner/name"),
 );
@@ -18,7 +18,7 @@ const allowedModels = z.array(
 export const CreateTokenSchema = z
   .strictObject({
     name: DisplayNameSchema,
-    scopes: scopes.describe("of those that your token has"),
+    scopes: scopes.min(1).max(SCOPES.length).describe("of those that your token has"),
     expires_at: z.iso.datetime({ offset: true }).optional(),
     expires_in: z.number().int().min(1).max(EXPIRES_IN_MAX_S).optional().describe("seconds, instead of `expires_at`"),
     allowed_models: allowedModels

@@ -10,7 +10,7 @@ import {
   CreateBatchSchema,
   ListBatchesQuery,
 } from "../../schema/api/batches.ts";
-import { bearer, problemResponses } from "../../schema/api/common.ts";
+import { bearer, problemResponses, problems } from "../../schema/api/common.ts";
 import type { BatchDocument } from "../../schema/batches.ts";
 import { isPredictionId, parseModelReference } from "../../schema/ids.ts";
 import { AppError } from "../../schema/problems.ts";
@@ -178,7 +178,7 @@ batches.openapi(
     responses: {
       200: { description: "Results (schema BatchResult, one a line)", content: { "application/x-ndjson": {} } },
       206: { description: "A part of them", content: { "application/x-ndjson": {} } },
-      ...problemResponses,
+      ...problems(409, 410, 416),
     },
   }),
   async (c) => {

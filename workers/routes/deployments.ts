@@ -1,6 +1,6 @@
 /** Named deployments of an account: Replicate's HTTP API, with the list of releases and a status beside it. */
 import { createRoute, z } from "@hono/zod-openapi";
-import { bearer, CursorQuerySchema, OwnerNameParams, problemResponses } from "../../schema/api/common.ts";
+import { bearer, CursorQuerySchema, OwnerNameParams, problemResponses, problems } from "../../schema/api/common.ts";
 import {
   CreateDeploymentSchema,
   DeploymentPageSchema,
@@ -110,7 +110,7 @@ deployments.openapi(
     request: { body: { required: true, content: json(CreateDeploymentSchema) } },
     responses: {
       200: { description: "The deployment with release 1", content: json(DeploymentSchema) },
-      ...problemResponses,
+      ...problems(409),
     },
   }),
   async (c) => {
@@ -199,7 +199,7 @@ deployments.openapi(
     security: bearer,
     middleware: allow("deployments:write"),
     request: { params: OwnerNameParams },
-    responses: { 204: { description: "It is gone" }, ...problemResponses },
+    responses: { 204: { description: "It is gone" }, ...problems(409) },
   }),
   async (c) => {
     const { owner, name } = c.req.valid("param");

@@ -1,6 +1,6 @@
 /** Models and hardware: Replicate's HTTP API. Their versions, examples and shares are in files of their own. */
 import { createRoute, z } from "@hono/zod-openapi";
-import { bearer, OwnerNameParams, problemResponses } from "../../schema/api/common.ts";
+import { bearer, OwnerNameParams, problemResponses, problems } from "../../schema/api/common.ts";
 import {
   CreateModelSchema,
   HardwareListSchema,
@@ -68,7 +68,7 @@ models.openapi(
     security: bearer,
     middleware: allow("models:write"),
     request: { body: { required: true, content: json(CreateModelSchema) } },
-    responses: { 201: { description: "The model", content: json(ModelSchema) }, ...problemResponses },
+    responses: { 201: { description: "The model", content: json(ModelSchema) }, ...problems(409) },
   }),
   async (c) => {
     const edge = edgeOf(c);
@@ -165,7 +165,7 @@ models.openapi(
     security: bearer,
     middleware: allow("models:write"),
     request: { params: OwnerNameParams },
-    responses: { 204: { description: "Deleted" }, ...problemResponses },
+    responses: { 204: { description: "Deleted" }, ...problems(409) },
   }),
   async (c) => {
     const edge = edgeOf(c);

@@ -4,7 +4,7 @@
  */
 import { createRoute, z } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import { problemResponses } from "../../schema/api/common.ts";
+import { problems } from "../../schema/api/common.ts";
 import { isOutputSignatureValid } from "../../schema/capabilities.ts";
 import { isPredictionId } from "../../schema/ids.ts";
 import { AppError } from "../../schema/problems.ts";
@@ -22,6 +22,10 @@ const CACHED_FIRST_BYTES_MAX = 8_388_608;
 /** The platform keeps no larger objects in its cache. */
 const CACHED_BYTES_MAX = 512 * 1024 ** 2;
 
+const cacheHeader = {
+  "x-cogway-cache": { description: "whether the bytes came from the cache: HIT or MISS", schema: { type: "string" } },
+} as const;
+
 outputs.openapi(
   createRoute({
     method: "get",
@@ -34,10 +38,14 @@ outputs.openapi(
       query: z.object({ s: z.string().optional().describe("signature") }),
     },
     responses: {
-      200: { description: "The file", content: { "*/*": { schema: { type: "string", format: "binary" } } } },
-      206: { description: "The asked range of it" },
+      200: {
+        description: "The file",
+        headers: cacheHeader,
+        content: { "*/*": { schema: { type: "string", format: "binary" } } },
+      },
+      206: { description: "The asked range of it", headers: cacheHeader },
       304: { description: "It has not changed" },
-      ...problemResponses,
+      ...problems(416),
     },
   }),
   async (c) => {

@@ -1,7 +1,7 @@
 /** Predictions: Replicate's HTTP API. */
 import { createRoute, type z } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import { bearer, OwnerNameParams, problemResponses } from "../../schema/api/common.ts";
+import { bearer, OwnerNameParams, problemResponses, problems } from "../../schema/api/common.ts";
 import {
   CreateHeadersSchema,
   CreateModelPredictionSchema,
@@ -42,7 +42,7 @@ export const created = {
     },
     content: json(PredictionSchema),
   },
-  ...problemResponses,
+  ...problems(404, 409),
 } as const;
 
 predictions.openapi(

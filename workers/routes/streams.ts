@@ -29,7 +29,13 @@ for (const [path, what] of [
         headers: z.object({ "last-event-id": z.string().optional() }),
       },
       responses: {
-        200: { description: "Server-sent events", content: { "text/event-stream": { schema: z.string() } } },
+        200: {
+          description: "Server-sent events",
+          headers: {
+            "x-accel-buffering": { description: "tells proxies to pass each on at once", schema: { type: "string" } },
+          },
+          content: { "text/event-stream": { schema: z.string() } },
+        },
         ...problemResponses,
       },
     }),

@@ -1,6 +1,6 @@
 /** Versions of models: Replicate's HTTP API. */
 import { createRoute, z } from "@hono/zod-openapi";
-import { bearer, CursorQuerySchema, OwnerNameParams, problemResponses } from "../../schema/api/common.ts";
+import { bearer, CursorQuerySchema, OwnerNameParams, problemResponses, problems } from "../../schema/api/common.ts";
 import { VersionPageSchema, VersionParams, VersionSchema } from "../../schema/api/models.ts";
 import { AppError } from "../../schema/problems.ts";
 import { decodeCursor, keysetPage, pageUrl } from "../domain/cursors.ts";
@@ -70,7 +70,7 @@ versions.openapi(
     security: bearer,
     middleware: allow("models:write"),
     request: { params: VersionParams },
-    responses: { 202: { description: "It is gone; its weights follow" }, ...problemResponses },
+    responses: { 202: { description: "It is gone; its weights follow" }, ...problems(409) },
   }),
   async (c) => {
     const edge = edgeOf(c);

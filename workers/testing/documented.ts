@@ -54,7 +54,9 @@ function operationOf(method: string, pathname: string): Json | null {
 
 function load(): NonNullable<typeof routes> {
   const document = JSON.parse(JSON.stringify(openapiDocument(app))) as Json;
-  schemas = closed({ components: document["components"] }) as Json;
+  const components = document["components"] as { schemas: Record<string, Json> };
+  const closed = (value: unknown): unknown => close(value, components.schemas);
+  schemas = { components: closed(components) };
   return Object.entries(document["paths"] as Record<string, Json>).flatMap(([path, item]) =>
     Object.entries(item).map(([method, operation]) => ({
       method: method.replace(/^x-/, "").toUpperCase(),
@@ -65,11 +67,30 @@ function load(): NonNullable<typeof routes> {
   );
 }
 
-/** Objects with named members hold no others, unless they say so. */
-function closed(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(closed);
-  if (typeof value !== "object" || value === null) return value;
-  const out = Object.fromEntries(Object.entries(value).map(([key, member]) => [key, closed(member)]));
+/** Objects with named members hold no others, unless they say so. Several that one must fit together become one. */
+function close(value: unknown, named: Record<string, Json>): unknown {
+  if (Array.isArray(value)) return value.map((member) => close(member, named));
+  if (!isJson(value)) return value;
+  const whole = merged(value, named);
+  const out = Object.fromEntries(Object.entries(whole).map(([key, member]) => [key, close(member, named)]));
   const isObject = out["type"] === "object" && out["properties"] !== undefined;
   return isObject && out["additionalProperties"] === undefined ? { ...out, additionalProperties: false } : out;
+}
+
+/** `allOf` of objects as the one object that it means. */
+function merged(value: Json, named: Record<string, Json>): Json {
+  const { allOf, ...rest } = value;
+  if (!Array.isArray(allOf)) return value;
+  const parts = [...(allOf as Json[]), rest].map((part): Json => {
+    const name = String(part["$ref"] ?? "").replace("#/components/schemas/", "");
+    return merged(named[name] ?? part, named);
+  });
+  if (!parts.some((part) => part["type"] === "object")) return value;
+  const all = (key: string): Json => Object.assign({}, ...parts.map((part) => part[key] ?? {})) as Json;
+  const required = parts.flatMap((part) => (part["required"] ?? []) as string[]);
+  return { ...(Object.assign({}, ...parts) as Json), properties: all("properties"), required };
+}
+
+function isJson(value: unknown): value is Json {
+  return typeof value === "object" && value !== null;
 }
