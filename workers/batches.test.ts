@@ -219,4 +219,42 @@ describe("a batch", () => {
     expect(second.next).toBeNull();
     expect([...first.results, ...second.results].map((batch) => batch.id).sort()).toEqual(made.sort());
   });
+
+  it("guarantees one batch for one Idempotency-Key, and the same bytes again", async () => {
+    const { token } = await anAccount();
+    const send = (text: string): Promise<Response> =>
+      call("POST", "/v1/batches", {
+        token,
+        body: { version: "cogway/echo", inputs: [{ text }] },
+        headers: { "idempotency-key": "once" },
+      });
+    const first = await (await send("a")).text();
+    const again = await send("a");
+    expect([again.status, await again.text()]).toEqual([201, first]);
+    expect(await problemOf(await send("b"))).toMatchObject({ status: 422, code: "idempotency.key_reused" });
+    const list = await call("GET", "/v1/batches", { token });
+    expect((await list.json<{ results: WireBatch[] }>()).results).toHaveLength(1);
+  });
+
+  it("guarantees that inputs come from an own file by id or address, and from nobody else's", async () => {
+    const alice = await anAccount();
+    const bob = await anAccount();
+    const form = new FormData();
+    form.append("content", new File(['{"text":"from a file"}\n'], "inputs.jsonl"));
+    const encoded = new Request("http://localhost", { method: "POST", body: form });
+    const uploaded = await call("POST", "/v1/files", {
+      token: alice.token,
+      bytes: new Uint8Array(await encoded.arrayBuffer()),
+      headers: { "content-type": encoded.headers.get("content-type") ?? "" },
+    });
+    const { id, urls } = await uploaded.json<{ id: string; urls: { get: string } }>();
+    for (const input_file of [id, urls.get]) {
+      const batch = await batchOf(await createBatch(alice.token, { input_file }));
+      expect(batch.counts).toMatchObject({ total: 1 });
+      await runAll(alice.token, batch.id);
+      expect(await resultsOf(alice.token, batch.id)).toMatchObject([{ output: "from a file" }]);
+      const problem = await problemOf(await createBatch(bob.token, { input_file }));
+      expect(problem).toMatchObject({ status: 422, invalid_fields: [{ field: "input_file" }] });
+    }
+  });
 });

@@ -2,6 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import { BATCH_CONCURRENCY_DEFAULT, BATCH_CONCURRENCY_MAX } from "../batches.ts";
 import { CURSOR_CHARACTERS_MAX, pageOf } from "./common.ts";
+import { CreateHeadersSchema } from "./predictions.ts";
 
 /** Inputs that the body itself may carry; more come as a file. */
 const INLINE_INPUTS_MAX = 1_000;
@@ -32,6 +33,9 @@ export const CreateBatchSchema = z
     "give exactly one of input_file, input_url and inputs",
   )
   .openapi("BatchRequest");
+
+/** As for predictions; a batch is read whole before it answers, so there is nothing to wait for. */
+export const BatchHeadersSchema = CreateHeadersSchema.pick({ "idempotency-key": true, "cogway-retention": true });
 
 export const BatchSchema = z
   .object({

@@ -2,18 +2,19 @@
  * Makes a batch: one create for the account's limit, then its inputs are read, validated and handed over, and only then it begins. A batch with a fault
  * leaves nothing. What dies on the way has told nobody an id, and is dropped by its object.
  */
-import type { BatchInput } from "../../durable-objects/contracts.ts";
+import type { AdmitResult, BatchInput } from "../../durable-objects/contracts.ts";
 import { accountStub, batchStub } from "../../durable-objects/stubs.ts";
 import { type BatchDocument, type BatchLine, parseBatchLine } from "../../schema/batches.ts";
 import type { ModelReference } from "../../schema/ids.ts";
 import { newPredictionId } from "../../schema/ids.ts";
 import { AppError } from "../../schema/problems.ts";
 import type { Caller, Edge } from "../env.ts";
+import { refused } from "./admission.ts";
 import { batchInputs, readLines } from "./batch-inputs.ts";
+import type { KeptResponse } from "./create-prediction.ts";
 import { resolveOwnFiles } from "./own-files.ts";
 import { resolveVersion } from "./resolve-version.ts";
 import { sharedRunSpec } from "./run-spec.ts";
-import { throttled } from "./throttled.ts";
 import { faultsDetail, outputKind } from "./validate-input.ts";
 
 /** Longer than any batch should take: files among its inputs are kept, and their addresses work, for so long. */
@@ -30,12 +31,15 @@ export interface CreateBatchCommand {
   max_concurrency: number;
   retention_ms: number | null;
   made_by: "api" | "web";
+  idempotency: { key: string; body_sha256: string } | null;
 }
 
-export async function createBatch(
-  edge: Edge,
-  command: CreateBatchCommand,
-): Promise<{ document: BatchDocument; remaining: number; reset_s: number }> {
+export type CreateBatchResult =
+  | { kind: "created"; document: BatchDocument; remaining: number; reset_s: number }
+  /** an earlier answer; `document` is given where its body must be rendered again */
+  | { kind: "replayed"; response: KeptResponse; document: BatchDocument | null };
+
+export async function createBatch(edge: Edge, command: CreateBatchCommand): Promise<CreateBatchResult> {
   const { caller } = command;
   const version = await resolveVersion(edge, caller, command.reference);
   const id = newPredictionId(edge.settings.signingSecret, edge.settings.predictionPoolSize);
@@ -48,11 +52,11 @@ export async function createBatch(
     model: `${version.owner}/${version.name}`,
     version: version.id,
     source: command.made_by,
-    idempotency: null,
+    idempotency: command.idempotency,
     limits: { creates_per_minute: caller.creates_per_minute },
   });
-  if (admitted.kind === "limited") throw throttled("creates", admitted.limit, admitted.retry_after_ms);
-  if (admitted.kind !== "admitted") throw new Error(`a batch without a key was answered ${admitted.kind}`);
+  if (admitted.kind === "replay") return replayed(edge, caller, admitted);
+  if (admitted.kind !== "admitted") throw refused(admitted);
   const batch = batchStub(edge.env, id);
   try {
     await batch.create({
@@ -69,11 +73,24 @@ export async function createBatch(
     for await (const inputs of batchInputs(await linesOf(command.source), version)) {
       await batch.append(await withOwnFiles(edge, caller, inputs));
     }
-    return { document: await batch.seal(), remaining: admitted.remaining, reset_s: admitted.reset_s };
+    const document = await batch.seal();
+    return { kind: "created", document, remaining: admitted.remaining, reset_s: admitted.reset_s };
   } catch (error) {
     await Promise.all([batch.drop(), account.unadmit(id)]);
     throw error;
   }
+}
+
+/** The first request may have died before it answered: then its batch is shown as it is now, if it ever began. */
+async function replayed(
+  edge: Edge,
+  caller: Caller,
+  replay: Extract<AdmitResult, { kind: "replay" }>,
+): Promise<CreateBatchResult> {
+  if (replay.render === undefined) return { kind: "replayed", response: replay.response, document: null };
+  const document = await batchStub(edge.env, replay.prediction_id).get(caller.account_id);
+  if (document === null) throw new AppError("batch.not_found", "The batch of this Idempotency-Key is gone.");
+  return { kind: "replayed", response: replay.response, document };
 }
 
 /** With addresses of the caller's files that work until the batch is through. Throws `batch.invalid` with every file that is not there. */

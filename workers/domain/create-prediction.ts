@@ -4,14 +4,14 @@ import type { ModelReference } from "../../schema/ids.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import type { InvalidField } from "../../schema/problems.ts";
 import { AppError } from "../../schema/problems.ts";
-import { webhookUrlFault } from "../../schema/public-url.ts";
+import { userUrlFault } from "../../schema/public-url.ts";
 import type { Caller, Edge } from "../env.ts";
 import type { ReleaseRow } from "../storage/deployments.ts";
+import { refused } from "./admission.ts";
 import { prepareTraining } from "./prepare-training.ts";
 import { resolveVersion } from "./resolve-version.ts";
 import { deploymentSpec } from "./run-spec.ts";
 import { startPrediction } from "./start-prediction.ts";
-import { throttled } from "./throttled.ts";
 import { invalidInput, validateInput } from "./validate-input.ts";
 
 export interface CreateCommand {
@@ -70,13 +70,9 @@ export async function createPrediction(edge: Edge, command: CreateCommand): Prom
     case "started":
       return { ...result, kind: "created" };
     case "limited":
-      throw throttled("creates", result.limit, result.retry_after_ms);
     case "key_reused":
-      throw new AppError("idempotency.key_reused", "This Idempotency-Key was used with another request.");
     case "in_flight":
-      throw new AppError("idempotency.in_flight", "The first request with this Idempotency-Key is still running.", {
-        retry_after: Math.ceil(result.retry_after_ms / 1_000),
-      });
+      throw refused(result);
     case "replay": {
       if (result.render === undefined) return { kind: "replayed", response: result.response, document: null };
       const document =
@@ -96,7 +92,7 @@ export function keepAnswer(edge: Edge, caller: Caller, key: string, response: Ke
 
 /** Only the text is judged here: where a name leads is judged where the call is made. */
 export function webhookFaults(edge: Edge, webhook: string | null): InvalidField[] {
-  const reason = webhook === null ? null : webhookUrlFault(webhook, edge.settings.allowPrivateCidrs);
+  const reason = webhook === null ? null : userUrlFault(webhook, edge.settings.allowPrivateCidrs);
   if (reason === null) return [];
   return [{ type: "format", field: "webhook", description: `Does not match format 'uri': ${reason}` }];
 }

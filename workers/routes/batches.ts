@@ -4,6 +4,7 @@ import type { Context } from "hono";
 import { resultsKey } from "../../durable-objects/batch-results.ts";
 import { accountStub, batchStub } from "../../durable-objects/stubs.ts";
 import {
+  BatchHeadersSchema,
   BatchPageSchema,
   BatchParams,
   BatchSchema,
@@ -16,15 +17,19 @@ import { isPredictionId, parseModelReference } from "../../schema/ids.ts";
 import { AppError } from "../../schema/problems.ts";
 import { rateLimitFields } from "../../schema/rate-limit.ts";
 import { createBatch } from "../domain/create-batch.ts";
+import { parseRetention } from "../domain/create-headers.ts";
+import { type KeptResponse, keepAnswer } from "../domain/create-prediction.ts";
 import { decodeCursor, pageUrl } from "../domain/cursors.ts";
 import { fetchPublic } from "../domain/fetch-public.ts";
 import { parseRange } from "../domain/http-range.ts";
 import { PredictionCursor } from "../domain/list-predictions.ts";
 import { openOwnFile } from "../domain/own-files.ts";
 import { unknownVersion } from "../domain/resolve-version.ts";
+import { invalidInput } from "../domain/validate-input.ts";
 import { type AppEnv, type Caller, type Edge, edgeOf } from "../env.ts";
 import { callerOf } from "../middleware/authenticate.ts";
 import { CREATE_BODY_BYTES_MAX } from "../middleware/json-body.ts";
+import { answerOnce, type Idempotency } from "./answer-once.ts";
 import { allow, json, newRouter, verbatim } from "./router.ts";
 
 export const batches = newRouter();
@@ -45,7 +50,7 @@ batches.openapi(
       "All lines are validated before any of them runs.",
     security: bearer,
     middleware: allow("predictions:write", CREATE_BODY_BYTES_MAX),
-    request: { body: { required: true, content: json(CreateBatchSchema) } },
+    request: { headers: BatchHeadersSchema, body: { required: true, content: json(CreateBatchSchema) } },
     responses: {
       201: {
         description: "The batch, which runs",
@@ -59,32 +64,63 @@ batches.openapi(
       ...problemResponses,
     },
   }),
-  async (c) => {
-    const body = c.req.valid("json");
-    const edge = edgeOf(c);
-    const caller = callerOf(c);
-    const reference = parseModelReference(body.version);
-    if (reference === null) throw unknownVersion();
-    const { document, remaining, reset_s } = await createBatch(edge, {
-      caller,
-      reference,
-      source:
-        body.inputs === undefined
-          ? { kind: "stream", open: () => openInputs(edge, caller, body.input_url ?? "") }
-          : { kind: "inputs", inputs: body.inputs },
-      max_concurrency: body.max_concurrency,
-      retention_ms: RETENTION_MS,
-      made_by: "api",
-    });
-    const shown = show(c, document);
-    const limits = rateLimitFields("creates", { per_minute: callerOf(c).creates_per_minute, remaining, reset_s });
-    return c.json(shown, 201, { location: shown.urls.get, ...Object.fromEntries(limits) });
-  },
+  async (c) => verbatim(await answerOnce(c, (idempotency) => answerCreate(c, c.req.valid("json"), idempotency))),
 );
 
-/** Inputs of a batch: an own file, or any public address. */
-async function openInputs(edge: Edge, caller: Caller, url: string): Promise<ReadableStream<Uint8Array>> {
-  return (await openOwnFile(edge, caller, url, "input_url")) ?? fetchPublic(url, "input_url");
+async function answerCreate(
+  c: Context<AppEnv>,
+  body: z.infer<typeof CreateBatchSchema>,
+  idempotency: Idempotency | null,
+): Promise<KeptResponse> {
+  const edge = edgeOf(c);
+  const caller = callerOf(c);
+  const reference = parseModelReference(body.version);
+  if (reference === null) throw unknownVersion();
+  const { inputs } = body;
+  const result = await createBatch(edge, {
+    caller,
+    reference,
+    source:
+      inputs === undefined
+        ? { kind: "stream", open: () => openInputs(edge, caller, body) }
+        : { kind: "inputs", inputs },
+    max_concurrency: body.max_concurrency,
+    retention_ms: parseRetention(c.req.header("cogway-retention"), RETENTION_MS),
+    made_by: "api",
+    idempotency,
+  });
+  if (result.kind === "replayed") {
+    const { response, document } = result;
+    return document === null ? response : { ...response, body: JSON.stringify(show(c, document)) };
+  }
+  const shown = show(c, result.document);
+  const answer: KeptResponse = { status: 201, headers: [["location", shown.urls.get]], body: JSON.stringify(shown) };
+  if (idempotency !== null) await keepAnswer(edge, caller, idempotency.key, answer);
+  const { remaining, reset_s } = result;
+  const limits = rateLimitFields("creates", { per_minute: caller.creates_per_minute, remaining, reset_s });
+  return { ...answer, headers: [...answer.headers, ...limits] };
+}
+
+/** Inputs of a batch: a file of the caller's by id or address, or any public address. */
+async function openInputs(
+  edge: Edge,
+  caller: Caller,
+  { input_file, input_url = "" }: z.infer<typeof CreateBatchSchema>,
+): Promise<ReadableStream<Uint8Array>> {
+  if (input_file === undefined) {
+    return (
+      (await openOwnFile(edge, caller, input_url, "input_url")) ?? fetchPublic(edge.settings, input_url, "input_url")
+    );
+  }
+  const url = input_file.includes("/") ? input_file : `${edge.settings.publicUrl}/v1/files/${input_file}`;
+  const file = await openOwnFile(edge, caller, url, "input_file");
+  if (file !== null) return file;
+  const fault = {
+    type: "format",
+    field: "input_file",
+    description: "must be the id or URL of a file that you uploaded",
+  };
+  throw invalidInput([fault]);
 }
 
 batches.openapi(

@@ -11,11 +11,11 @@ import {
   PredictionParams,
   PredictionSchema,
 } from "../../schema/api/predictions.ts";
-import { type ModelReference, parseModelReference, sha256Hex } from "../../schema/ids.ts";
+import { type ModelReference, parseModelReference } from "../../schema/ids.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import { AppError } from "../../schema/problems.ts";
 import { rateLimitFields } from "../../schema/rate-limit.ts";
-import { parseCancelAfter, parseIdempotencyKey, parsePrefer, parseRetention } from "../domain/create-headers.ts";
+import { parseCancelAfter, parsePrefer, parseRetention } from "../domain/create-headers.ts";
 import { createPrediction, type KeptResponse, keepAnswer } from "../domain/create-prediction.ts";
 import { decodeCursor, pageUrl } from "../domain/cursors.ts";
 import { cancelPrediction, findPrediction } from "../domain/find-prediction.ts";
@@ -26,6 +26,7 @@ import { type AppEnv, edgeOf } from "../env.ts";
 import { callerOf } from "../middleware/authenticate.ts";
 import { CREATE_BODY_BYTES_MAX } from "../middleware/json-body.ts";
 import type { ReleaseRow } from "../storage/deployments.ts";
+import { answerOnce, type Idempotency } from "./answer-once.ts";
 import { allow, json, newRouter, verbatim } from "./router.ts";
 
 export const predictions = newRouter();
@@ -91,13 +92,7 @@ export async function create(
   body: CreateBody & { destination?: string },
   release?: ReleaseRow,
 ): Promise<Response> {
-  const key = parseIdempotencyKey(c.req.header("idempotency-key"));
-  if (key === null) return response(await answerCreate(c, reference, body, release, null));
-  const body_sha256 = sha256Hex(`${c.req.path}\n${await c.req.text()}`);
-  const answer = answerCreate(c, reference, body, release, { key, body_sha256 });
-  // A caller that goes away retries with its key: what it started is finished and kept for then.
-  edgeOf(c).later(answer.catch(() => undefined));
-  return response(await answer);
+  return answerOnce(c, (idempotency) => answerCreate(c, reference, body, release, idempotency));
 }
 
 async function answerCreate(
@@ -105,7 +100,7 @@ async function answerCreate(
   reference: ModelReference,
   body: CreateBody & { destination?: string },
   release: ReleaseRow | undefined,
-  idempotency: { key: string; body_sha256: string } | null,
+  idempotency: Idempotency | null,
 ): Promise<KeptResponse> {
   const edge = edgeOf(c);
   const caller = callerOf(c);
@@ -145,10 +140,6 @@ async function answerCreate(
     reset_s: result.reset_s,
   });
   return { ...answer, headers: [...answer.headers, ...limits] };
-}
-
-function response({ status, headers, body }: KeptResponse): Response {
-  return new Response(body, { status, headers: [...headers, ["content-type", "application/json"]] });
 }
 
 /** Browsers say so of requests that our own pages make, under whichever name they were opened. */

@@ -1,0 +1,19 @@
+/** What an account answers to a create that it does not admit, as a problem. */
+import type { AdmitResult } from "../../durable-objects/contracts.ts";
+import { AppError } from "../../schema/problems.ts";
+import { throttled } from "./throttled.ts";
+
+export type Refusal = Extract<AdmitResult, { kind: "limited" | "key_reused" | "in_flight" }>;
+
+export function refused(refusal: Refusal): AppError {
+  switch (refusal.kind) {
+    case "limited":
+      return throttled("creates", refusal.limit, refusal.retry_after_ms);
+    case "key_reused":
+      return new AppError("idempotency.key_reused", "This Idempotency-Key was used with another request.");
+    case "in_flight":
+      return new AppError("idempotency.in_flight", "The first request with this Idempotency-Key is still running.", {
+        retry_after: Math.ceil(refusal.retry_after_ms / 1_000),
+      });
+  }
+}
