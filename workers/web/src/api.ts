@@ -1,15 +1,31 @@
 /** Calls of the public API. Types are the wire's own (schema/api); nothing else of the server is known here. */
 import type { z } from "zod";
 import type { AccountSchema } from "../../../schema/api/account.ts";
+import type { BatchSchema } from "../../../schema/api/batches.ts";
+import type { CollectionSchema, CollectionWithModelsSchema } from "../../../schema/api/collections.ts";
+import type { FileSchema } from "../../../schema/api/files.ts";
 import type { ModelSchema, VersionSchema } from "../../../schema/api/models.ts";
 import type { PredictionSchema } from "../../../schema/api/predictions.ts";
+import type { SearchResultSchema } from "../../../schema/api/search.ts";
+import type { WebhookEventSchema } from "../../../schema/api/webhooks.ts";
 import type { WaitingFor } from "../../../schema/prediction-document.ts";
 import type { ProblemDocument } from "../../../schema/problems.ts";
 
 export type Account = z.infer<typeof AccountSchema>;
 export type Model = z.infer<typeof ModelSchema>;
 export type Version = z.infer<typeof VersionSchema>;
-export type Prediction = z.infer<typeof PredictionSchema> & { waiting_for?: WaitingFor };
+/** Of a training it has a `destination`, and no prediction has one. */
+export type Prediction = z.infer<typeof PredictionSchema> & {
+  waiting_for?: WaitingFor;
+  destination?: string;
+  webhook?: string;
+};
+export type Batch = z.infer<typeof BatchSchema>;
+export type CollectionSummary = z.infer<typeof CollectionSchema>;
+export type Collection = z.infer<typeof CollectionWithModelsSchema>;
+export type SearchResult = z.infer<typeof SearchResultSchema>;
+export type WebhookEvent = z.infer<typeof WebhookEventSchema>;
+export type UploadedFile = z.infer<typeof FileSchema>;
 export interface Page<T> {
   previous: string | null;
   next: string | null;
@@ -45,10 +61,24 @@ export interface Api {
   readme(owner: string, name: string): Promise<string | null>;
   versions(owner: string, name: string): Promise<Page<Version>>;
   version(owner: string, name: string, id: string): Promise<Version>;
+  examples(owner: string, name: string): Promise<Page<Prediction>>;
+  collections(): Promise<Page<CollectionSummary>>;
+  collection(slug: string): Promise<Collection>;
+  search(query: string): Promise<SearchResult>;
   createPrediction(model: Model, version: string | null, input: Record<string, unknown>): Promise<Prediction>;
+  /** A prediction or training. */
   prediction(id: string, signal?: AbortSignal): Promise<Prediction>;
   predictions(next?: string): Promise<Page<Prediction>>;
-  cancel(id: string): Promise<Prediction>;
+  trainings(next?: string): Promise<Page<Prediction>>;
+  cancel(prediction: Prediction): Promise<Prediction>;
+  webhooks(prediction: Prediction): Promise<Page<WebhookEvent>>;
+  replayWebhook(prediction: Prediction, event: string): Promise<WebhookEvent>;
+  batches(next?: string): Promise<Page<Batch>>;
+  batch(id: string): Promise<Batch>;
+  cancelBatch(id: string): Promise<Batch>;
+  /** JSONL, one line an input. */
+  batchResults(id: string): Promise<Blob>;
+  uploadFile(file: File): Promise<UploadedFile>;
   /** Opens an event stream. The URL itself grants access. */
   openStream(url: string, lastEventId: string | null, signal: AbortSignal): Promise<Response>;
 }
@@ -75,6 +105,9 @@ export function createApi(token: string, onUnauthenticated: () => void): Api {
   }
   const modelUrl = (owner: string, name: string) =>
     `/v1/models/${encodeURIComponent(owner)}/${encodeURIComponent(name)}`;
+  const runUrl = (run: Prediction) =>
+    `/v1/${isTraining(run) ? "trainings" : "predictions"}/${encodeURIComponent(run.id)}`;
+  const batchUrl = (id: string) => `/v1/batches/${encodeURIComponent(id)}`;
   return {
     account: () => json("/v1/account"),
     models: (next) => json(next === undefined ? "/v1/models" : ownOrigin(next)),
@@ -89,6 +122,10 @@ export function createApi(token: string, onUnauthenticated: () => void): Api {
     },
     versions: (owner, name) => json(`${modelUrl(owner, name)}/versions`),
     version: (owner, name, id) => json(`${modelUrl(owner, name)}/versions/${encodeURIComponent(id)}`),
+    examples: (owner, name) => json(`${modelUrl(owner, name)}/examples`),
+    collections: () => json("/v1/collections"),
+    collection: (slug) => json(`/v1/collections/${encodeURIComponent(slug)}`),
+    search: (query) => json(`/v1/search?${new URLSearchParams({ query })}`),
     createPrediction: (model, version, input) =>
       json(version === null ? `${modelUrl(model.owner, model.name)}/predictions` : "/v1/predictions", {
         method: "POST",
@@ -98,7 +135,20 @@ export function createApi(token: string, onUnauthenticated: () => void): Api {
     prediction: (id, signal) =>
       json(`/v1/predictions/${encodeURIComponent(id)}`, signal === undefined ? {} : { signal }),
     predictions: (next) => json(next === undefined ? "/v1/predictions" : ownOrigin(next)),
-    cancel: (id) => json(`/v1/predictions/${encodeURIComponent(id)}/cancel`, { method: "POST" }),
+    trainings: (next) => json(next === undefined ? "/v1/trainings" : ownOrigin(next)),
+    cancel: (prediction) => json(`${runUrl(prediction)}/cancel`, { method: "POST" }),
+    webhooks: (prediction) => json(`${runUrl(prediction)}/webhooks`),
+    replayWebhook: (prediction, event) =>
+      json(`${runUrl(prediction)}/webhooks/${encodeURIComponent(event)}/replay`, { method: "POST" }),
+    batches: (next) => json(next === undefined ? "/v1/batches" : ownOrigin(next)),
+    batch: (id) => json(batchUrl(id)),
+    cancelBatch: (id) => json(`${batchUrl(id)}/cancel`, { method: "POST" }),
+    batchResults: async (id) => (await call(`${batchUrl(id)}/results`)).blob(),
+    uploadFile(file) {
+      const body = new FormData();
+      body.append("content", file, file.name);
+      return json("/v1/files", { method: "POST", body });
+    },
     openStream(url, lastEventId, signal) {
       const headers: Record<string, string> = { accept: "text/event-stream" };
       if (lastEventId !== null) headers["last-event-id"] = lastEventId;
@@ -119,3 +169,5 @@ async function problemOf(response: Response): Promise<ProblemDocument | null> {
 
 const ENDED = new Set<Prediction["status"]>(["succeeded", "failed", "canceled", "aborted"]);
 export const hasEnded = (prediction: Prediction) => ENDED.has(prediction.status);
+export const isTraining = (prediction: Prediction) => prediction.destination !== undefined;
+export const isBatchOver = (batch: Batch) => batch.completed_at !== null;

@@ -5,8 +5,8 @@ import { PageHead } from "./components/page-head.tsx";
 import { SignIn } from "./components/sign-in.tsx";
 import { ApiContext, useApi, useLoaded } from "./hooks.ts";
 import { HomePage } from "./pages/home-page.tsx";
-import { PredictionPage } from "./pages/prediction-page.tsx";
 import { PredictionsPage } from "./pages/predictions-page.tsx";
+import { RunPage } from "./pages/run-page.tsx";
 import { type Route, routeOf } from "./route.ts";
 import { Link, usePathname } from "./router.tsx";
 import { forgetToken, onTokenChanged, readToken, saveToken, signInFromAddress } from "./session.ts";
@@ -79,7 +79,7 @@ function Page({ route }: { route: Route }) {
     case "predictions":
       return <PredictionsPage />;
     case "prediction":
-      return <PredictionPage key={route.id} id={route.id} />;
+      return <RunPage key={route.id} id={route.id} />;
     case "model":
       return (
         <Suspense fallback={null}>

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import { ApiError, type Prediction } from "./api.ts";
-import { explainEnd, explainError, explainWait } from "./explain.ts";
+import { explainEnd, explainError, explainRetention, explainWait } from "./explain.ts";
 
 const prediction = (change: object): Prediction =>
   ({ status: "starting", error: null, logs: "", metrics: {}, ...change }) as Prediction;
@@ -24,6 +24,15 @@ it("says how a prediction ended, and nothing of one that succeeded", () => {
   });
   expect(explainEnd(prediction({ status: "failed", error_code: "origin.lost" }))?.detail).toContain("Run it again");
   expect(explainEnd(prediction({ status: "succeeded" }))).toBeNull();
+});
+
+it("says how long data is kept", () => {
+  const now = Date.parse("2026-01-02T03:04:05.000Z");
+  expect(explainRetention(prediction({ data_removed: false }), now)).toBeNull();
+  expect(explainRetention(prediction({ data_removed: false, expires_at: null }), now)).toBe("For ever");
+  const soon = explainRetention(prediction({ data_removed: false, expires_at: "2026-01-02T03:34:05.000Z" }), now);
+  expect(soon).toMatch(/^Until .*\(30 min left\)$/);
+  expect(explainRetention(prediction({ data_removed: true, expires_at: null }), now)).toBe("Removed");
 });
 
 it("tells what to do about a refusal", () => {

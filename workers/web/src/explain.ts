@@ -1,6 +1,6 @@
 /** What went wrong, in words, and what the reader can do about it. */
 import { ApiError, type Prediction } from "./api.ts";
-import { duration } from "./format.ts";
+import { dateTime, duration } from "./format.ts";
 
 export interface Explanation {
   title: string;
@@ -90,6 +90,17 @@ export function explainEnd(prediction: Prediction): Explanation | null {
     default:
       return null;
   }
+}
+
+/** When the data of an ended prediction goes; null while it runs. `now` in epoch milliseconds. */
+export function explainRetention(prediction: Prediction, now: number): string | null {
+  const { expires_at } = prediction;
+  if (prediction.data_removed) return "Removed";
+  if (expires_at === undefined) return null;
+  if (expires_at === null) return "For ever";
+  const left = Date.parse(expires_at) - now;
+  const inWords = left <= 0 ? "any moment now" : `${duration(Math.ceil(left / 1_000) * 1_000)} left`;
+  return `Until ${dateTime(expires_at)} (${inWords})`;
 }
 
 /** What a prediction waits for, in one line. */

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { ago, bytes, duration, number, words } from "./format.ts";
+import { ago, bytes, dollars, duration, number, words } from "./format.ts";
 
 it.each([
   [0, "0.0 s"],
@@ -21,6 +21,15 @@ it.each([
 ])("%d s past is %s", (seconds, text) => {
   const now = Date.parse("2026-11-24T12:00:00Z");
   expect(ago(new Date(now - seconds * 1_000).toISOString(), now)).toBe(text);
+});
+
+it.each([
+  [500, "$0.0005"],
+  [2_000_000, "$2.00"],
+  [1, "$0.000001"],
+  [10_500, "$0.0105"],
+])("%d millionths of a dollar are %s", (micros, text) => {
+  expect(dollars(micros)).toBe(text);
 });
 
 it("writes numbers, sizes and names for people", () => {

@@ -39,6 +39,12 @@ export function bytes(count: number): string {
   return `${(count / 1_024 / 1_024).toFixed(1)} MiB`;
 }
 
+/** `$0.0005`: a price in millionths of a dollar, with cents at least. */
+export function dollars(micros: number): string {
+  const exact = (micros / 1_000_000).toFixed(6).replace(/0{1,4}$/, "");
+  return `$${exact}`;
+}
+
 /** Up to six digits that matter, so that 0.30000000000000004 does not widen a table. */
 export function number(value: number): string {
   if (Number.isInteger(value)) return value.toLocaleString("en-US");

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { modelPath, predictionPath, routeOf } from "./route.ts";
+import { batchPath, modelPath, predictionPath, routeOf, runKindOf, runsPath, searchPath } from "./route.ts";
 import { tokenOfHash } from "./session.ts";
 
 it.each([
@@ -18,6 +18,22 @@ it.each([
 it("reads back the addresses it writes", () => {
   expect(routeOf(modelPath({ owner: "a b", name: "c.d" }))).toEqual({ page: "model", owner: "a b", name: "c.d" });
   expect(routeOf(predictionPath("x"))).toEqual({ page: "prediction", id: "x" });
+});
+
+it("names each list in its address, and the first where an address names none that is known", () => {
+  for (const kind of ["predictions", "trainings", "batches"] as const) {
+    const { pathname, search } = new URL(runsPath(kind), "http://page");
+    expect([routeOf(pathname).page, runKindOf(search)]).toEqual(["predictions", kind]);
+  }
+  expect(runKindOf("?show=nonsense")).toBe("predictions");
+  const batch = new URL(batchPath("x"), "http://page");
+  expect([routeOf(batch.pathname), runKindOf(batch.search)]).toEqual([{ page: "prediction", id: "x" }, "batches"]);
+});
+
+it("carries any query in the address of a search", () => {
+  const query = "make my photo sharper & 50 % larger?";
+  expect(new URL(searchPath(query), "http://page").searchParams.get("q")).toBe(query);
+  expect(searchPath("")).toBe("/");
 });
 
 it("finds a token in the address that npm start prints, and in no other", () => {

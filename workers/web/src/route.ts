@@ -23,5 +23,22 @@ export function routeOf(pathname: string): Route {
 
 export const modelPath = (model: { owner: string; name: string }) =>
   `/${encodeURIComponent(model.owner)}/${encodeURIComponent(model.name)}`;
+export const versionPath = (model: { owner: string; name: string }, version: string) =>
+  `${modelPath(model)}?${new URLSearchParams({ version })}`;
+export const examplePath = (model: { owner: string; name: string }, id: string) =>
+  `${modelPath(model)}?${new URLSearchParams({ example: id })}`;
 export const PREDICTIONS_PATH = "/p";
+/** Of a prediction or training. */
 export const predictionPath = (id: string) => `${PREDICTIONS_PATH}/${encodeURIComponent(id)}`;
+
+/** The lists of what an account ran; `?show=` names one. */
+export const RUN_KINDS = ["predictions", "trainings", "batches"] as const;
+export type RunKind = (typeof RUN_KINDS)[number];
+export const runKindOf = (search: string): RunKind =>
+  RUN_KINDS.find((kind) => kind === new URLSearchParams(search).get("show")) ?? "predictions";
+export const runsPath = (kind: RunKind) =>
+  kind === "predictions" ? PREDICTIONS_PATH : `${PREDICTIONS_PATH}?show=${kind}`;
+/** Without the hint a batch's id is looked up among the predictions first. */
+export const batchPath = (id: string) => `${predictionPath(id)}?show=batches`;
+export const searchPath = (query: string) => (query === "" ? "/" : `/?${new URLSearchParams({ q: query })}`);
+export const collectionPath = (slug: string) => `/?${new URLSearchParams({ collection: slug })}`;

@@ -15,6 +15,12 @@ export function navigate(path: string): void {
   document.getElementById("main")?.focus({ preventScroll: true });
 }
 
+/** Another address for what is on the screen, such as a search that is being typed: no new entry in the history, and the focus stays. */
+export function replaceAddress(path: string): void {
+  history.replaceState(history.state, "", path);
+  changed();
+}
+
 function subscribe(listener: () => void) {
   listeners.add(listener);
   return () => listeners.delete(listener);

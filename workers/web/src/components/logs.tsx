@@ -1,7 +1,7 @@
 import { CopyButton } from "./copy-button.tsx";
 import { ScrollBox } from "./scroll-box.tsx";
 
-export function Logs({ text, isOpen }: { text: string; isOpen: boolean }) {
+export function Logs({ text, isOpen, isGrowing }: { text: string; isOpen: boolean; isGrowing: boolean }) {
   if (text === "") return null;
   const lines = text.replace(/\n$/, "").split("\n").length;
   return (
@@ -9,7 +9,9 @@ export function Logs({ text, isOpen }: { text: string; isOpen: boolean }) {
       <summary>
         Logs <span className="muted">{lines === 1 ? "1 line" : `${lines.toLocaleString("en-US")} lines`}</span>
       </summary>
-      <ScrollBox label="Logs">{lastLineOfBars(text)}</ScrollBox>
+      <ScrollBox label="Logs" isGrowing={isGrowing}>
+        {lastLineOfBars(text)}
+      </ScrollBox>
       <CopyButton text={text} label="Copy logs" />
     </details>
   );

@@ -1,9 +1,16 @@
 /** A model in the list, shown by what it really made. */
 import { Loader } from "@cloudflare/kumo/components/loader";
-import { FilmSlateIcon, PlayIcon, WarningIcon, WaveformIcon } from "@phosphor-icons/react";
+import {
+  FilmSlateIcon,
+  LockSimpleIcon,
+  PlayIcon,
+  SealCheckIcon,
+  WarningIcon,
+  WaveformIcon,
+} from "@phosphor-icons/react";
 import type { Model } from "../api.ts";
 import { component } from "../form/input-schema.ts";
-import { count, number, words } from "../format.ts";
+import { count, dollars, number, words } from "../format.ts";
 import { classify, isObject, type Shape } from "../output/classify.ts";
 import { FilePreview } from "../output/media.tsx";
 import { modelPath } from "../route.ts";
@@ -25,6 +32,7 @@ export function ModelCard({ model }: { model: Model }) {
           {model.description === null ? null : <p className="model-card-description">{model.description}</p>}
           <p className="model-card-facts">
             {version === null ? <StateWord model={model} /> : <span>{count(model.run_count, "run", "runs")}</span>}
+            <ModelMarks model={model} />
             {model.tags.slice(0, 3).map((tag) => (
               <span key={tag} className="tag">
                 {tag}
@@ -34,6 +42,29 @@ export function ModelCard({ model }: { model: Model }) {
         </div>
       </Link>
     </li>
+  );
+}
+
+/** What sets a model apart: that it is official, and what it costs then, or that not everybody sees it. */
+export function ModelMarks({ model }: { model: Model }) {
+  return (
+    <>
+      {model.is_official ? (
+        <span className="mark-word" title="Always warm, and its inputs and outputs stay as they are">
+          <SealCheckIcon aria-hidden /> Official
+        </span>
+      ) : null}
+      {model.pricing === null ? null : (
+        <span>
+          {dollars(model.pricing.price_micros)} / {words(model.pricing.unit).toLowerCase()}
+        </span>
+      )}
+      {model.visibility === "private" ? (
+        <span className="mark-word" title="Seen by its owner and the accounts it is shared with">
+          <LockSimpleIcon aria-hidden /> Private
+        </span>
+      ) : null}
+    </>
   );
 }
 
@@ -81,7 +112,7 @@ function Preview({ model }: { model: Model }) {
 /** Bars in a card's drawing of numbers. */
 const BARS = 48;
 
-function ShapePreview({ shape }: { shape: Shape }) {
+export function ShapePreview({ shape }: { shape: Shape }) {
   switch (shape.kind) {
     case "file":
       if (shape.media === "image") return <FilePreview url={shape.url} />;

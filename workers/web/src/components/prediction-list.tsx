@@ -1,4 +1,4 @@
-/** The caller's predictions, newest first, kept fresh: at once after a change on this page, else in turns while any of them lives. */
+/** The caller's predictions or trainings, newest first, kept fresh: at once after a change on this page, else in turns while any of them lives. */
 import { Button } from "@cloudflare/kumo/components/button";
 import { Loader } from "@cloudflare/kumo/components/loader";
 import { useState } from "react";
@@ -18,9 +18,17 @@ const IDLE_REFRESH_MS = 15_000;
 const CLOCK_MS = 10_000;
 
 /** `limit`: at most so many, without further pages. */
-export function PredictionList({ limit, empty }: { limit?: number; empty: React.ReactNode }) {
+export function PredictionList({
+  kind = "predictions",
+  limit,
+  empty,
+}: {
+  kind?: "predictions" | "trainings";
+  limit?: number;
+  empty: React.ReactNode;
+}) {
   const api = useApi();
-  const first = useLoaded("predictions", () => api.predictions());
+  const first = useLoaded(kind, () => api[kind]());
   const [older, setOlder] = useState<Page<Prediction>[]>([]);
   const [isLoadingOlder, setLoadingOlder] = useState(false);
   const [olderError, setOlderError] = useState<unknown>(undefined);
@@ -32,7 +40,7 @@ export function PredictionList({ limit, empty }: { limit?: number; empty: React.
   if (first.data === undefined) {
     return first.error === undefined ? (
       <p className="loading">
-        <Loader size="sm" /> Loading predictions
+        <Loader size="sm" /> Loading {kind}
       </p>
     ) : (
       <ExplainedError error={first.error} onRetry={first.reload} />
@@ -48,7 +56,7 @@ export function PredictionList({ limit, empty }: { limit?: number; empty: React.
     if (next === null) return;
     setLoadingOlder(true);
     try {
-      const page = await api.predictions(next);
+      const page = await api[kind](next);
       setOlder((pages) => [...pages, page]);
       setOlderError(undefined);
     } catch (error) {
@@ -86,7 +94,7 @@ function Row({ prediction, now }: { prediction: Prediction; now: number }) {
     <li>
       <Link href={predictionPath(prediction.id)} className="prediction-row">
         <Status status={prediction.status} />
-        <span className="prediction-row-model">{prediction.model}</span>
+        <span className="prediction-row-model">{prediction.destination ?? prediction.model}</span>
         <span className="prediction-row-result">
           <Glimpse prediction={prediction} />
         </span>

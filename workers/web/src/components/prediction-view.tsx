@@ -4,17 +4,19 @@ import { Loader } from "@cloudflare/kumo/components/loader";
 import { Tabs } from "@cloudflare/kumo/components/tabs";
 import { StopIcon } from "@phosphor-icons/react";
 import { useState } from "react";
-import { hasEnded, type Prediction } from "../api.ts";
+import { hasEnded, isTraining, type Prediction } from "../api.ts";
 import { explainEnd, explainWait } from "../explain.ts";
 import { duration, number, words } from "../format.ts";
 import { type FollowedPrediction, predictionsChanged, useApi, useNow } from "../hooks.ts";
 import { isIterator } from "../output/classify.ts";
 import { OutputView } from "../output/output-view.tsx";
+import { progressOf } from "../progress.ts";
 import { CopyButton } from "./copy-button.tsx";
 import { Explained, ExplainedError } from "./explained.tsx";
 import { Logs } from "./logs.tsx";
 import { ScrollBox } from "./scroll-box.tsx";
 import { Status } from "./status.tsx";
+import { TrainedVersion } from "./trained-version.tsx";
 
 const CLOCK_MS = 100;
 
@@ -45,7 +47,11 @@ export function PredictionView({ followed, outputSchema, actions }: Props) {
       {error === undefined ? null : <ExplainedError error={error} />}
       {end === null ? null : <Explained explanation={end} tone={prediction.status === "failed" ? "error" : "note"} />}
       {prediction.data_removed ? (
-        <p className="muted">Its input, output and logs were removed when their retention time had passed.</p>
+        <p className="muted data-removed">
+          Its input, output, logs and files were removed when their retention time had passed. What is left says when it
+          ran and how it ended. A longer time can be asked for when it is created, by the header{" "}
+          <code>Cogway-Retention</code>.
+        </p>
       ) : null}
       {hasOutput && !isRunning ? (
         <div className="output-tabs">
@@ -73,8 +79,10 @@ export function PredictionView({ followed, outputSchema, actions }: Props) {
           view === "json" && !isRunning ? (
             <JsonText value={prediction} />
           ) : (
-            <OutputView value={output} schema={outputSchema} isLive={isRunning} />
+            <ResultView value={output} prediction={prediction} schema={outputSchema} />
           )
+        ) : isRunning && isTraining(prediction) ? (
+          <TrainingProgress logs={logs} />
         ) : isRunning ? (
           <div className="output-waiting" aria-hidden>
             <span />
@@ -85,8 +93,37 @@ export function PredictionView({ followed, outputSchema, actions }: Props) {
           <p className="muted">It ended without an output.</p>
         ) : null}
       </section>
-      {isRunning ? null : <Metrics metrics={prediction.metrics} />}
-      <Logs text={logs} isOpen={prediction.status === "failed"} />
+      {isRunning && !isTraining(prediction) ? null : <Metrics metrics={prediction.metrics} />}
+      <Logs
+        text={logs}
+        isOpen={prediction.status === "failed" || (isRunning && isTraining(prediction))}
+        isGrowing={isRunning}
+      />
+    </div>
+  );
+}
+
+function ResultView({
+  value,
+  prediction,
+  schema,
+}: {
+  value: unknown;
+  prediction: Prediction;
+  schema: Record<string, unknown>;
+}) {
+  if (isTraining(prediction)) return <TrainedVersion output={value} />;
+  return <OutputView value={value} schema={schema} isLive={!hasEnded(prediction)} />;
+}
+
+function TrainingProgress({ logs }: { logs: string }) {
+  const progress = progressOf(logs);
+  return (
+    <div className="progress">
+      <progress aria-label="Progress" {...(progress === null ? {} : { max: progress.total, value: progress.done })} />
+      <p className="muted numeral">
+        {progress === null ? "In progress" : `${number(progress.done)} of ${number(progress.total)}`}
+      </p>
     </div>
   );
 }
@@ -148,7 +185,7 @@ function StatusLine({ prediction, actions }: { prediction: Prediction; actions: 
     setCanceling(true);
     setRefused(undefined);
     try {
-      await api.cancel(prediction.id);
+      await api.cancel(prediction);
       predictionsChanged();
     } catch (error) {
       setRefused(error);

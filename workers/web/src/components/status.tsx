@@ -1,16 +1,19 @@
-/** A prediction's state, always as a word and never by colour alone. */
-import type { Prediction } from "../api.ts";
+/** The state of a prediction, training or batch, always as a word and never by colour alone. */
+import type { Batch, Prediction } from "../api.ts";
 
-const WORDS: Record<Prediction["status"], string> = {
+type AnyStatus = Prediction["status"] | Batch["status"];
+
+const WORDS: Record<AnyStatus, string> = {
   starting: "Waiting",
   processing: "Running",
   succeeded: "Succeeded",
   failed: "Failed",
+  canceling: "Canceling",
   canceled: "Canceled",
   aborted: "Aborted",
 };
 
-export function Status({ status }: { status: Prediction["status"] }) {
+export function Status({ status }: { status: AnyStatus }) {
   return (
     <span className="status" data-status={status}>
       {WORDS[status]}

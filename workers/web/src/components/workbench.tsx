@@ -23,19 +23,20 @@ interface Props {
   model: Model;
   version: Version;
   isLatest: boolean;
+  /** what stands there before the first run */
+  example: Prediction | null;
   /** the input of an earlier prediction, to start from */
   startInput: Json | null;
 }
 
-export function Workbench({ model, version, isLatest, startInput }: Props) {
+export function Workbench({ model, version, isLatest, example: given, startInput }: Props) {
   const api = useApi();
   const form = useMemo(() => inputForm(version.openapi_schema), [version]);
   const outputSchema = useMemo(() => component(version.openapi_schema, "Output"), [version]);
   const defaults = useMemo(() => defaultsOf(form.schema), [form]);
   // An example's input fills the form from the start; its output is shown once there is one.
-  const exampleInput = isLatest ? model.default_example?.input : undefined;
-  const example = isLatest && model.default_example?.status === "succeeded" ? model.default_example : null;
-  const fresh = () => ({ ...defaults, ...inputOf(form.schema, startInput ?? exampleInput ?? {}) });
+  const example = given?.status === "succeeded" ? given : null;
+  const fresh = () => ({ ...defaults, ...inputOf(form.schema, startInput ?? given?.input ?? {}) });
   const [formData, setFormData] = useState<Json>(fresh);
   const [view, setView] = useState<"form" | "code">("form");
   const [created, setCreated] = useState<Prediction | null>(null);
@@ -152,7 +153,7 @@ export function Workbench({ model, version, isLatest, startInput }: Props) {
             <PredictionView key={followed.prediction.id} followed={followed} outputSchema={outputSchema} />
           ) : example !== null ? (
             <PredictionView
-              followed={{ prediction: example as Prediction, live: NOTHING_YET, isReached: true, error: undefined }}
+              followed={{ prediction: example, live: NOTHING_YET, isReached: true, error: undefined }}
               outputSchema={outputSchema}
             />
           ) : (

@@ -1,39 +1,63 @@
-/** A file member: picked, dropped or given as a URL. A picked file travels inside the request as a data URI, so its size is bounded. */
+/** A file member: picked, dropped or given as a URL. A small picked file travels inside the request as a data URI, a larger one is uploaded first. */
 import { Button } from "@cloudflare/kumo/components/button";
 import { Input } from "@cloudflare/kumo/components/input";
 import { UploadSimpleIcon, XIcon } from "@phosphor-icons/react";
 import { ariaDescribedByIds, type WidgetProps } from "@rjsf/utils";
-import { type DragEvent, useRef, useState } from "react";
+import { type DragEvent, useEffect, useRef, useState } from "react";
+import { explainError } from "../explain.ts";
 import { bytes } from "../format.ts";
+import { useApi } from "../hooks.ts";
+import { type Media, mediaOfType } from "../output/classify.ts";
 import { FilePreview } from "../output/media.tsx";
+import { UPLOAD_BYTES_MAX, wayOfFile } from "./limits.ts";
 
-/** The edge takes 16 MiB of JSON; base64 makes a file a third larger, and other inputs need a little. */
-const FILE_BYTES_MAX = 11 * 1024 * 1024;
+/** The uploaded file whose URL is the value: the URL itself answers with a description of it, so what is shown is the file on this machine. */
+interface Uploaded {
+  url: string;
+  local: string;
+  media: Media;
+}
 
 export function FileWidget(props: WidgetProps<Record<string, unknown>>) {
   const { id, value, onChange, schema, label, disabled } = props;
   const [note, setNote] = useState<string | null>(null);
   const [name, setName] = useState<string | null>(null);
   const [isOver, setOver] = useState(false);
+  const api = useApi();
+  const [isUploading, setUploading] = useState(false);
+  const [uploaded, setUploaded] = useState<Uploaded | null>(null);
+  useEffect(() => () => (uploaded === null ? undefined : URL.revokeObjectURL(uploaded.local)), [uploaded]);
   const picker = useRef<HTMLInputElement>(null);
   const url = typeof value === "string" ? value : "";
-  const isData = url.startsWith("data:");
+  const isOwnFile = uploaded !== null && uploaded.url === url;
+  const isPicked = url.startsWith("data:") || isOwnFile;
 
   const take = async (file: File | undefined) => {
     if (file === undefined) return;
-    if (file.size > FILE_BYTES_MAX) {
+    const way = wayOfFile(file.size);
+    if (way === "refused") {
       setNote(
-        `${file.name} has ${bytes(file.size)}; ${bytes(FILE_BYTES_MAX)} can be sent from here. Host it somewhere and paste its URL.`,
+        `${file.name} has ${bytes(file.size)}; ${bytes(UPLOAD_BYTES_MAX)} can be sent from here. Host it somewhere and paste its URL.`,
       );
       return;
     }
+    setNote(null);
     try {
-      const read = await dataUri(file);
-      setNote(null);
+      if (way === "upload") await upload(file);
+      else onChange(await dataUri(file));
       setName(`${file.name} (${bytes(file.size)})`);
-      onChange(read);
-    } catch {
-      setNote(`${file.name} could not be read.`);
+    } catch (error) {
+      setNote(way === "upload" ? explainError(error).detail : `${file.name} could not be read.`);
+    }
+  };
+  const upload = async (file: File) => {
+    setUploading(true);
+    try {
+      const { urls } = await api.uploadFile(file);
+      setUploaded({ url: urls.get, local: URL.createObjectURL(file), media: mediaOfType(file.type) });
+      onChange(urls.get);
+    } finally {
+      setUploading(false);
     }
   };
   const drop = (event: DragEvent) => {
@@ -56,11 +80,11 @@ export function FileWidget(props: WidgetProps<Record<string, unknown>>) {
     >
       {url === "" ? null : (
         <div className="file-input-preview">
-          <FilePreview url={url} />
+          <FilePreview url={url} {...(isOwnFile ? { local: uploaded.local, media: uploaded.media } : {})} />
         </div>
       )}
       <div className="file-input-row">
-        {isData ? (
+        {isPicked ? (
           <span className="file-input-name" title={name ?? undefined}>
             {name ?? "A file, inside the request"}
           </span>
@@ -85,6 +109,7 @@ export function FileWidget(props: WidgetProps<Record<string, unknown>>) {
           type="button"
           icon={UploadSimpleIcon}
           disabled={disabled === true}
+          loading={isUploading}
           onClick={() => picker.current?.click()}
         >
           {url === "" ? "Choose file" : "Replace"}

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { limitsOf, sliderStep } from "./limits.ts";
+import { limitsOf, sliderStep, wayOfFile } from "./limits.ts";
 
 it.each([
   [{ type: "integer", minimum: 1, maximum: 512 }, 1],
@@ -20,4 +20,14 @@ it.each([
   [{ type: "string" }, ""],
 ])("the note on %j is %j", (schema, note) => {
   expect(limitsOf(schema)).toBe(note);
+});
+
+it.each([
+  [0, "inline"],
+  [1_048_576, "inline"],
+  [1_048_577, "upload"],
+  [104_857_600, "upload"],
+  [104_857_601, "refused"],
+])("a file of %d bytes goes by %s", (size, way) => {
+  expect(wayOfFile(size)).toBe(way);
 });

@@ -19,6 +19,17 @@ function range(from: unknown, to: unknown): string {
 
 const short = (value: number) => (Math.abs(value) >= 1e13 ? value.toExponential(1) : value.toLocaleString("en-US"));
 
+/** A larger file is uploaded by itself; base64 would make it a third larger, and requests would be slow to repeat. */
+const INLINE_BYTES_MAX = 1024 * 1024;
+/** As many bytes as one upload may have. */
+export const UPLOAD_BYTES_MAX = 100 * 1024 * 1024;
+
+/** How a picked file travels: inside the request as a data URI, by an upload of its own, or not at all. */
+export function wayOfFile(sizeBytes: number): "inline" | "upload" | "refused" {
+  if (sizeBytes <= INLINE_BYTES_MAX) return "inline";
+  return sizeBytes <= UPLOAD_BYTES_MAX ? "upload" : "refused";
+}
+
 /** A slider is only of use where both ends are known and a hand can hit the values. */
 const SLIDER_STEPS_MAX = 10_000;
 

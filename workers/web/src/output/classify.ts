@@ -54,11 +54,14 @@ const EXTENSIONS: Record<string, Media> = {
   ogv: "video",
 };
 
+export function mediaOfType(type: string): Media {
+  const kind = type.split("/")[0];
+  return kind === "image" || kind === "audio" || kind === "video" ? kind : "other";
+}
+
 /** What a URL's file is, by its MIME type (data URIs) or its name's extension. */
 export function mediaOf(url: string): Media {
-  const mime = /^data:([a-z]+)\//i.exec(url)?.[1]?.toLowerCase();
-  if (mime === "image" || mime === "audio" || mime === "video") return mime;
-  if (url.startsWith("data:")) return "other";
+  if (url.startsWith("data:")) return mediaOfType(url.slice("data:".length).toLowerCase());
   return EXTENSIONS[/\.([a-z0-9]+)$/i.exec(pathOf(url))?.[1]?.toLowerCase() ?? ""] ?? "other";
 }
 

@@ -1,7 +1,7 @@
 /** Pictures, sounds, films and other files. */
 import { ArrowsOutSimpleIcon, DownloadSimpleIcon, FileIcon } from "@phosphor-icons/react";
 import { ownOrigin } from "../api.ts";
-import { fileName, mediaOf } from "./classify.ts";
+import { fileName, type Media, mediaOf } from "./classify.ts";
 
 /** Files of this server are asked for under the page's own address, which may be another name of the same host. */
 function source(url: string): string {
@@ -13,9 +13,10 @@ function source(url: string): string {
   }
 }
 
-export function FilePreview({ url }: { url: string }) {
-  const src = source(url);
-  switch (mediaOf(url)) {
+/** `local`: where the page has the file itself, with what it is. */
+export function FilePreview({ url, local, media = mediaOf(url) }: { url: string; local?: string; media?: Media }) {
+  const src = local ?? source(url);
+  switch (media) {
     case "image":
       return <img className="media" src={src} alt="" />;
     case "audio":
@@ -27,7 +28,8 @@ export function FilePreview({ url }: { url: string }) {
     case "other":
       return (
         <p className="file-chip">
-          <FileIcon aria-hidden /> {fileName(url) ?? "A file inside the request"}
+          <FileIcon aria-hidden />{" "}
+          {local === undefined ? (fileName(url) ?? "A file inside the request") : "An uploaded file"}
         </p>
       );
   }

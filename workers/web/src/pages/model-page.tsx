@@ -1,12 +1,15 @@
 /** A model: what it is, a form to run it, what came out, and how to call it from a program. */
 import { Loader } from "@cloudflare/kumo/components/loader";
 import type { Model } from "../api.ts";
+import { ExampleGallery } from "../components/example-gallery.tsx";
 import { Explained, ExplainedError } from "../components/explained.tsx";
 import { Markdown } from "../components/markdown.tsx";
+import { ModelMarks } from "../components/model-card.tsx";
+import { VersionTable } from "../components/version-table.tsx";
 import { Workbench } from "../components/workbench.tsx";
 import { count, dateTime, words } from "../format.ts";
 import { useApi, useInterval, useLoaded } from "../hooks.ts";
-import { modelPath } from "../route.ts";
+import { modelPath, versionPath } from "../route.ts";
 import { Link, navigate, useSearch } from "../router.tsx";
 import { useTitle } from "../use-title.ts";
 
@@ -42,6 +45,7 @@ export default function ModelPage({ owner, name }: { owner: string; name: string
         <VersionChosen key={`${owner}/${name}`} model={model.data} />
       )}
       <Readme owner={owner} name={name} />
+      <VersionTable model={model.data} />
     </>
   );
 }
@@ -56,7 +60,11 @@ function ModelHead({ model }: { model: Model }) {
       {model.description === null ? null : <p className="lede">{model.description}</p>}
       <ul className="model-facts">
         {model.latest_version === null ? null : <li>{count(model.run_count, "run", "runs")}</li>}
-        {model.visibility === "private" ? <li>Private</li> : null}
+        {model.is_official || model.visibility === "private" ? (
+          <li className="model-marks">
+            <ModelMarks model={model} />
+          </li>
+        ) : null}
         {model.weights_license === null ? null : <li>Weights: {model.weights_license}</li>}
         {model.tags.map((tag) => (
           <li key={tag} className="tag">
@@ -93,25 +101,30 @@ function NoVersion({ model }: { model: Model }) {
   );
 }
 
-/** `?version=` names another version than the latest, `?from=` a prediction whose input fills the form. */
+/** `?version=` names another version than the latest, `?from=` a prediction whose input fills the form, `?example=` an example that is shown with its output. */
 function VersionChosen({ model }: { model: Model }) {
   const api = useApi();
   const search = new URLSearchParams(useSearch());
   const latest = model.latest_version;
   const asked = search.get("version");
   const from = search.get("from");
+  const exampleId = search.get("example");
   const versions = useLoaded(`versions ${model.owner}/${model.name}`, () => api.versions(model.owner, model.name));
   const source = useLoaded(`input ${from ?? ""}`, async () => (from === null ? null : await api.prediction(from)));
+  const examples = useLoaded(`examples ${model.owner}/${model.name}`, () => api.examples(model.owner, model.name));
   if (latest === null) return null;
+  const chosen = examples.data?.results.find((one) => one.id === exampleId);
   const known = versions.data?.results ?? [latest];
-  const version = known.find((one) => one.id === asked) ?? latest;
+  const version = known.find((one) => one.id === (asked ?? chosen?.version)) ?? latest;
+  const isLatest = version.id === latest.id;
   if (
+    (exampleId !== null && examples.data === undefined && examples.error === undefined) ||
     (asked !== null && versions.data === undefined && versions.error === undefined) ||
     (from !== null && source.data === undefined && source.error === undefined)
   ) {
     return <Loader size="sm" />;
   }
-  const choose = (id: string) => navigate(id === latest.id ? modelPath(model) : `${modelPath(model)}?version=${id}`);
+  const choose = (id: string) => navigate(id === latest.id ? modelPath(model) : versionPath(model, id));
   return (
     <>
       {known.length > 1 ? (
@@ -128,12 +141,14 @@ function VersionChosen({ model }: { model: Model }) {
         </label>
       ) : null}
       <Workbench
-        key={`${version.id} ${from ?? ""}`}
+        key={`${version.id} ${from ?? ""} ${exampleId ?? ""}`}
         model={model}
         version={version}
-        isLatest={version.id === latest.id}
+        isLatest={isLatest}
+        example={chosen ?? (isLatest ? model.default_example : null)}
         startInput={source.data?.data_removed === false ? source.data.input : null}
       />
+      <ExampleGallery model={model} examples={examples.data?.results ?? []} shown={chosen?.id ?? null} />
     </>
   );
 }

@@ -1,36 +1,36 @@
 import { Loader } from "@cloudflare/kumo/components/loader";
-import type { Prediction } from "../api.ts";
+import type { ReactNode } from "react";
+import { hasEnded, isTraining, type Prediction } from "../api.ts";
 import { CopyButton } from "../components/copy-button.tsx";
-import { ExplainedError } from "../components/explained.tsx";
 import { InputView } from "../components/input-view.tsx";
 import { PredictionView } from "../components/prediction-view.tsx";
+import { WebhookPanel } from "../components/webhook-panel.tsx";
+import { explainRetention } from "../explain.ts";
 import { component } from "../form/input-schema.ts";
 import { dateTime } from "../format.ts";
-import { useApi, useFollowed, useLoaded } from "../hooks.ts";
-import { modelPath } from "../route.ts";
+import { useApi, useFollowed, useLoaded, useNow } from "../hooks.ts";
+import { modelPath, runsPath } from "../route.ts";
 import { Link } from "../router.tsx";
 import { useTitle } from "../use-title.ts";
 
-export function PredictionPage({ id }: { id: string }) {
-  useTitle("Prediction");
-  const api = useApi();
-  const loaded = useLoaded(`prediction ${id}`, () => api.prediction(id));
-  const followed = useFollowed(loaded.data ?? null);
-  if (followed === null) {
-    return loaded.error === undefined ? (
-      <p className="loading">
-        <Loader size="sm" /> Loading the prediction
-      </p>
-    ) : (
-      <ExplainedError error={loaded.error} onRetry={loaded.reload} />
-    );
-  }
+const CLOCK_MS = 1_000;
+
+/** A prediction or training, followed from the state that was loaded. */
+export function PredictionPage({ first }: { first: Prediction }) {
+  useTitle(isTraining(first) ? "Training" : "Prediction");
+  const followed = useFollowed(first);
+  if (followed === null) return null;
   const { prediction } = followed;
   const [owner = "", name = ""] = prediction.model.split("/");
   const model = modelPath({ owner, name });
   return (
     <>
       <p className="crumbs">
+        {isTraining(prediction) ? (
+          <>
+            <Link href={runsPath("trainings")}>Trainings</Link> <span aria-hidden>/</span>{" "}
+          </>
+        ) : null}
         <Link href={model}>{prediction.model}</Link>
       </p>
       <div className="title-row">
@@ -41,7 +41,7 @@ export function PredictionPage({ id }: { id: string }) {
         <section className="panel" aria-labelledby="input-title">
           <div className="panel-head">
             <h2 id="input-title">Input</h2>
-            {prediction.data_removed ? null : (
+            {prediction.data_removed || isTraining(prediction) ? null : (
               <Link href={`${model}?from=${prediction.id}`} className="quiet-link">
                 Run again with changes
               </Link>
@@ -49,23 +49,41 @@ export function PredictionPage({ id }: { id: string }) {
           </div>
           <div className="panel-body">
             {prediction.data_removed ? <p className="muted">Removed.</p> : <InputView input={prediction.input} />}
-            <dl className="facts prediction-facts">
-              <Fact name="Created" value={dateTime(prediction.created_at)} />
-              <Fact name="From" value={prediction.source === "web" ? "this page" : "the API"} />
-              <Fact name="Version" value={prediction.version.slice(0, 12)} />
-            </dl>
+            <Facts prediction={prediction} />
           </div>
         </section>
         <section className="panel" aria-labelledby="output-title">
           <div className="panel-head">
-            <h2 id="output-title">Output</h2>
+            <h2 id="output-title">{isTraining(prediction) ? "Training" : "Output"}</h2>
           </div>
           <div className="panel-body">
             <OutputOf prediction={prediction} owner={owner} name={name} followed={followed} />
           </div>
         </section>
       </div>
+      {prediction.webhook === undefined ? null : <WebhookPanel prediction={prediction} />}
     </>
+  );
+}
+
+function Facts({ prediction }: { prediction: Prediction }) {
+  const keeps = hasEnded(prediction) && !prediction.data_removed && prediction.expires_at !== null;
+  const now = useNow(keeps ? CLOCK_MS : null);
+  const retention = explainRetention(prediction, now);
+  const { destination } = prediction;
+  const [owner = "", name = ""] = destination?.split("/") ?? [];
+  return (
+    <dl className="facts prediction-facts">
+      <Fact name="Created">{dateTime(prediction.created_at)}</Fact>
+      <Fact name="From">{prediction.source === "web" ? "this page" : "the API"}</Fact>
+      <Fact name={destination === undefined ? "Version" : "Trains version"}>{prediction.version.slice(0, 12)}</Fact>
+      {destination === undefined ? null : (
+        <Fact name="Destination">
+          <Link href={modelPath({ owner, name })}>{destination}</Link>
+        </Fact>
+      )}
+      {retention === null ? null : <Fact name="Data is kept">{retention}</Fact>}
+    </dl>
   );
 }
 
@@ -88,11 +106,11 @@ function OutputOf({
   return <PredictionView followed={followed} outputSchema={schema} />;
 }
 
-function Fact({ name, value }: { name: string; value: string }) {
+function Fact({ name, children }: { name: string; children: ReactNode }) {
   return (
     <div>
       <dt>{name}</dt>
-      <dd>{value}</dd>
+      <dd>{children}</dd>
     </div>
   );
 }
