@@ -513,7 +513,7 @@ export interface SearchAnswer {
     path: string;
     is_public: boolean;
     tags: string[];
-    /** null: not known yet */
+    /** null: not known yet, and asked for behind the answer */
     runs: number | null;
     score: number;
     /** JSON of the model's catalog row; empty where it is too large to be kept here */

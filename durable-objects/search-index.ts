@@ -2,7 +2,7 @@
  * The index of search in the object's SQLite: documents, their words, vectors and cards. What one account's private models say never moves what another
  * account finds: words are weighed and mistyped ones resolved by public documents alone, and private ones are matched in tables of their own.
  */
-import { FIELD_WEIGHTS, FIELDS, hasPhrase, match, standing } from "../schema/search-ranking.ts";
+import { FIELD_WEIGHTS, FIELDS, hasPhrase, match, plain, standing } from "../schema/search-ranking.ts";
 import { phrasesOf, TASK_PHRASES, tasksOf } from "../schema/search-tasks.ts";
 import type { SearchViewer } from "./contracts.ts";
 import { SearchVectors } from "./search-vectors.ts";
@@ -44,8 +44,8 @@ const OTHERS_ID_MIN = 1_024;
 const MODEL_ID_MIN = 4_096;
 /** Of a README its beginning says what the model is for. */
 const README_CHARACTERS_MAX = 4_000;
-/** The best by text, and the nearest by vector, that are ranked in full; so many can be paged through. */
-export const CANDIDATES_MAX = 200;
+/** The best by text, and the nearest by vector, that are ranked in full: what can be paged through. */
+const CANDIDATES_MAX = 100;
 /** Tasks that a query's vector means most likely: their models are candidates, whatever their own words say. */
 const TASKS_MEANT_MAX = 3;
 const TASK_COSINE_MIN = 0.35;
@@ -206,14 +206,6 @@ export class SearchIndex {
     this.#ranked.clear();
   }
 
-  /** Models whose runs were never asked for. */
-  withoutRuns(limit: number): string[] {
-    return this.#sql
-      .exec<{ path: string }>("SELECT path FROM documents WHERE kind = 'model' AND runs IS NULL LIMIT ?", limit)
-      .toArray()
-      .map((row) => row.path);
-  }
-
   // ---- vectors
 
   get vectorCount(): number {
@@ -292,12 +284,13 @@ export class SearchIndex {
       const byTask = meant(tasks).map((task) => this.#best(this.#byTask.get(task) ?? [], from, to, sees));
       return [...new Set([...byText, ...byVector, ...byTask.flat()])];
     });
+    const said = plain(query);
     const ranked = this.#rows(ids).map((row) => {
       const phrases = [...(JSON.parse(row.tags) as string[]), row.title ?? ""];
       const matched = match({
         text: this.#scores[row.id] ?? 0,
         text_max,
-        has_phrase: phrases.some((phrase) => hasPhrase(query, phrase)),
+        has_phrase: phrases.some((phrase) => hasPhrase(said, phrase)),
         cosine: vector === null ? null : this.#cosine(row, vector, tasks),
       });
       return { row, score: matched * (this.#standings[row.id] ?? 0) };

@@ -28,6 +28,7 @@ export class SearchWords {
   readonly #sql: SqlStorage;
   readonly #postings = new Map<string, Postings>();
   #postingsKept = 0;
+  /** read at the first mistyped word; words that went meanwhile find nothing, which does no harm */
   #vocabulary: Vocabulary | null = null;
 
   constructor(sql: SqlStorage) {
@@ -56,14 +57,16 @@ export class SearchWords {
       const text = words(texts[field]).join(" ");
       if (text !== "") this.#sql.exec(`INSERT INTO ${table(isPublic, field)} (rowid, text) VALUES (?, ?)`, id, text);
     }
-    if (isPublic) this.#count(texts, 1);
+    if (!isPublic) return;
+    this.#count(texts, 1);
     this.#forget();
   }
 
   /** `texts`: names and descriptions as they were put. */
   remove(id: number, isPublic: boolean, texts: Pick<FieldTexts, "names" | "descriptions">): void {
     for (const field of FIELDS) this.#sql.exec(`DELETE FROM ${table(isPublic, field)} WHERE rowid = ?`, id);
-    if (isPublic) this.#count(texts, -1);
+    if (!isPublic) return;
+    this.#count(texts, -1);
     this.#forget();
   }
 
@@ -133,14 +136,14 @@ export class SearchWords {
         word,
         by,
       );
-      if (by < 0) this.#sql.exec("DELETE FROM words WHERE word = ? AND documents <= 0", word);
+      if (by > 0) this.#vocabulary?.add(word);
+      else this.#sql.exec("DELETE FROM words WHERE word = ? AND documents <= 0", word);
     }
   }
 
   #forget(): void {
     this.#postings.clear();
     this.#postingsKept = 0;
-    this.#vocabulary = null;
   }
 }
 

@@ -21,8 +21,8 @@ import { type DocumentKind, type RankedDocument, SearchIndex } from "./search-in
 import { runCounter } from "./stubs.ts";
 
 const REPAIR_INTERVAL_MS = 60_000;
-/** Clocks of Workers differ, and a row may be committed later than its time says: a walk begins so much before the last one's end. */
-const REPAIR_OVERLAP_MS = 60_000;
+/** Clocks of Workers differ, and a row may be committed later than its time says: a walk reads again what was younger than this in the last one. */
+const REPAIR_OVERLAP_MS = 10_000;
 /** Models of one step of the walk: some 50 ms of work, between which searches are answered. */
 const WALK_ROWS = 100;
 /** A search that finds no index waits so long for a small catalog to be read. */
@@ -32,13 +32,13 @@ const EMBED_TEXTS = 8;
 const EMBED_RETRY_MS = 15_000;
 /** How often a search asks the Worker which version makes vectors: it may not have heard of a new one. */
 const ASK_EMBEDDER_MS = 60_000;
-/** Run counts that are asked for at once; DeploymentObjects tell the later ones. */
+/** Counts of runs are told by what runs. Of models that did not run since the index was made, they are asked for when the model is shown, so many at once. */
 const COUNTS_AT_ONCE = 20;
 const COUNTS_INTERVAL_MS = 5_000;
 
 const START: CatalogCursor = { updated_at: 0, owner: "", name: "" };
 const CursorSchema = z.object({ updated_at: z.number(), owner: z.string(), name: z.string() });
-type MetaKey = "cursor" | "is_complete" | "embedder";
+type MetaKey = "cursor" | "walked_at" | "is_complete" | "embedder";
 
 export class SearchObject extends DurableObject<Env> implements SearchApi {
   readonly #sql = this.ctx.storage.sql;
@@ -47,6 +47,7 @@ export class SearchObject extends DurableObject<Env> implements SearchApi {
   readonly #alarms = new Alarms<"repair" | "embed" | "counts">(this.ctx.storage);
   #isOpen = false;
   #walking: Promise<void> | null = null;
+  readonly #uncounted = new Set<string>();
   #askedEmbedderAt = Number.NEGATIVE_INFINITY;
 
   async search(request: SearchRequest): Promise<SearchAnswer> {
@@ -59,11 +60,14 @@ export class SearchObject extends DurableObject<Env> implements SearchApi {
     const shown = (documents: RankedDocument[]) =>
       this.#index.show(documents.slice(request.offset, request.offset + request.limit));
     const isAll = request.scope === "all";
+    const page = shown(models);
+    for (const { path, runs } of page) if (runs === null) this.#uncounted.add(path);
+    if (this.#uncounted.size > 0) this.#alarms.setNoLaterThan("counts", Date.now() + COUNTS_INTERVAL_MS);
     return {
       mode: vector === null ? "text" : "hybrid",
       is_complete: this.#isComplete() && !(this.#embedder.isKnown && this.#index.vectorsMissing > 0),
       wants_embedder: this.#wantsEmbedder(),
-      models: shown(models),
+      models: page,
       has_more: models.length > request.offset + request.limit,
       collections: isAll ? shown(of("collection")).map(({ card }) => card) : [],
       pages: isAll ? shown(of("page")).map(({ card }) => card) : [],
@@ -128,7 +132,9 @@ export class SearchObject extends DurableObject<Env> implements SearchApi {
 
   async #walkOnce(): Promise<void> {
     this.#alarms.set("repair", Date.now() + REPAIR_INTERVAL_MS);
-    let cursor = this.#isComplete() ? overlapping(this.#cursor()) : this.#cursor();
+    const walkedAt = this.#meta("walked_at");
+    const startedAt = Date.now();
+    let cursor = walkedAt === null ? this.#cursor() : overlapping(this.#cursor(), Number(walkedAt));
     for (let isEnd = false; !isEnd; ) {
       const step = await loadModelsAfter(this.env.DB, cursor, WALK_ROWS);
       this.ctx.storage.transactionSync(() => {
@@ -141,6 +147,7 @@ export class SearchObject extends DurableObject<Env> implements SearchApi {
     this.#replaceAll("page", await loadPages(this.env.ASSETS));
     await this.#removeDeleted();
     this.#setMeta("is_complete", "1");
+    this.#setMeta("walked_at", String(startedAt));
     this.#next();
   }
 
@@ -171,7 +178,6 @@ export class SearchObject extends DurableObject<Env> implements SearchApi {
     const now = Date.now();
     this.#alarms.setNoLaterThan("repair", now + REPAIR_INTERVAL_MS);
     if (this.#embedder.isKnown && this.#index.vectorsMissing > 0) this.#alarms.setNoLaterThan("embed", now);
-    if (this.#index.withoutRuns(1).length > 0) this.#alarms.setNoLaterThan("counts", now);
   }
 
   async #embed(): Promise<void> {
@@ -186,12 +192,12 @@ export class SearchObject extends DurableObject<Env> implements SearchApi {
   }
 
   async #askCounts(): Promise<void> {
-    const paths = this.#index.withoutRuns(COUNTS_AT_ONCE);
+    const paths = [...this.#uncounted].slice(0, COUNTS_AT_ONCE);
+    this.#uncounted.clear();
     const counts = await Promise.all(paths.map((path) => runCounter(this.env, path).total()));
     paths.forEach((path, i) => {
       this.#index.setRuns(path, counts[i] ?? 0, null);
     });
-    if (this.#index.withoutRuns(1).length > 0) this.#alarms.set("counts", Date.now() + COUNTS_INTERVAL_MS);
   }
 
   #wantsEmbedder(): boolean {
@@ -235,8 +241,10 @@ export class SearchObject extends DurableObject<Env> implements SearchApi {
   }
 }
 
-function overlapping(cursor: CatalogCursor): CatalogCursor {
-  return { updated_at: Math.max(0, cursor.updated_at - REPAIR_OVERLAP_MS), owner: "", name: "" };
+/** Where the next walk begins: at the end of the last one, or before what was too young for it. */
+function overlapping(cursor: CatalogCursor, walkedAt: number): CatalogCursor {
+  const settled = walkedAt - REPAIR_OVERLAP_MS;
+  return cursor.updated_at <= settled ? cursor : { updated_at: Math.max(0, settled), owner: "", name: "" };
 }
 
 function pause(ms: number): Promise<void> {

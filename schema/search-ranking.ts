@@ -19,8 +19,8 @@ const STOP_WORDS = new Set(
 
 /** Lower case, without accents, split where neither letters nor digits are; what the index's tokenizer does, but for the stems. */
 export function words(text: string): string[] {
-  const plain = text.normalize("NFD").replace(/\p{M}/gu, "").normalize("NFC").toLowerCase();
-  return plain.match(/[\p{L}\p{N}]+/gu) ?? [];
+  const bare = text.normalize("NFD").replace(/\p{M}/gu, "").normalize("NFC").toLowerCase();
+  return bare.match(/[\p{L}\p{N}]+/gu) ?? [];
 }
 
 /** What a query asks for: each of its words once, without those that say nothing, unless it has no others. */
@@ -77,12 +77,17 @@ function letters(word: string): number {
 export class Vocabulary {
   readonly #words: string[] = [];
   readonly #letters: number[] = [];
+  readonly #known = new Set<string>();
 
   constructor(known: Iterable<string>) {
-    for (const word of known) {
-      this.#words.push(word);
-      this.#letters.push(letters(word));
-    }
+    for (const word of known) this.add(word);
+  }
+
+  add(word: string): void {
+    if (this.#known.has(word)) return;
+    this.#known.add(word);
+    this.#words.push(word);
+    this.#letters.push(letters(word));
   }
 
   /** The words nearest to `word`, nearest first, `count` at most; none where it is too short to be told from others. */
@@ -181,8 +186,13 @@ export function standing(runs: number, health: Health): number {
   );
 }
 
-/** Whether `phrase` (a tag or a title) has several words and stands in the query, in this order and with nothing between. */
-export function hasPhrase(query: string, phrase: string): boolean {
-  const wanted = words(phrase);
-  return wanted.length > 1 && ` ${words(query).join(" ")} `.includes(` ${wanted.join(" ")} `);
+/** Whether a phrase (a tag or a title) has several words and stands in `plainQuery` ({@link plain}), in this order and with nothing between. */
+export function hasPhrase(plainQuery: string, phrase: string): boolean {
+  const wanted = plain(phrase);
+  return wanted.trim().includes(" ") && plainQuery.includes(wanted);
+}
+
+/** The words of a text, with a space before and behind each. */
+export function plain(text: string): string {
+  return ` ${words(text).join(" ")} `;
 }

@@ -2,7 +2,7 @@
  * What people say when they look for a model of a task. Authors tag what a model is ("speech to text"); who searches says what shall be done ("write down
  * what is said"). Documents are found by these words too where a tag, or the title, names the task. Pure.
  */
-import { words } from "./search-ranking.ts";
+import { plain } from "./search-ranking.ts";
 
 interface Task {
   /** tags and parts of titles that name it */
@@ -180,7 +180,7 @@ const TASKS: Task[] = [
 ];
 
 const PLAIN = TASKS.map(({ names, phrases }) => ({
-  names: names.map((name) => ` ${words(name).join(" ")} `),
+  names: names.map(plain),
   phrases: phrases.split(/(?<=[.?]) /),
 }));
 
@@ -191,9 +191,9 @@ export const TASK_PHRASES: readonly { task: number; text: string }[] = PLAIN.fla
 
 /** The tasks that a model's labels (tags, title) name. */
 export function tasksOf(labels: string[]): number[] {
-  const plain = labels.map((label) => ` ${words(label).join(" ")} `);
+  const said = labels.map(plain);
   return PLAIN.flatMap(({ names }, task) =>
-    names.some((name) => plain.some((label) => label.includes(name))) ? [task] : [],
+    names.some((name) => said.some((label) => label.includes(name))) ? [task] : [],
   );
 }
 

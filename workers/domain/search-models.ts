@@ -43,7 +43,7 @@ export async function searchCatalog(
     answer.models.map(async (found): Promise<SearchedModel | null> => {
       const row = await rowOf(edge, found);
       if (row === null || !maySee(caller, row)) return null;
-      const model = await showModel(edge, row, userAgent, found.runs ?? undefined);
+      const model = await showModel(edge, row, userAgent, found.runs ?? 0);
       return { model, tags: found.tags, score: found.score };
     }),
   );
