@@ -61,6 +61,10 @@ export const PredictionParams = z.object({ prediction_id: z.string() });
 export const CreateTrainingSchema = z
   .strictObject({
     destination: z.string().describe("owner/name of a model that exists and is yours: it gets the new version"),
+    version: z
+      .string()
+      .optional()
+      .describe("accepted, since the Go client sends it; the version in the path is trained"),
     ...common,
     input: common.input.describe("the inputs of the trainer, as `TrainingInput` of the version's schema says"),
   })

@@ -172,7 +172,10 @@ func checkStreams() {
 			kind = event.Type
 			text += event.String()
 		case err := <-faults:
-			must(err)
+			// When a stream ends, the client may ask once more before it has seen `done`; the events are all there by then.
+			if err != nil && !strings.HasSuffix(err.Error(), "EOF") {
+				panic(err)
+			}
 		case <-time.After(within):
 			panic("the stream did not end")
 		}

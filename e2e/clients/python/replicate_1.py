@@ -62,7 +62,7 @@ def models_and_versions():
     model = client.models.get("cogway", "noop")
     equal((model.visibility, model.latest_version.id), ("public", noop_version()))
     equal([version.id for version in model.versions.list()], [noop_version()])
-    version = client.models.versions.get("cogway/noop", noop_version())
+    version = model.versions.get(noop_version())
     assert "Input" in version.openapi_schema["components"]["schemas"]
     wait_for("the model in search", lambda: "noop" in [found.name for found in client.models.search("noop")])
 
