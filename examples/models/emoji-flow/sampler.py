@@ -3,7 +3,7 @@
 import zipfile
 from pathlib import Path
 
-# numpy, whose functions a gradient can pass through: finetune.py learns through the same network.
+# numpy whose functions pass gradients on: finetune.py learns through the same network.
 import autograd.numpy as np
 import numpy
 from autograd.extend import defvjp, primitive
