@@ -2,7 +2,7 @@
  * Search from the description of a task: 40 sentences as people write them, over the examples and 300 made-up models of other tasks. The right model is among
  * the first three for 36 at least, by words alone and with vectors of the real embeddings model.
  */
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { parse } from "yaml";
@@ -79,7 +79,10 @@ beforeAll(async () => {
     return models.some(({ model }) => model.name === "molecule-pro") || null;
   });
 }, INDEXED_WITHIN_MS * 2);
-afterAll(() => system.stop());
+afterAll(async () => {
+  await system.stop();
+  rmSync(data, { recursive: true, force: true });
+});
 
 test("40 descriptions of tasks find their model by words alone, where no embeddings model runs", async () => {
   expect(tasks).toHaveLength(40);
