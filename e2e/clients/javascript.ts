@@ -49,6 +49,8 @@ export function javascriptClient(protocol: Protocol, stage: () => Stage): void {
   describe("account and catalog", () => {
     test("account and hardware", async () => {
       expect(await replicate.accounts.current()).toMatchObject({ type: "user", username: OWNER, name: OWNER });
+      const older = { Authorization: `Token ${caller.token}` };
+      expect((await replicate.request("/account", { headers: older })).status).toBe(200);
       expect(await replicate.hardware.list()).toContainEqual({ sku: "cpu", name: expect.any(String) });
     });
 
@@ -241,6 +243,8 @@ export function javascriptClient(protocol: Protocol, stage: () => Stage): void {
       expect(file.url().href).toBe(href);
       const blob = await file.blob();
       expect([blob.type, await blob.text()]).toEqual([expect.stringMatching(/^text\/plain/), "1".repeat(12)]);
+      const plain = new Replicate({ auth: caller.token, baseUrl: `${caller.url}/v1/`, useFileOutput: false });
+      expect(await plain.run("cogway/files", { input: {} })).toMatch(/^https:/);
     });
 
     test("create, get, list and delete", async () => {

@@ -107,6 +107,7 @@ def run_waits_polls_and_iterates():
     equal(client.run("cogway/noop", {"text": "polled"}, wait=False), "polled")
     tokens = {"count": 10, "delay_ms": 100}
     reference = f"cogway/tokens:{client.models.get('cogway/tokens').latest_version.id}"
+    # A version tells that its output comes piece by piece: these are iterators, without one it is the list.
     output = client.run(reference, tokens)
     assert not isinstance(output, list)
     equal(list(output), TOKENS)
@@ -125,6 +126,17 @@ async def the_asynchronous_client_does_the_same():
     )
     equal([prediction.output for prediction in made], ["0", "1", "2", "3", "4"])
     equal((await client.accounts.async_current()).username, ACCOUNT)
+    equal((await client.models.async_get("cogway/noop")).latest_version.id, noop_version())
+    equal([model.name for model in (await client.collections.async_get(os.environ["COLLECTION"]))], ["noop", "tokens"])
+    assert (await client.webhooks.default.async_secret()).key.startswith("whsec_")
+    file = await client.files.async_create(io.BytesIO(b"abc"), filename="a.txt")
+    assert file.id in [each.id for each in await client.files.async_list()]
+    equal(await client.files.async_delete(file.id), True)
+    wanted = {"model": "cogway/noop", "version": noop_version(), "hardware": "cpu", "min_instances": 0, "max_instances": 1}
+    await client.deployments.async_create(name="brief", **wanted)
+    assert "brief" in [each.name for each in await client.deployments.async_list()]
+    equal(await client.deployments.async_delete(ACCOUNT, "brief"), True)
+    equal(list(await client.trainings.async_list()), [])
     running = await client.models.predictions.async_create("cogway/tokens", {"count": 1000, "delay_ms": 100})
     await running.async_cancel()
     equal(running.status, "canceled")
