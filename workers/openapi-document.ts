@@ -18,7 +18,7 @@ interface Operation {
   security?: Record<string, string[]>[];
   requestBody?: unknown;
   parameters?: unknown[];
-  responses: Record<string, { description: string; headers?: Record<string, Header> }>;
+  responses: Record<string, { description: string; headers?: Record<string, Header>; content?: unknown }>;
 }
 
 const EVERY_ANSWER: Record<string, Header> = {
@@ -37,6 +37,8 @@ const RETRY_AFTER: Record<string, Header> = {
 const CHALLENGE: Record<string, Header> = {
   "www-authenticate": { description: "the scheme that is wanted", schema: { type: "string" } },
 };
+/** The routes' own problems have put the schema among the components. */
+const PROBLEM_CONTENT = { "application/problem+json": { schema: { $ref: "#/components/schemas/Problem" } } };
 /** Statuses that a later try can turn into another. */
 const RETRIED = new Set(["409", "429", "503"]);
 
@@ -89,7 +91,7 @@ function complete(path: string, operation: Operation): void {
     500,
   ];
   const responses: Operation["responses"] = { ...own };
-  for (const status of statuses) responses[status] ??= problemResponse(status);
+  for (const status of statuses) responses[status] ??= { ...problemResponse(status), content: PROBLEM_CONTENT };
   operation.responses = Object.fromEntries(
     Object.entries(responses).map(([status, response]) => {
       const headers = {
