@@ -3,7 +3,7 @@ import { createServer, type Server } from "node:http";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { webhookUrlFault } from "../schema/public-url.ts";
+import { userUrlFault } from "../schema/public-url.ts";
 import { HONEST_URLS, HOSTILE_URLS, NAMES } from "../schema/testing/hostile-urls.ts";
 import { type DownloadBounds, downloadGuarded } from "./guarded-download.ts";
 import { temporaryFolder } from "./testing/harness.ts";
@@ -31,8 +31,8 @@ describe("the URL guard", () => {
 
   it("is not got around by webhooks: what their text tells is refused when they are given, the rest where they are called", () => {
     const named = HOSTILE_URLS.filter((url) => /\/\/(two-faced|rebinding|resolves|nothing)/.test(url));
-    expect(HOSTILE_URLS.filter((url) => webhookUrlFault(url, []) === null)).toEqual(named);
-    expect(HONEST_URLS.filter((url) => webhookUrlFault(url, []) !== null)).toEqual([]);
+    expect(HOSTILE_URLS.filter((url) => userUrlFault(url, []) === null)).toEqual(named);
+    expect(HONEST_URLS.filter((url) => userUrlFault(url, []) !== null)).toEqual([]);
   });
 
   it("opens private ranges only as the operator lists them, there on any port", async () => {

@@ -86,10 +86,10 @@ export function addressesFault(
 }
 
 /**
- * Why a URL may not be a webhook; null when it may. What a name resolves to is judged where the call is made, by the network. So other ports are for
- * `localhost` and for literal addresses in the operator's list; where that has any, other local names may lead to one.
+ * Why the edge may not call a URL (of a webhook, of a batch's inputs); null when it may. What a name resolves to is judged where the call is made, by the
+ * network. So other ports are for `localhost` and for literal addresses in the operator's list; where that has any, other local names may lead to one.
  */
-export function webhookUrlFault(text: string, allowCidrs: readonly string[]): string | null {
+export function userUrlFault(text: string, allowCidrs: readonly string[]): string | null {
   const parsed = parseUserUrl(text);
   if (!parsed.ok) return parsed.reason;
   const { url, host } = parsed;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { webhookUrlFault } from "./public-url.ts";
+import { userUrlFault } from "./public-url.ts";
 import {
   errorOfStatus,
   isWanted,
@@ -108,6 +108,6 @@ describe("where a webhook may go", () => {
     ["http://8.8.8.8/", [], true],
     ["http://8.8.8.8:9000/", ["127.0.0.0/8"], false],
   ])("%s with %j: %s", (url, allowed, isAllowed) => {
-    expect(webhookUrlFault(url, allowed) === null).toBe(isAllowed);
+    expect(userUrlFault(url, allowed) === null).toBe(isAllowed);
   });
 });

@@ -17,7 +17,7 @@ import {
 } from "../../schema/api/webhooks.ts";
 import { isPredictionId } from "../../schema/ids.ts";
 import { AppError } from "../../schema/problems.ts";
-import { webhookUrlFault } from "../../schema/public-url.ts";
+import { userUrlFault } from "../../schema/public-url.ts";
 import { sampleBody } from "../domain/sample-prediction.ts";
 import { invalidInput } from "../domain/validate-input.ts";
 import { type AppEnv, edgeOf } from "../env.ts";
@@ -90,7 +90,7 @@ webhooks.openapi(
     const { url, event } = c.req.valid("json");
     const { settings, env } = edgeOf(c);
     const { account_id } = callerOf(c);
-    const reason = webhookUrlFault(url, settings.allowPrivateCidrs);
+    const reason = userUrlFault(url, settings.allowPrivateCidrs);
     if (reason !== null) {
       throw invalidInput([{ type: "format", field: "url", description: `Does not match format 'uri': ${reason}` }]);
     }
