@@ -1,14 +1,17 @@
 /** The web page in a real browser against the started system. */
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { newCaller } from "./lib/shared-system.ts";
+import { waitFor } from "./lib/wait.ts";
 
 const DESKTOP = { width: 1280, height: 900 };
 const PHONE = { width: 390, height: 844 };
 /** A cold boot of a model on a busy machine included. */
 const RUN_TIMEOUT_MS = 60_000;
+/** Search looks every minute for what it was not told. */
+const INDEXED_WITHIN_MS = 120_000;
 
 /** The test runner names one in COGWAY_CHROMIUM (gpu-origin/cli/chromium.ts). */
 function chromiumPath(): string {
@@ -137,10 +140,130 @@ test("a picked file is shown and reaches the model", async () => {
   expect(faults).toEqual([]);
 });
 
+test("a file above 1 MiB is uploaded, and the model reads it by its URL", async () => {
+  const caller = await signIn("page-upload");
+  await page.goto(`${caller.url}/cogway/inputs`);
+  const buffer = Buffer.alloc(1024 * 1024 + 1, "x");
+  const uploaded = page.waitForResponse((answer) => new URL(answer.url()).pathname === "/v1/files");
+  await page.getByLabel("File, file").setInputFiles({ name: "large.txt", mimeType: "text/plain", buffer });
+  expect((await uploaded).status()).toBe(201);
+  await page.getByText("large.txt (1.0 MiB)").waitFor();
+  await page.getByRole("button", { name: "Run" }).click();
+  await output()
+    .getByRole("cell", { name: buffer.length.toLocaleString("en-US") })
+    .waitFor();
+  const { results } = (await caller.request<{ results: { input: { file: string } }[] }>("GET", "/v1/predictions")).body;
+  expect(results[0]?.input.file).toMatch(/^https?:.*\/v1\/files\/[^/]+$/);
+  expect(faults).toEqual([]);
+});
+
+test("a search finds a model while it is typed, says when there is nothing, and gives the list back", async () => {
+  const caller = await signIn("page-search");
+  await waitFor("the model in the index", INDEXED_WITHIN_MS, async () => {
+    const path = "/v1/search?query=sentence+embeddings";
+    const { models } = (await caller.request<{ models: { model: { name: string } }[] }>("GET", path)).body;
+    return models.some(({ model }) => model.name === "minilm-embeddings") ? true : null;
+  });
+  await page.getByRole("heading", { name: "More models" }).waitFor();
+  const box = page.getByRole("searchbox", { name: "Search models, collections and docs" });
+  await box.pressSequentially("sentence embedings");
+  await page.waitForURL((url) => url.searchParams.get("q") === "sentence embedings");
+  await page
+    .getByRole("status")
+    .getByText(/\d+ models?/)
+    .waitFor();
+  await page.getByRole("link", { name: /cogway\/minilm-embeddings/ }).waitFor();
+  expect(await box.inputValue()).toBe("sentence embedings");
+
+  // Reloaded or shared, the address shows the same.
+  await page.reload();
+  await page.getByRole("link", { name: /cogway\/minilm-embeddings/ }).waitFor();
+  await page.getByRole("navigation").getByRole("link", { name: "Models" }).click();
+  await page.getByRole("heading", { name: "More models" }).waitFor();
+  expect(await box.inputValue()).toBe("");
+  expect(faults).toEqual([]);
+});
+
+test("the page of a prediction shows its webhooks' attempts, and sends one again", async () => {
+  const caller = await signIn("page-webhooks");
+  // No name server knows it, so every attempt fails in the same way.
+  const webhook = "https://receiver.invalid/hook";
+  const made = await caller.request<{ id: string }>("POST", "/v1/models/cogway/noop/predictions", {
+    body: { input: {}, webhook, webhook_events_filter: ["completed"] },
+    headers: { prefer: "wait", "cogway-retention": "forever" },
+  });
+  await page.goto(`${caller.url}/p/${made.body.id}`);
+  await page.getByText("For ever").waitFor();
+  const webhooks = page.getByRole("region", { name: "Webhooks" });
+  await webhooks.getByText(webhook).waitFor();
+  await webhooks.getByRole("cell", { name: "no connection to a public address" }).first().waitFor();
+  await webhooks.getByText("Next attempt").waitFor();
+  await webhooks.getByRole("button", { name: "Send completed again" }).click();
+  await webhooks.getByRole("status").getByText("Sent again: no connection to a public address").waitFor();
+  await webhooks.getByRole("cell", { name: "sent again" }).waitFor();
+
+  // Without a webhook there is nothing to show.
+  const plain = await caller.request<{ id: string }>("POST", "/v1/models/cogway/noop/predictions", {
+    body: { input: {} },
+    headers: { prefer: "wait" },
+  });
+  await page.goto(`${caller.url}/p/${plain.body.id}`);
+  await page.getByText(/Until .*left/).waitFor();
+  expect(await webhooks.count()).toBe(0);
+  expect(faults).toEqual([]);
+});
+
+test("a batch is listed, its page shows its counts and gives its results", async () => {
+  const caller = await signIn("page-batch");
+  const inputs = Array.from({ length: 12 }, (_, i) => (i < 2 ? { count: 2, fail_at: 1 } : { count: 2 }));
+  const made = await caller.request<{ id: string }>("POST", "/v1/batches", {
+    body: { version: "cogway/tokens", inputs },
+  });
+  expect(made.status).toBe(201);
+  await page.goto(`${caller.url}/p`);
+  await page.getByRole("navigation", { name: "What ran" }).getByRole("link", { name: "Batches" }).click();
+  await page.getByRole("link", { name: /cogway\/tokens/ }).click();
+  await page.getByRole("heading", { name: made.body.id }).waitFor();
+  await page.getByRole("img", { name: "12 of 12 ended" }).waitFor();
+  expect(await page.locator("[data-part=succeeded] dd, [data-part=failed] dd").allTextContents()).toEqual(["10", "2"]);
+
+  const saved = page.waitForEvent("download");
+  await page.getByRole("button", { name: "Download results" }).click();
+  const download = await saved;
+  expect(download.suggestedFilename()).toBe(`${made.body.id}.jsonl`);
+  const lines = readFileSync(await download.path(), "utf8")
+    .trimEnd()
+    .split("\n");
+  expect(lines.map((line) => JSON.parse(line).index)).toEqual(inputs.map((_, i) => i));
+  expect(faults).toEqual([]);
+});
+
+test("a batch is canceled from its page", async () => {
+  const caller = await signIn("page-batch-cancel");
+  const made = await caller.request<{ id: string }>("POST", "/v1/batches", {
+    body: { version: "cogway/slow", inputs: Array.from({ length: 6 }, () => ({ seconds: 60 })), max_concurrency: 1 },
+  });
+  // Its id is enough: nothing in the address says that it is a batch.
+  await page.goto(`${caller.url}/p/${made.body.id}`);
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("status").getByText("Canceled").waitFor();
+  await page.getByRole("button", { name: "Download results" }).waitFor();
+  const { status } = (await caller.request<{ status: string }>("GET", `/v1/batches/${made.body.id}`)).body;
+  expect(status).toBe("canceled");
+});
+
 test("on a phone nothing is wider than the screen, and signing out forgets the token", async () => {
   const caller = await signIn("page-phone");
   await page.setViewportSize(PHONE);
-  for (const path of ["/", "/cogway/tokens", "/cogway/minilm-embeddings", "/p"]) {
+  for (const path of [
+    "/",
+    "/cogway/tokens",
+    "/cogway/minilm-embeddings",
+    "/?q=embeddings",
+    "/p",
+    "/p?show=trainings",
+    "/p?show=batches",
+  ]) {
     await page.goto(caller.url + path);
     await page.getByRole("heading", { level: 1 }).waitFor();
     expect(

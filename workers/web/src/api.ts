@@ -56,7 +56,10 @@ export function ownOrigin(url: string): string {
 
 export interface Api {
   account(): Promise<Account>;
+  /** Public ones. */
   models(next?: string): Promise<Page<Model>>;
+  /** Those of one account, private ones that the caller may see among them. */
+  modelsOf(owner: string): Promise<Page<Model>>;
   model(owner: string, name: string): Promise<Model>;
   readme(owner: string, name: string): Promise<string | null>;
   versions(owner: string, name: string): Promise<Page<Version>>;
@@ -111,6 +114,7 @@ export function createApi(token: string, onUnauthenticated: () => void): Api {
   return {
     account: () => json("/v1/account"),
     models: (next) => json(next === undefined ? "/v1/models" : ownOrigin(next)),
+    modelsOf: (owner) => json(`/v1/models?${new URLSearchParams({ owner })}`),
     model: (owner, name) => json(modelUrl(owner, name)),
     async readme(owner, name) {
       try {

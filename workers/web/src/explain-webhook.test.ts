@@ -15,7 +15,7 @@ const event: WebhookEvent = {
 const attempt = { at: event.created_at, duration_ms: 12, is_replay: false };
 
 it.each([
-  [{ status: 204, error: null }, "204, taken"],
+  [{ status: 204, error: null }, "204"],
   [{ status: 503, error: "status" }, "503, refused"],
   [{ status: null, error: "timeout" }, "no answer in time"],
   [{ status: 302, error: "redirect" }, "302, a redirect, which is not followed"],
@@ -28,7 +28,7 @@ it.each([
   [{ tried: 1, next_attempt_at: "2026-01-02T03:09:05.000Z" }, "Next attempt in 5 min"],
   [{ tried: 1, next_attempt_at: "2026-01-02T03:04:04.000Z" }, "Next attempt now"],
   [{ state: "delivered" }, "Delivered"],
-  [{ state: "failed" }, "Given up"],
+  [{ state: "failed" }, "Not delivered"],
 ] as const)("an event with %j is told as %j", (change, text) => {
   expect(explainEventState({ ...event, ...change }, NOW)).toBe(text);
 });

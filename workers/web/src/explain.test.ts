@@ -32,7 +32,7 @@ it("says how long data is kept", () => {
   expect(explainRetention(prediction({ data_removed: false, expires_at: null }), now)).toBe("For ever");
   const soon = explainRetention(prediction({ data_removed: false, expires_at: "2026-01-02T03:34:05.000Z" }), now);
   expect(soon).toMatch(/^Until .*\(30 min left\)$/);
-  expect(explainRetention(prediction({ data_removed: true, expires_at: null }), now)).toBe("Removed");
+  expect(explainRetention(prediction({ data_removed: true, expires_at: null }), now)).toBeNull();
 });
 
 it("tells what to do about a refusal", () => {

@@ -92,11 +92,10 @@ export function explainEnd(prediction: Prediction): Explanation | null {
   }
 }
 
-/** When the data of an ended prediction goes; null while it runs. `now` in epoch milliseconds. */
+/** When the data of an ended prediction goes; null while it runs, and when there is none left. `now` in epoch milliseconds. */
 export function explainRetention(prediction: Prediction, now: number): string | null {
   const { expires_at } = prediction;
-  if (prediction.data_removed) return "Removed";
-  if (expires_at === undefined) return null;
+  if (prediction.data_removed || expires_at === undefined) return null;
   if (expires_at === null) return "For ever";
   const left = Date.parse(expires_at) - now;
   const inWords = left <= 0 ? "any moment now" : `${duration(Math.ceil(left / 1_000) * 1_000)} left`;

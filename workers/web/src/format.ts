@@ -33,6 +33,11 @@ export function dateTime(iso: string): string {
   return new Date(iso).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 }
 
+/** With seconds, for what comes in quick succession. */
+export function dateTimeSeconds(iso: string): string {
+  return new Date(iso).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+}
+
 export function bytes(count: number): string {
   if (count < 1_024) return `${count} B`;
   if (count < 1_024 * 1_024) return `${(count / 1_024).toFixed(1)} KiB`;

@@ -2,7 +2,8 @@ import { expect, it } from "vitest";
 import type { Collection, Model } from "./api.ts";
 import { groupModels } from "./group-models.ts";
 
-const model = (name: string, run_count = 0) => ({ owner: "a", name, run_count }) as Model;
+const model = (name: string, run_count = 0, visibility = "public") =>
+  ({ owner: "a", name, run_count, visibility }) as Model;
 const collection = (slug: string, models: Model[]): Collection => ({
   name: slug,
   slug,
@@ -12,8 +13,8 @@ const collection = (slug: string, models: Model[]): Collection => ({
 });
 
 it("shows a model in each of its collections, as it is now, and what is in none after them", () => {
-  const { groups, rest } = groupModels(
-    [model("x", 5), model("y"), model("z")],
+  const { groups, privates, rest } = groupModels(
+    [model("x", 5), model("y"), model("z", 0, "private")],
     [collection("one", [model("x")]), collection("two", [model("x"), model("gone")]), collection("none", [])],
   );
   expect(groups.map((group) => [group.collection.slug, group.models.map((one) => [one.name, one.run_count])])).toEqual([
@@ -26,5 +27,6 @@ it("shows a model in each of its collections, as it is now, and what is in none 
       ],
     ],
   ]);
-  expect(rest.map((one) => one.name)).toEqual(["y", "z"]);
+  expect(rest.map((one) => one.name)).toEqual(["y"]);
+  expect(privates.map((one) => one.name)).toEqual(["z"]);
 });

@@ -3,6 +3,8 @@ import type { Collection, Model } from "./api.ts";
 
 export interface ModelGroups {
   groups: { collection: Collection; models: Model[] }[];
+  /** in no collection: those that not everybody sees, and the others */
+  privates: Model[];
   rest: Model[];
 }
 
@@ -18,5 +20,10 @@ export function groupModels(models: Model[], collections: Collection[]): ModelGr
     }))
     .filter((group) => group.models.length > 0);
   const grouped = new Set(groups.flatMap((group) => group.models.map(fullName)));
-  return { groups, rest: models.filter((model) => !grouped.has(fullName(model))) };
+  const others = models.filter((model) => !grouped.has(fullName(model)));
+  return {
+    groups,
+    privates: others.filter((model) => model.visibility === "private"),
+    rest: others.filter((model) => model.visibility === "public"),
+  };
 }

@@ -19,7 +19,7 @@ export function ModelGrid({ models }: { models: Model[] }) {
 const COLUMNS = 3;
 
 export function ModelGroupsView({ models, collections }: { models: Model[]; collections: Collection[] }) {
-  const { groups, rest } = groupModels(models, collections);
+  const { groups, privates, rest } = groupModels(models, collections);
   return (
     <div className="model-groups">
       {groups.map(({ collection, models: members }) => (
@@ -30,9 +30,14 @@ export function ModelGroupsView({ models, collections }: { models: Model[]; coll
           <p className="muted">{collection.description}</p>
         </Group>
       ))}
+      {privates.length === 0 ? null : (
+        <Group id="private-models" models={privates}>
+          <h2 id="private-models">Your private models</h2>
+        </Group>
+      )}
       {rest.length === 0 ? null : (
         <Group id="more-models" models={rest}>
-          <h2 id="more-models">{groups.length === 0 ? "Models" : "More models"}</h2>
+          <h2 id="more-models">More models</h2>
         </Group>
       )}
     </div>

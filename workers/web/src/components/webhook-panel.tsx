@@ -5,7 +5,7 @@ import { PaperPlaneTiltIcon } from "@phosphor-icons/react";
 import { useState } from "react";
 import { ApiError, hasEnded, type Prediction, type WebhookEvent } from "../api.ts";
 import { explainAttempt, explainEventState } from "../explain-webhook.ts";
-import { dateTime, duration, words } from "../format.ts";
+import { dateTimeSeconds, duration, words } from "../format.ts";
 import { useApi, useInterval, useLoaded, useNow } from "../hooks.ts";
 import { ExplainedError } from "./explained.tsx";
 
@@ -112,7 +112,7 @@ function Event({ event, prediction, onSent }: { event: WebhookEvent; prediction:
               {event.attempts.map((attempt) => (
                 <tr key={attempt.at}>
                   <td>
-                    <time dateTime={attempt.at}>{dateTime(attempt.at)}</time>
+                    <time dateTime={attempt.at}>{dateTimeSeconds(attempt.at)}</time>
                     {attempt.is_replay ? <span className="muted"> sent again</span> : null}
                   </td>
                   <td className={attempt.error === null ? undefined : "glimpse-error"}>{explainAttempt(attempt)}</td>

@@ -50,7 +50,8 @@ export function HomePage() {
 function Catalog() {
   const api = useApi();
   const models = useLoaded("models", async () => {
-    const all: Model[] = [];
+    const { username } = await api.account();
+    const all = (await api.modelsOf(username)).results.filter((model) => model.visibility === "private");
     let next: string | undefined;
     do {
       const page = await api.models(next);

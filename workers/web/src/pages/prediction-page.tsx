@@ -82,7 +82,11 @@ function Facts({ prediction }: { prediction: Prediction }) {
           <Link href={modelPath({ owner, name })}>{destination}</Link>
         </Fact>
       )}
-      {retention === null ? null : <Fact name="Data is kept">{retention}</Fact>}
+      {retention === null ? null : (
+        <Fact name="Data is kept" isWide>
+          {retention}
+        </Fact>
+      )}
     </dl>
   );
 }
@@ -106,9 +110,9 @@ function OutputOf({
   return <PredictionView followed={followed} outputSchema={schema} />;
 }
 
-function Fact({ name, children }: { name: string; children: ReactNode }) {
+function Fact({ name, isWide = false, children }: { name: string; isWide?: boolean; children: ReactNode }) {
   return (
-    <div>
+    <div data-wide={isWide ? "" : undefined}>
       <dt>{name}</dt>
       <dd>{children}</dd>
     </div>
