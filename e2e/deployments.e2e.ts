@@ -1,7 +1,6 @@
 /** A deployment over its life: warm without predictions, a new version while predictions run, disabled, and gone. */
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import Replicate from "replicate";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Api, Model, Problem } from "./lib/api.ts";
 import { modelFolder, System, temporaryFolder } from "./lib/system.ts";
@@ -128,21 +127,6 @@ test("min and max of 0 cancel what runs and waits, and leave nothing running", a
   await waitFor("nothing runs", 30_000, () => (instances().length === 0 ? true : null));
 });
 
-test("Replicate's own client makes, lists, changes, runs and deletes deployments", async () => {
-  const replicate = new Replicate({ auth: api.token, baseUrl: `${api.url}/v1` });
-  const configuration = { hardware: "cpu", min_instances: 0, max_instances: 1 };
-  const wanted = { name: "by-client", model: "cogway/counted", version: second, ...configuration } as const;
-  expect(await replicate.deployments.create(wanted)).toMatchObject({ owner: "cogway", name: "by-client" });
-  const changed = await replicate.deployments.update("cogway", "by-client", { max_instances: 2 });
-  expect(changed.current_release).toMatchObject({ number: 2, configuration: { ...configuration, max_instances: 2 } });
-  expect(await replicate.deployments.get("cogway", "by-client")).toMatchObject({ current_release: { number: 2 } });
-  const prediction = await replicate.deployments.predictions.create("cogway", "by-client", { input: { seconds: 0.1 } });
-  expect(await replicate.wait(prediction)).toMatchObject({ status: "succeeded", output: "two" });
-  const { results } = await replicate.deployments.list();
-  expect(results.map(({ name }) => name)).toEqual(["by-client", "service"]);
-  await expect(replicate.deployments.delete("cogway", "by-client")).rejects.toThrow("409");
-});
-
 test("it is deleted 15 minutes after its last prediction, one that was never used at once", async () => {
   await untilStatus("has no instances", ({ instances: { ready, draining } }) => ready + draining === 0);
   const refused = await api.request<Problem>("DELETE", path);
@@ -154,5 +138,5 @@ test("it is deleted 15 minutes after its last prediction, one that was never use
   expect((await api.request("POST", "/v1/deployments", { body })).status).toBe(200);
   expect((await api.request("DELETE", "/v1/deployments/cogway/unused")).status).toBe(204);
   const { body: page } = await api.request<{ results: Deployment[] }>("GET", "/v1/deployments");
-  expect(page.results.map(({ name }) => name)).toEqual(["by-client", "service"]);
+  expect(page.results.map(({ name }) => name)).toEqual(["service"]);
 });

@@ -4,7 +4,6 @@
  */
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import Replicate from "replicate";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { zipOf } from "../gpu-origin/testing/zip.ts";
 import { type Api, type Model, type Page, type Prediction, type Problem, streamUrl, TERMINAL } from "./lib/api.ts";
@@ -213,27 +212,6 @@ test("an unknown destination, a model without a trainer and a wrong input are re
   expect((await tryTrain<Problem>("noop", { destination, input })).body.code).toBe("version.invalid");
   const wrong = await tryTrain<Problem>("trainer", { destination, input: { steps: 0 } });
   expect(wrong.body.invalid_fields?.map(({ type }) => type)).toEqual(["required", "number_gte"]);
-});
-
-test("the npm client trains, unchanged", async () => {
-  const replicate = new Replicate({ auth: caller.token, baseUrl: `${caller.url}/v1` });
-  const destination: `${string}/${string}` = `gardener/${(await aDestination()).split("/")[1]}`;
-  const version = await versionOf("cogway/trainer");
-  const options = { destination, input: { train_data: DATA_URI, steps: 1 } };
-  const training = await replicate.trainings.create("cogway", "trainer", version, options);
-  expect(training).toMatchObject({ status: "starting", version });
-  const ended = await waitFor("the training's end", END_MS, async () => {
-    const now = await replicate.trainings.get(training.id);
-    return TERMINAL.includes(now.status) ? now : null;
-  });
-  expect(ended).toMatchObject({ status: "succeeded", output: { version: expect.stringContaining(`${destination}:`) } });
-  const { results } = await replicate.trainings.list();
-  expect(results[0]?.id).toBe(training.id);
-  expect(await replicate.trainings.cancel(training.id)).toMatchObject({ id: training.id, status: "succeeded" });
-  const output = await replicate.run(String(ended.output.version) as `${string}/${string}:${string}`, {
-    input: { text: "hi" },
-  });
-  expect(output).toBe("hi from roses violets");
 });
 
 test("a training goes on while the edge is killed; with its origin it ends, and makes no version", async () => {

@@ -43,7 +43,7 @@ test("the npm client creates, gets, lists and deletes files", async () => {
     checksums: { sha256: sha256(bytes) },
     metadata: { of: "e2e" },
   });
-  expect(await replicate.files.get(file.id)).toMatchObject({ id: file.id, etag: file.etag });
+  expect(await replicate.files.get(file.id)).toEqual(file);
   const { results } = await replicate.files.list();
   expect(results.map(({ id }) => id)).toContain(file.id);
   const { urls } = file as unknown as { urls: { download: string } };
