@@ -157,7 +157,7 @@ test("a file above 1 MiB is uploaded, and the model reads it by its URL", async 
   expect(faults).toEqual([]);
 });
 
-test("a search finds a model while it is typed, says when there is nothing, and gives the list back", async () => {
+test("a search finds a model while it is typed, typos and all, and gives the list back", async () => {
   const caller = await signIn("page-search");
   await waitFor("the model in the index", INDEXED_WITHIN_MS, async () => {
     const path = "/v1/search?query=sentence+embeddings";
