@@ -200,6 +200,7 @@ export class BatchObject extends DurableObject<Env> implements BatchApi {
       destination: null,
       deployment: null,
       batch: { batch_id: id, index: input.i },
+      is_listed: false,
       input: JSON.parse(unseal(this.env.SIGNING_SECRET, input.input)) as Record<string, unknown>,
       input_ref: null,
       shown_input: input.shown_input === null ? null : (JSON.parse(input.shown_input) as Record<string, unknown>),

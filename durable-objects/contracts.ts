@@ -65,6 +65,8 @@ export interface CreatePrediction {
   deployment: string | null;
   /** the batch that it is one input of */
   batch: { batch_id: string; index: number } | null;
+  /** false for inputs of a batch and for what the platform asks of its own models: metered, and not in the account's list */
+  is_listed: boolean;
   /** validated, defaults filled, nulls of optional members removed. Held in R2 by the caller when above 256 KiB: then `input_ref` is its R2 key, and it is sealed if it holds secrets. */
   input: Record<string, unknown> | null;
   input_ref: string | null;
@@ -323,7 +325,6 @@ export interface Settlement {
   /** public document up to 16 KiB of JSON; null when larger: pages then read the PredictionObject */
   document: PredictionDocument | null;
   meter: Meter;
-  /** inputs of a batch are metered and not listed: their batch is */
   is_listed: boolean;
 }
 

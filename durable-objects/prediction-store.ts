@@ -375,7 +375,7 @@ export class PredictionStore {
 function parseRow(row: { id: string; request: string; progress: string }): PredictionRow {
   const stored = JSON.parse(row.request) as StoredRequest;
   const spec = { ...stored.spec, ...missing(stored.spec, { release: 0, mode: "predict", weights: null }) };
-  const later = { kind: "prediction", destination: null, deployment: null, batch: null } as const;
+  const later = { kind: "prediction", destination: null, deployment: null, batch: null, is_listed: true } as const;
   const request = { ...stored, ...missing(stored, { ...later, shown_version: spec.version_id }), spec };
   return { id: row.id, request, stage: JSON.parse(row.progress) as Stage };
 }

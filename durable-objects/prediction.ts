@@ -428,7 +428,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     const meter = row === null ? null : meterOf(row.stage.life, row.request.spec.hardware);
     if (row === null || meter === null) return null;
     const document = await settledDocument(this.env, this.#store, row);
-    return { prediction_id: id, document, meter, is_listed: row.request.batch === null };
+    return { prediction_id: id, document, meter, is_listed: row.request.is_listed };
   }
 
   // ---- what deployments and origins ask

@@ -8,7 +8,7 @@ import { newPredictionId } from "../schema/ids.ts";
 import { quantise } from "../schema/search-ranking.ts";
 import { OPERATOR_ACCOUNT_ID } from "../schema/tables/operator-seed.ts";
 import type { Embedder } from "./contracts.ts";
-import { accountStub, predictionStub } from "./stubs.ts";
+import { predictionStub } from "./stubs.ts";
 
 /** How long a search waits for the vector of its query. */
 const QUERY_WAIT_MS = 150;
@@ -115,18 +115,6 @@ export class SearchEmbedder {
   async #predict({ spec, version }: Embedder, input: Record<string, unknown>): Promise<unknown> {
     const id = newPredictionId(this.#env.SIGNING_SECRET, Number(this.#env.PREDICTION_POOL_SIZE));
     const created_at = Date.now();
-    const admitted = await accountStub(this.#env, OPERATOR_ACCOUNT_ID).admit({
-      kind: "prediction",
-      prediction_id: id,
-      created_at,
-      model: spec.model,
-      version,
-      source: "api",
-      idempotency: null,
-      limits: { creates_per_minute: 1 },
-      exempt: true,
-    });
-    if (admitted.kind !== "admitted") return null;
     const { document } = await predictionStub(this.#env, id).create({
       id,
       account_id: OPERATOR_ACCOUNT_ID,
@@ -136,6 +124,7 @@ export class SearchEmbedder {
       destination: null,
       deployment: null,
       batch: null,
+      is_listed: false,
       input,
       input_ref: null,
       shown_input: null,

@@ -22,6 +22,7 @@ export function aCreate(change: Partial<CreatePrediction> = {}): CreatePredictio
     destination: null,
     deployment: null,
     batch: null,
+    is_listed: true,
     input: { text: "hello" },
     input_ref: null,
     shown_input: null,

@@ -79,6 +79,7 @@ export async function startPrediction(edge: Edge, start: StartPrediction): Promi
       destination: start.destination ?? null,
       deployment: start.deployment ?? null,
       batch: null,
+      is_listed: true,
       input: input_ref === null ? input.input : null,
       input_ref,
       shown_input: input.shown_input,
