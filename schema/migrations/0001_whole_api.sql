@@ -24,6 +24,16 @@ CREATE TABLE `deployments` (
 	PRIMARY KEY(`owner`, `name`)
 );
 --> statement-breakpoint
+CREATE TABLE `examples` (
+	`owner` text NOT NULL,
+	`name` text NOT NULL,
+	`prediction_id` text NOT NULL,
+	`document` text NOT NULL,
+	`created_at` integer NOT NULL,
+	PRIMARY KEY(`owner`, `name`, `prediction_id`)
+);
+--> statement-breakpoint
+CREATE INDEX `examples_by_created` ON `examples` (`owner`,`name`,`created_at`,`prediction_id`);--> statement-breakpoint
 CREATE TABLE `members` (
 	`organization_id` text NOT NULL,
 	`account_id` text NOT NULL,
@@ -67,6 +77,8 @@ CREATE TABLE `shares` (
 );
 --> statement-breakpoint
 CREATE INDEX `shares_by_account` ON `shares` (`account_id`);--> statement-breakpoint
+DROP INDEX `models_by_created`;--> statement-breakpoint
+DROP INDEX `models_by_version_at`;--> statement-breakpoint
 ALTER TABLE `models` ADD `github_url` text;--> statement-breakpoint
 ALTER TABLE `models` ADD `paper_url` text;--> statement-breakpoint
 ALTER TABLE `models` ADD `license_url` text;--> statement-breakpoint
@@ -74,10 +86,17 @@ ALTER TABLE `models` ADD `weights_url` text;--> statement-breakpoint
 ALTER TABLE `models` ADD `cover_image_url` text;--> statement-breakpoint
 ALTER TABLE `models` ADD `hardware` text;--> statement-breakpoint
 ALTER TABLE `models` ADD `is_official` integer DEFAULT false NOT NULL;--> statement-breakpoint
+ALTER TABLE `models` ADD `announced` text;--> statement-breakpoint
+CREATE INDEX `models_by_updated` ON `models` (`updated_at`,`owner`,`name`);--> statement-breakpoint
+CREATE INDEX `models_by_created` ON `models` (`created_at`,`owner`,`name`);--> statement-breakpoint
+CREATE INDEX `models_by_version_at` ON `models` (`latest_version_at`,`owner`,`name`);--> statement-breakpoint
 ALTER TABLE `tokens` ADD `name` text DEFAULT '' NOT NULL;--> statement-breakpoint
 ALTER TABLE `tokens` ADD `allowed_models` text;--> statement-breakpoint
 ALTER TABLE `tokens` ADD `created_by` text;--> statement-breakpoint
 ALTER TABLE `tokens` ADD `last_used_at` integer;--> statement-breakpoint
 ALTER TABLE `versions` ADD `base_version_id` text;--> statement-breakpoint
 ALTER TABLE `versions` ADD `weights` text;--> statement-breakpoint
-ALTER TABLE `versions` ADD `training_id` text;
+ALTER TABLE `versions` ADD `training_id` text;--> statement-breakpoint
+ALTER TABLE `versions` ADD `fast_booting` integer DEFAULT false NOT NULL;--> statement-breakpoint
+ALTER TABLE `versions` ADD `train_memory_bytes` integer;--> statement-breakpoint
+ALTER TABLE `versions` ADD `run_by_others` integer DEFAULT false NOT NULL;

@@ -1,6 +1,6 @@
 /**
  * The rows that a fresh installation starts from: the operator's account and its first token. Whoever applies the migrations
- * (the launcher, or an operator through `wrangler d1 execute`) runs these statements after them; running them again changes nothing.
+ * (the launcher, or an operator through `wrangler d1 execute`) runs these statements after them; running them again only gives the operator's token the scopes that are new.
  */
 import { hashToken, SCOPES } from "../tokens.ts";
 
@@ -16,7 +16,7 @@ export function operatorSeed(token: string, now: number): { sql: string; params:
       params: [OPERATOR_ACCOUNT_ID, OPERATOR_USERNAME, "Cogway", now],
     },
     {
-      sql: "INSERT INTO tokens (hash, account_id, scopes, last_four, created_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+      sql: "INSERT INTO tokens (hash, account_id, scopes, last_four, created_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT (hash) DO UPDATE SET scopes = excluded.scopes",
       params: [hashToken(token), OPERATOR_ACCOUNT_ID, JSON.stringify(SCOPES), token.slice(-4), now],
     },
   ];

@@ -1,1 +1,0 @@
-CREATE INDEX `models_by_updated` ON `models` (`updated_at`,`owner`,`name`);
