@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe } from "vitest";
 import { aiSdk } from "./ai-sdk.ts";
 import { findGo, goClient } from "./go.ts";
 import { javascriptClient } from "./javascript.ts";
+import { javascriptOwned } from "./javascript-owned.ts";
 import { pythonBetaClient, pythonClient } from "./python.ts";
 import { PROTOCOLS, Stage } from "./stage.ts";
 
@@ -20,7 +21,10 @@ describe.each(PROTOCOLS)("%s", (protocol) => {
   });
   afterAll(() => started?.stop());
 
-  describe("npm replicate", () => javascriptClient(protocol, stage));
+  describe("npm replicate", () => {
+    javascriptClient(protocol, stage);
+    javascriptOwned(stage);
+  });
   describe("npm @ai-sdk/replicate", () => aiSdk(stage));
   describe("PyPI replicate 1.x", () => pythonClient(stage));
   describe("PyPI replicate 2.x beta", () => pythonBetaClient(stage));

@@ -1,5 +1,5 @@
 /** The community's client for Go. */
-import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { execa } from "execa";
 import { checksOf } from "./checks.ts";
@@ -12,7 +12,11 @@ const BUILD_TIMEOUT_MS = 240_000;
 
 /** Null where none is installed. */
 export function findGo(): string | null {
-  return FOLDERS.map((folder) => join(folder, "go")).find((path) => existsSync(path)) ?? null;
+  return (
+    FOLDERS.map((folder) => join(folder, "go")).find(
+      (path) => statSync(path, { throwIfNoEntry: false })?.isFile() === true,
+    ) ?? null
+  );
 }
 
 export function goClient(go: string, stage: () => Stage): void {

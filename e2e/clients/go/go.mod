@@ -1,6 +1,6 @@
 module cogway.dev/e2e/clients/go
 
-go 1.23
+go 1.21
 
 require github.com/replicate/replicate-go v0.26.0
 
