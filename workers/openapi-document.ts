@@ -67,18 +67,18 @@ export function openapiDocument(app: OpenAPIHono<AppEnv>): Document {
   for (const [path, item] of Object.entries(document.paths ?? {})) {
     for (const method of METHODS) {
       const operation = item?.[method] as Operation | undefined;
-      if (operation !== undefined) complete(path, operation);
+      if (operation !== undefined) complete(path, operation, method);
     }
   }
   const query: Operation = structuredClone(queryModelsOperation);
-  complete("/v1/models", query);
+  complete("/v1/models", query, "query");
   // 3.1 has no operation of the method QUERY (3.2 has).
   Object.assign(document.paths?.["/v1/models"] ?? {}, { "x-query": query });
   return { ...document, components: { ...document.components, securitySchemes: schemes } };
 }
 
 /** Adds the problems that stand before a route, and the headers of all its answers. */
-function complete(path: string, operation: Operation): void {
+function complete(path: string, operation: Operation, method: string): void {
   const isBearer = (operation.security ?? []).some((scheme) => "bearerAuth" in scheme);
   const isOrigin = (operation.security ?? []).some((scheme) => "originSignature" in scheme);
   const { default: _any, ...own } = operation.responses;
@@ -86,6 +86,8 @@ function complete(path: string, operation: Operation): void {
     ...(isBearer ? [401, 403, 429] : []),
     ...(isOrigin ? [401] : []),
     ...(operation.requestBody === undefined ? [] : [400, 413, 415, 422, 503]),
+    // A body that nobody asked for is read within the same bounds.
+    ...(isBearer && method !== "get" ? [400, 413, 503] : []),
     ...((operation.parameters ?? []).length > 0 ? [400] : []),
     ...(path.includes("{") ? [404] : []),
     500,
@@ -96,7 +98,7 @@ function complete(path: string, operation: Operation): void {
     Object.entries(responses).map(([status, response]) => {
       const headers = {
         ...EVERY_ANSWER,
-        ...(isBearer && status !== "401" ? RATE_LIMIT : {}),
+        ...(isBearer ? RATE_LIMIT : {}),
         ...(RETRIED.has(status) ? RETRY_AFTER : {}),
         ...(status === "401" ? CHALLENGE : {}),
         ...response.headers,

@@ -11,7 +11,8 @@ import {
   type UploadPlace,
 } from "../../durable-objects/output-uploads.ts";
 import { predictionStub } from "../../durable-objects/stubs.ts";
-import { problemResponses } from "../../schema/api/common.ts";
+import { problems } from "../../schema/api/common.ts";
+
 import { isPredictionId } from "../../schema/ids.ts";
 import {
   FileRefSchema,
@@ -58,7 +59,7 @@ originOutputs.openapi(
     security,
     middleware: [verifyOriginHeaders],
     request: { params: OutputParams, body: bytes },
-    responses: { 201: { description: "Stored", content: json(FileRefSchema) }, ...problemResponses },
+    responses: { 201: { description: "Stored", content: json(FileRefSchema) }, ...problems(404, 409) },
   }),
   async (c) => {
     const { prediction_id, n, name, ...place } = c.req.valid("param");
@@ -82,7 +83,7 @@ originOutputs.openapi(
     security,
     middleware: signed,
     request: { params: OutputParams, body: { required: true, content: json(OutputBeginSchema) } },
-    responses: { 200: { description: "Begun", content: json(z.object({})) }, ...problemResponses },
+    responses: { 200: { description: "Begun", content: json(z.object({})) }, ...problems(404, 409) },
   }),
   async (c) => {
     const { name, ...place } = c.req.valid("param");
@@ -104,7 +105,7 @@ originOutputs.openapi(
       params: OutputParams.extend({ part: z.coerce.number().pipe(OutputPartSchema.shape.part) }),
       body: bytes,
     },
-    responses: { 200: { description: "Stored", content: json(OutputPartSchema) }, ...problemResponses },
+    responses: { 200: { description: "Stored", content: json(OutputPartSchema) }, ...problems(404, 409) },
   }),
   async (c) => {
     const { name: _, part, ...place } = c.req.valid("param");
@@ -127,7 +128,7 @@ originOutputs.openapi(
     security,
     middleware: signed,
     request: { params: OutputParams, body: { required: true, content: json(OutputCompleteSchema) } },
-    responses: { 201: { description: "Stored", content: json(FileRefSchema) }, ...problemResponses },
+    responses: { 201: { description: "Stored", content: json(FileRefSchema) }, ...problems(404, 409) },
   }),
   async (c) => {
     const { name: _, ...place } = c.req.valid("param");

@@ -2,7 +2,7 @@
 import { createRoute, z } from "@hono/zod-openapi";
 import { predictionStub } from "../../durable-objects/stubs.ts";
 import { keepWeights, WEIGHTS_BYTES_MAX } from "../../durable-objects/training-weights.ts";
-import { problemResponses } from "../../schema/api/common.ts";
+import { problemResponses, problems } from "../../schema/api/common.ts";
 import { isPredictionId } from "../../schema/ids.ts";
 import { FileRefSchema } from "../../schema/origin-protocol.ts";
 import { AppError } from "../../schema/problems.ts";
@@ -29,7 +29,7 @@ originWeights.openapi(
       params: z.object({ prediction_id: z.string(), attempt: z.coerce.number().int().min(1) }),
       body: { required: true, content: json(FileRefSchema) },
     },
-    responses: { 200: { description: "Kept", content: json(z.object({ key: z.string() })) }, ...problemResponses },
+    responses: { 200: { description: "Kept", content: json(z.object({ key: z.string() })) }, ...problems(404, 409) },
   }),
   async (c) => {
     const place = c.req.valid("param");

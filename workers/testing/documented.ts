@@ -39,10 +39,18 @@ export async function expectDocumented(method: string, path: string, answer: Res
   if (described === undefined) throw new Error(`undocumented type: ${where} with ${type}`);
   if (!type.endsWith("json") || described["schema"] === undefined) return;
   const body: unknown = await answer.clone().json();
-  const { valid, errors } = new Validator({ ...(described["schema"] as Json), ...schemas }, "2020-12").validate(body);
+  const { valid, errors } = validatorOf(described["schema"] as Json).validate(body);
   if (valid) return;
   const faults = errors.map((unit) => `${unit.instanceLocation} ${unit.error}`).join("\n");
   throw new Error(`undocumented body: ${where}\n${faults}\n${JSON.stringify(body).slice(0, 2_000)}`);
+}
+
+const validators = new WeakMap<Json, Validator>();
+
+function validatorOf(schema: Json): Validator {
+  const known = validators.get(schema) ?? new Validator({ ...schema, ...schemas }, "2020-12");
+  validators.set(schema, known);
+  return known;
 }
 
 function operationOf(method: string, pathname: string): Json | null {
