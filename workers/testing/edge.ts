@@ -17,6 +17,7 @@ import type { StoredLimits } from "../../schema/tables/accounts.ts";
 import { operatorSeed } from "../../schema/tables/operator-seed.ts";
 import { hashToken, newToken, type Scope } from "../../schema/tokens.ts";
 import { insertAccount } from "../storage/accounts.ts";
+import { expectDocumented } from "./documented.ts";
 
 export const PUBLIC_URL = env.PUBLIC_URL;
 const ORIGIN_URL = "http://127.0.0.1:18788";
@@ -32,8 +33,8 @@ export type WirePrediction = Record<string, unknown> & {
   urls: Record<string, string>;
 };
 
-/** One request to the edge. `body` other than text is sent as JSON, `bytes` as they are. */
-export function call(
+/** One request to the edge. `body` other than text is sent as JSON, `bytes` as they are. Fails where the OpenAPI document does not describe the answer. */
+export async function call(
   method: string,
   path: string,
   options: {
@@ -44,7 +45,7 @@ export function call(
   } = {},
 ): Promise<Response> {
   const { token, body, bytes } = options;
-  return exports.default.fetch(
+  const answer = await exports.default.fetch(
     new Request(new URL(path, PUBLIC_URL), {
       method,
       redirect: "manual",
@@ -57,6 +58,8 @@ export function call(
       ...(bytes === undefined ? {} : { body: bytes }),
     }),
   );
+  await expectDocumented(method, path, answer);
+  return answer;
 }
 
 /** The problem of an answer, which must be one. */
@@ -217,7 +220,7 @@ export class FakeOrigin {
   }
 
   /** A signed call. */
-  send(
+  async send(
     method: string,
     path: string,
     body?: string | Uint8Array,
@@ -225,13 +228,15 @@ export class FakeOrigin {
     body_sha256 = bodyDigest(body ?? ""),
   ): Promise<Response> {
     const signed = signRequest(this.key, { method, path, body_sha256 }, Date.now());
-    return exports.default.fetch(
+    const answer = await exports.default.fetch(
       new Request(new URL(path, PUBLIC_URL), {
         method,
         headers: { ...headers, ...signed },
         ...(body === undefined ? {} : { body }),
       }),
     );
+    await expectDocumented(method, path, answer);
+    return answer;
   }
 
   async announce(name: string, announced: ModelAnnounce): Promise<void> {
