@@ -56,12 +56,16 @@ export function decideRollout(input: RolloutInput, now: number): RolloutDecision
   const isOlderPlaced = without !== undefined && (neededLive === 0 || neededLive + liveOf(current) < max);
   const taken = neededLive + (isOlderPlaced ? 1 : 0);
 
-  const room = Math.max(1, max - taken);
+  // Above the maximum already, for two older releases that both have work: the current one does not grow until one of them is done.
+  const room = taken > max ? liveOf(current) : Math.max(1, max - taken);
   const scaled = decideScaling(
     { ...input, ...current, min_instances: Math.min(input.min_instances, room), max_instances: room },
     now,
   );
-  const placed = isOlderPlaced && now >= input.hold_until ? [without.boot_key] : [];
+  // Where there is room for one only, all but the group that waits longest hold back: else what gave its room would take it again at once.
+  const first = input.no_room ? hungriest([current, ...older]) : null;
+  const mayPlace = (group: BootGroup): boolean => first === null || first === group;
+  const placed = isOlderPlaced && now >= input.hold_until && mayPlace(without) ? [without.boot_key] : [];
   const again = [scaled.decide_again_at, isOlderPlaced ? input.hold_until : null];
 
   const drain = new Set(scaled.drain);
@@ -84,7 +88,7 @@ export function decideRollout(input: RolloutInput, now: number): RolloutDecision
   return {
     wanted,
     reason,
-    place: [...Array.from({ length: scaled.place }, () => current.boot_key), ...placed],
+    place: [...Array.from({ length: mayPlace(current) ? scaled.place : 0 }, () => current.boot_key), ...placed],
     drain: [...drain],
     decide_again_at: due.length === 0 ? null : Math.min(...due),
   };
@@ -95,7 +99,7 @@ export function decideRollout(input: RolloutInput, now: number): RolloutDecision
  * later. Null when nobody waits so, or nobody should give.
  */
 function donorFor(groups: BootGroup[]): string | null {
-  const hungry = groups.filter((group) => group.queued > 0 && liveOf(group) === 0).sort(byWaiting)[0];
+  const hungry = hungriest(groups);
   const since = hungry?.waiting_since ?? null;
   if (since === null) return null;
   const donors = groups
@@ -103,6 +107,11 @@ function donorFor(groups: BootGroup[]): string | null {
     .flatMap((group) => group.instances)
     .sort((a, b) => a.leased - b.leased || a.last_used_at - b.last_used_at);
   return donors[0]?.instance_id ?? null;
+}
+
+/** The group without an instance whose prediction has waited longest; null where each that waits has one. */
+function hungriest(groups: BootGroup[]): BootGroup | null {
+  return groups.filter((group) => group.queued > 0 && liveOf(group) === 0).sort(byWaiting)[0] ?? null;
 }
 
 /** Instances of a group above `max`, those with the least to finish first. */
