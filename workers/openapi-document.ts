@@ -10,33 +10,32 @@ import type { AppEnv } from "./env.ts";
 import { queryModelsOperation } from "./routes/search.ts";
 
 type Document = ReturnType<OpenAPIHono<AppEnv>["getOpenAPI31Document"]>;
-interface Header {
+type Header = { description: string; schema: { type: "string" | "integer" } };
+type Answer = {
   description: string;
-  schema: { type: "string" | "integer" };
-}
+  headers?: Record<string, Header | { $ref: string }>;
+  content?: Record<string, { schema?: { $ref: string } }>;
+};
 interface Operation {
   security?: Record<string, string[]>[];
   requestBody?: unknown;
   parameters?: unknown[];
-  responses: Record<string, { description: string; headers?: Record<string, Header>; content?: unknown }>;
+  responses: Record<string, Answer | { $ref: string }>;
 }
 
-const EVERY_ANSWER: Record<string, Header> = {
+const HEADERS: Record<string, Header> = {
   "x-request-id": { description: "the request's id: name it when you report a fault", schema: { type: "string" } },
-};
-/** Of a caller with a token: what is left of the account's minute (IETF draft, and Replicate's own two). */
-const RATE_LIMIT: Record<string, Header> = {
+  // What is left of the account's minute (IETF draft, and Replicate's own two).
   ratelimit: { description: "what is left, and seconds until all is back", schema: { type: "string" } },
   "ratelimit-policy": { description: "the limit: requests and seconds", schema: { type: "string" } },
   "ratelimit-remaining": { description: "requests left right now", schema: { type: "integer" } },
   "ratelimit-reset": { description: "seconds until all are back", schema: { type: "integer" } },
-};
-const RETRY_AFTER: Record<string, Header> = {
   "retry-after": { description: "seconds until a retry can help", schema: { type: "integer" } },
-};
-const CHALLENGE: Record<string, Header> = {
   "www-authenticate": { description: "the scheme that is wanted", schema: { type: "string" } },
 };
+const EVERY_ANSWER = ["x-request-id"];
+/** Of a caller with a token. */
+const RATE_LIMIT = ["ratelimit", "ratelimit-policy", "ratelimit-remaining", "ratelimit-reset"];
 /** The routes' own problems have put the schema among the components. */
 const PROBLEM_CONTENT = { "application/problem+json": { schema: { $ref: "#/components/schemas/Problem" } } };
 /** Statuses that a later try can turn into another. */
@@ -64,21 +63,23 @@ export function openapiDocument(app: OpenAPIHono<AppEnv>): Document {
       description: "HMAC-SHA256 under an origin's key, with the other cogway-* headers",
     },
   } as const;
+  const shared: Record<string, Answer> = {};
   for (const [path, item] of Object.entries(document.paths ?? {})) {
     for (const method of METHODS) {
       const operation = item?.[method] as Operation | undefined;
-      if (operation !== undefined) complete(path, operation, method);
+      if (operation !== undefined) complete(path, operation, method, shared);
     }
   }
   const query: Operation = structuredClone(queryModelsOperation);
-  complete("/v1/models", query, "query");
+  complete("/v1/models", query, "query", shared);
   // 3.1 has no operation of the method QUERY (3.2 has).
   Object.assign(document.paths?.["/v1/models"] ?? {}, { "x-query": query });
-  return { ...document, components: { ...document.components, securitySchemes: schemes } };
+  const components = { ...document.components, headers: HEADERS, responses: shared, securitySchemes: schemes };
+  return { ...document, components };
 }
 
-/** Adds the problems that stand before a route, and the headers of all its answers. */
-function complete(path: string, operation: Operation, method: string): void {
+/** Adds the problems that stand before a route, and the headers of all its answers. Problems of one kind of route are one component in `shared`. */
+function complete(path: string, operation: Operation, method: string, shared: Record<string, Answer>): void {
   const isBearer = (operation.security ?? []).some((scheme) => "bearerAuth" in scheme);
   const isOrigin = (operation.security ?? []).some((scheme) => "originSignature" in scheme);
   const { default: _any, ...own } = operation.responses;
@@ -92,18 +93,24 @@ function complete(path: string, operation: Operation, method: string): void {
     ...(path.includes("{") ? [404] : []),
     500,
   ];
-  const responses: Operation["responses"] = { ...own };
+  // The routes' own answers have no references.
+  const responses = { ...own } as Record<string, Answer>;
   for (const status of statuses) responses[status] ??= { ...problemResponse(status), content: PROBLEM_CONTENT };
   operation.responses = Object.fromEntries(
     Object.entries(responses).map(([status, response]) => {
-      const headers = {
+      const names = [
         ...EVERY_ANSWER,
-        ...(isBearer ? RATE_LIMIT : {}),
-        ...(RETRIED.has(status) ? RETRY_AFTER : {}),
-        ...(status === "401" ? CHALLENGE : {}),
-        ...response.headers,
-      };
-      return [status, { ...response, headers }];
+        ...(isBearer ? RATE_LIMIT : []),
+        ...(RETRIED.has(status) ? ["retry-after"] : []),
+        ...(status === "401" ? ["www-authenticate"] : []),
+      ];
+      const headers = Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }]));
+      if (response.description !== problemResponse(Number(status)).description) {
+        return [status, { ...response, headers: { ...headers, ...response.headers } }];
+      }
+      const name = `${isBearer ? "Caller" : ""}Problem${status}`;
+      shared[name] = { description: response.description, headers, content: PROBLEM_CONTENT };
+      return [status, { $ref: `#/components/responses/${name}` }];
     }),
   );
 }

@@ -62,7 +62,7 @@ function operationOf(method: string, pathname: string): Json | null {
 
 function load(): NonNullable<typeof routes> {
   const document = JSON.parse(JSON.stringify(openapiDocument(app))) as Json;
-  const components = document["components"] as { schemas: Record<string, Json> };
+  const components = document["components"] as { schemas: Record<string, Json>; responses: Record<string, Json> };
   const closed = (value: unknown): unknown => close(value, components.schemas);
   schemas = { components: closed(components) };
   return Object.entries(document["paths"] as Record<string, Json>).flatMap(([path, item]) =>
@@ -70,9 +70,18 @@ function load(): NonNullable<typeof routes> {
       method: method.replace(/^x-/, "").toUpperCase(),
       pattern: new RegExp(`^${path.replaceAll(".", "\\.").replaceAll(/\{[^}]+\}/g, "[^/]+")}$`),
       literal: path.replaceAll(/\{[^}]+\}/g, "").length,
-      operation: closed(operation) as Json,
+      operation: closed(withAnswers(operation as Json, components.responses)) as Json,
     })),
   );
+}
+
+/** The operation with its shared answers in place of their references. */
+function withAnswers(operation: Json, shared: Record<string, Json>): Json {
+  const responses = Object.entries(operation["responses"] as Record<string, Json>).map(([status, response]) => {
+    const name = String(response["$ref"] ?? "").replace("#/components/responses/", "");
+    return [status, shared[name] ?? response];
+  });
+  return { ...operation, responses: Object.fromEntries(responses) };
 }
 
 /** Objects with named members hold no others, unless they say so. Several that one must fit together become one. */
