@@ -2,15 +2,10 @@
  * The floor of the fan-out: one Durable Object in a bare workerd that stores each event in SQLite and sends it to every reader, with nothing of Cogway
  * around it. workerd has the settings that the launcher gives it.
  */
-import { mkdtempSync, rmSync } from "node:fs";
 import { Agent } from "node:http";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { convertV4MiniflareOptions, Miniflare } from "miniflare";
-import { freePort } from "../../e2e/lib/system.ts";
+import { startBareWorker } from "./bare-worker.ts";
 import { send } from "./load.ts";
 
-const V8_FLAGS = "--max-semi-space-size=4";
 const WORKER = `
 import { DurableObject } from "cloudflare:workers";
 const encoder = new TextEncoder();
@@ -49,25 +44,8 @@ export interface ObjectFloor {
 }
 
 export async function startObjectFloor(): Promise<ObjectFloor> {
-  const folder = mkdtempSync(join(tmpdir(), "cogway-bench-"));
-  const port = await freePort();
-  process.env["MINIFLARE_WORKERD_V8_FLAGS"] = V8_FLAGS;
-  const miniflare = new Miniflare(
-    convertV4MiniflareOptions({
-      resourcePersistencePath: folder,
-      workers: [
-        {
-          name: "floor",
-          modules: [{ type: "ESModule", path: "floor.js", contents: WORKER }],
-          compatibilityDate: "2026-08-01",
-          durableObjects: { FAN: { className: "Fan", useSQLite: true } },
-          unsafeDirectSockets: [{ host: "127.0.0.1", port }],
-        },
-      ],
-    }),
-  );
-  await miniflare.ready;
-  const url = new URL(`http://127.0.0.1:${port}/`);
+  const worker = await startBareWorker(WORKER, { FAN: "Fan" });
+  const url = new URL(worker.url);
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
   return {
     url,
@@ -82,8 +60,7 @@ export async function startObjectFloor(): Promise<ObjectFloor> {
     },
     async stop() {
       agent.destroy();
-      await miniflare.dispose();
-      rmSync(folder, { recursive: true, force: true });
+      await worker.stop();
     },
   };
 }
