@@ -6,6 +6,7 @@ import type { OpenAPIHono } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { RESERVED_USERNAMES } from "../../schema/api/account.ts";
 import { NAME_PATTERN } from "../../schema/ids.ts";
+import { AppError } from "../../schema/problems.ts";
 import { type AppEnv, settingsOf } from "../env.ts";
 import { openapiDocument } from "../openapi-document.ts";
 
@@ -30,7 +31,12 @@ export function addDocs(app: OpenAPIHono<AppEnv>): void {
   app.get("/docs/init.js", (c) => c.body(SWAGGER_INIT, 200, { "content-type": "text/javascript; charset=utf-8" }));
   app.get("/docs/:guide{[a-z-]+}", async (c) => {
     const html = await asset(c, `/docs-assets/${c.req.param("guide")}.html`);
-    return html.ok ? page(c, "Cogway docs", GUIDE_STYLE, GUIDE_HEAD + (await html.text())) : c.notFound();
+    if (!html.ok)
+      throw new AppError(
+        "route.not_found",
+        "There is no such guide. /docs lists the API, docs/ of the sources the guides.",
+      );
+    return page(c, "Cogway docs", GUIDE_STYLE, GUIDE_HEAD + (await html.text()));
   });
 }
 
