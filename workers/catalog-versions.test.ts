@@ -16,6 +16,22 @@ beforeAll(async () => {
   [owner, other] = await Promise.all([anAccount(), anAccount()]);
 });
 
+it("finds a version of equal content that another model got a moment ago", async () => {
+  const [first, second] = [await aModel(owner), await aModel(owner)];
+  const version = await aVersion(first);
+  expect(await status("GET", `${first}/versions/${version}`, owner)).toBe(200);
+  // As a training ends whose weights were made before: an object inserts the row, and no isolate's memory is told.
+  const [, , , by, name] = second.split("/");
+  await env.DB.prepare(
+    "INSERT INTO versions (owner, name, id, openapi_schema, cog_version, slots, memory_bytes, hardware, idempotent, created_at) SELECT ?, ?, id, openapi_schema, cog_version, slots, memory_bytes, hardware, idempotent, created_at FROM versions WHERE id = ?",
+  )
+    .bind(by, name, version)
+    .run();
+  const body = { version: `${by}/${name}:${version}`, input: { text: "x" } };
+  expect(await status("POST", "/v1/predictions", owner, body)).toBe(201);
+  expect(await status("GET", `${second}/versions/${version}`, owner)).toBe(200);
+});
+
 describe("deleting", () => {
   it("a model: only a private one without versions, and all that belongs to it", async () => {
     const path = await aModel(owner, { visibility: "public" });

@@ -18,7 +18,7 @@ import {
   readDeployment,
   type ShownRelease,
 } from "../storage/deployments.ts";
-import { findModel, findVersions, listHardware } from "../storage/models.ts";
+import { findModel, findVersion, listHardware } from "../storage/models.ts";
 import { isAllowed, mayManage, mayPush, maySee } from "./model-access.ts";
 import { deploymentKey, deploymentSpec } from "./run-spec.ts";
 import { invalidInput } from "./validate-input.ts";
@@ -97,9 +97,9 @@ export async function updateDeployment(
 }
 
 async function configure(edge: Edge, release: ReleaseRow): Promise<void> {
-  const rows = await findVersions(edge.env.DB, release.version, edge.later);
-  const version = rows.find((row) => `${row.owner}/${row.name}` === release.model);
-  if (version === undefined) throw new Error("a deployed version is not in the catalog");
+  const [owner = "", name = ""] = release.model.split("/");
+  const version = await findVersion(edge.env.DB, owner, name, release.version, edge.later);
+  if (version === null) throw new Error("a deployed version is not in the catalog");
   const object = deploymentStub(edge.env, deploymentKey(release.owner, release.name));
   await object.configure(deploymentSpec(version, release));
 }
@@ -115,8 +115,8 @@ async function faultsOfVersion(
   if (found === null || !maySee(caller, found)) {
     return [{ type: "enum", field: "model", description: "The model does not exist, or you may not run it." }];
   }
-  const rows = await findVersions(edge.env.DB, version, edge.later);
-  if (rows.some((row) => `${row.owner}/${row.name}` === model)) return [];
+  const { owner, name } = found.model;
+  if ((await findVersion(edge.env.DB, owner, name, version, edge.later)) !== null) return [];
   return [{ type: "enum", field: "version", description: `This is no version of ${model}.` }];
 }
 

@@ -294,6 +294,22 @@ describe("the memory of catalog rows", () => {
     await Promise.all([read("b"), read("c")]);
     expect(await read()).toBe(4);
   });
+
+  it("reads anew what does not suffice, however young", async () => {
+    const memo = new Memo<string[]>(1_000, 2);
+    let value = ["old"];
+    const read = (wanted: string) =>
+      memo.get(
+        "a",
+        async () => value,
+        () => undefined,
+        (known) => known.includes(wanted),
+      );
+    await read("old");
+    value = ["old", "new"];
+    expect(await read("old")).toEqual(["old"]);
+    expect(await read("new")).toEqual(["old", "new"]);
+  });
 });
 
 it("measures the depth of JSON without being fooled by strings", () => {

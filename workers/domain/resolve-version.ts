@@ -3,7 +3,14 @@ import type { ModelReference } from "../../schema/ids.ts";
 import { AppError } from "../../schema/problems.ts";
 import type { Caller, Edge } from "../env.ts";
 import { saveRunByOthers } from "../storage/catalog-writes.ts";
-import { type CatalogModel, findModel, findVersions, readModel, type VersionRow } from "../storage/models.ts";
+import {
+  type CatalogModel,
+  findModel,
+  findVersion as findVersionOf,
+  findVersions,
+  readModel,
+  type VersionRow,
+} from "../storage/models.ts";
 import { mayManage, mayPush, maySee } from "./model-access.ts";
 
 /** Environments take seconds to minutes to make. */
@@ -62,9 +69,9 @@ async function findVersion(edge: Edge, caller: Caller, reference: ModelReference
   if (reference.kind === "version") return versionById(edge, caller, reference.version);
   const found = await requireModel(edge, caller, reference.owner, reference.name);
   if (reference.kind === "model_version") {
-    const rows = await findVersions(edge.env.DB, reference.version, edge.later);
-    const row = rows.find((version) => version.owner === reference.owner && version.name === reference.name);
-    if (row === undefined) throw unknownVersion();
+    const { owner, name, version } = reference;
+    const row = await findVersionOf(edge.env.DB, owner, name, version, edge.later);
+    if (row === null) throw unknownVersion();
     return row;
   }
   // A version that was made a moment ago is not in every memory yet; where there is none, asking once more costs only those who fail.
@@ -87,9 +94,12 @@ async function findVersion(edge: Edge, caller: Caller, reference: ModelReference
 
 /** Models of equal content share a version id: the oldest one that the caller may see counts. */
 async function versionById(edge: Edge, caller: Caller, id: string): Promise<VersionRow> {
-  for (const version of await findVersions(edge.env.DB, id, edge.later)) {
-    const found = await findModel(edge.env.DB, version.owner, version.name, edge.later);
-    if (found !== null && maySee(caller, found)) return version;
+  // Twice: the one that the caller may see may have been made a moment ago.
+  for (const isAnew of [false, true]) {
+    for (const version of await findVersions(edge.env.DB, id, edge.later, (rows) => rows.length > 0 && !isAnew)) {
+      const found = await findModel(edge.env.DB, version.owner, version.name, edge.later);
+      if (found !== null && maySee(caller, found)) return version;
+    }
   }
   throw unknownVersion();
 }

@@ -9,7 +9,7 @@ import { requireModel, requireOwnModel } from "../domain/resolve-version.ts";
 import { showVersion } from "../domain/show-model.ts";
 import { type Edge, edgeOf } from "../env.ts";
 import { callerOf } from "../middleware/authenticate.ts";
-import { findVersions, listVersions, type VersionRow } from "../storage/models.ts";
+import { findVersion, listVersions, type VersionRow } from "../storage/models.ts";
 import { allow, json, newRouter } from "./router.ts";
 
 export const versions = newRouter();
@@ -82,8 +82,7 @@ versions.openapi(
 );
 
 async function requireVersion(edge: Edge, owner: string, name: string, id: string): Promise<VersionRow> {
-  const rows = await findVersions(edge.env.DB, id, edge.later);
-  const version = rows.find((row) => row.owner === owner && row.name === name);
-  if (version === undefined) throw new AppError("version.not_found", "This model has no version of this id.");
+  const version = await findVersion(edge.env.DB, owner, name, id, edge.later);
+  if (version === null) throw new AppError("version.not_found", "This model has no version of this id.");
   return version;
 }

@@ -13,11 +13,19 @@ export class Memo<V> {
     this.#entriesMax = entriesMax;
   }
 
-  /** The value of `key`, read by `load` when it is not in memory. `later` keeps a renewal alive behind the answer (waitUntil). */
-  async get(key: string, load: () => Promise<V>, later: (work: Promise<unknown>) => void): Promise<V> {
+  /**
+   * The value of `key`, read by `load` when it is not in memory. `later` keeps a renewal alive behind the answer (waitUntil). A remembered value that does
+   * not suffice is read anew: what was made a moment ago is found, and only those who look in vain pay for it.
+   */
+  async get(
+    key: string,
+    load: () => Promise<V>,
+    later: (work: Promise<unknown>) => void,
+    suffices: (value: V) => boolean = () => true,
+  ): Promise<V> {
     const entry = this.#entries.get(key);
     const age = entry === undefined ? Number.POSITIVE_INFINITY : Date.now() - entry.read_at;
-    if (entry === undefined || age >= this.#lifeMs) return this.#read(key, load);
+    if (entry === undefined || age >= this.#lifeMs || !suffices(entry.value)) return this.#read(key, load);
     if (age >= this.#lifeMs / 2 && !entry.renewing) {
       entry.renewing = true;
       // A failed renewal is no failure of this request: the entry ends its life and the next reader sees the error.

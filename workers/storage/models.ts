@@ -93,12 +93,31 @@ export async function readModel(db: D1Database, owner: string, name: string): Pr
 }
 
 /** Every model's row of one version id: models made of equal content share it. */
-export function findVersions(db: D1Database, id: string, later: Later): Promise<VersionRow[]> {
+export function findVersions(
+  db: D1Database,
+  id: string,
+  later: Later,
+  suffices?: (rows: VersionRow[]) => boolean,
+): Promise<VersionRow[]> {
   return versionMemo.get(
     id,
     () => drizzle(db).select().from(versions).where(eq(versions.id, id)).orderBy(asc(versions.created_at)).all(),
     later,
+    suffices,
   );
+}
+
+/** The version of this model, also where it was made a moment ago; null when there is none. */
+export async function findVersion(
+  db: D1Database,
+  owner: string,
+  name: string,
+  id: string,
+  later: Later,
+): Promise<VersionRow | null> {
+  const isOurs = (row: VersionRow): boolean => row.owner === owner && row.name === name;
+  const rows = await findVersions(db, id, later, (known) => known.some(isOurs));
+  return rows.find(isOurs) ?? null;
 }
 
 export async function readReadme(db: D1Database, owner: string, name: string): Promise<string | null> {
