@@ -16,8 +16,8 @@ const PREDICTIONS = 200;
 const KILLS_AT = [60, 130];
 const CREATES_AT_ONCE = 8;
 const FAILING_PART = 0.3;
-/** The schedule goes to 5 minutes after four failures, which nobody waits for here. */
-const FAILURES_OF_ONE_MAX = 3;
+/** The schedule goes to 15 s after two failures and on to 5 minutes, which nobody waits for here. */
+const FAILURES_OF_ONE_MAX = 2;
 const ALL_WITHIN_MS = 150_000;
 
 let system: System;
