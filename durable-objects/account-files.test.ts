@@ -4,7 +4,7 @@ import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { FILE_RETENTION_MS, fileKey } from "../schema/files.ts";
 import { newFileId } from "../schema/ids.ts";
 import { AccountObject } from "./account.ts";
-import type { BeginFile, FinishFile } from "./contracts.ts";
+import type { BeginFile, FinishFile } from "./account-contract.ts";
 import { anAdmit, envWith, freshName, passTime, stopClock, withObject } from "./testing/harness.ts";
 
 const DAY_MS = 86_400_000;

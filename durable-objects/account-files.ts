@@ -11,7 +11,7 @@
  * A row is marked before its bytes are touched, so an upload that ends while it is swept finds no pending row and takes its bytes back.
  */
 import { fileKey, type StoredFile } from "../schema/files.ts";
-import type { BeginFile, FileQuery, FileUpload, FinishFile } from "./contracts.ts";
+import type { BeginFile, FileQuery, FileUpload, FinishFile } from "./account-contract.ts";
 import { isUploadRefusal } from "./output-uploads.ts";
 
 /** An upload that is not whole by then is given up. */

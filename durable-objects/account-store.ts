@@ -3,7 +3,7 @@
  * saves; every write is called inside a group commit. Tables are made by the first write, so asking a guessed account stores nothing.
  */
 import type { Meter, PredictionDocument } from "../schema/prediction-document.ts";
-import type { AccountApi, ListKind, ListRow, Settlement } from "./contracts.ts";
+import type { AccountApi, ListKind, ListRow, Settlement } from "./account-contract.ts";
 
 /** A larger document stays with its PredictionObject, which pages then ask. */
 const LIST_DOCUMENT_BYTES_MAX = 16_384;

@@ -4,7 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { signedHeaders, WEBHOOK_KEY_OVERLAP_MS, type WebhookEvent, webhookKey } from "../schema/webhooks.ts";
-import type { WebhookTestResult } from "./contracts.ts";
+import type { WebhookTestResult } from "./account-contract.ts";
 import { callWebhook } from "./webhook-call.ts";
 
 const TABLE = `

@@ -15,10 +15,6 @@ import { predictionObjectName } from "../schema/ids.ts";
 import type { Meter, PredictionDocument } from "../schema/prediction-document.ts";
 import { takeOne } from "../schema/rate-limit.ts";
 import type { WebhookEvent } from "../schema/webhooks.ts";
-import { AccountFiles, removeBytes } from "./account-files.ts";
-import { AccountStore, type IdempotencyRow } from "./account-store.ts";
-import { AccountWebhooks } from "./account-webhooks.ts";
-import { Alarms } from "./alarms.ts";
 import type {
   AccountApi,
   AdmitRequest,
@@ -30,7 +26,11 @@ import type {
   ListRow,
   Settlement,
   WebhookTestResult,
-} from "./contracts.ts";
+} from "./account-contract.ts";
+import { AccountFiles, removeBytes } from "./account-files.ts";
+import { AccountStore, type IdempotencyRow } from "./account-store.ts";
+import { AccountWebhooks } from "./account-webhooks.ts";
+import { Alarms } from "./alarms.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { batchStub, predictionStub } from "./stubs.ts";
 

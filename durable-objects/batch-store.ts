@@ -1,6 +1,6 @@
 /** The SQLite of one batch: itself, its inputs, and the results of those that ended. Only loads and saves, inside a group commit. */
 import type { BatchCounts, BatchState } from "../schema/batches.ts";
-import type { CreateBatch } from "./contracts.ts";
+import type { CreateBatch } from "./batch-contract.ts";
 
 /** Inputs that one append carries at most, and bytes of one page of results. */
 const RESULTS_PAGE_ROWS = 200;

@@ -3,8 +3,9 @@ import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { BatchObject } from "./batch.ts";
+import type { BatchInput, CreateBatch } from "./batch-contract.ts";
 import { resultsKey } from "./batch-results.ts";
-import type { BatchInput, CreateBatch, CreatePrediction } from "./contracts.ts";
+import type { CreatePrediction } from "./contracts.ts";
 import {
   aDocument,
   aPredictionId,

@@ -19,9 +19,9 @@ import { isTerminal } from "../schema/prediction-lifecycle.ts";
 import { viewOf } from "../schema/render-prediction.ts";
 import { seal, unseal } from "../schema/sealed.ts";
 import { Alarms } from "./alarms.ts";
+import type { BatchApi, BatchInput, BatchSettlement, CreateBatch } from "./batch-contract.ts";
 import { RESULT_ROW_BYTES_MAX, resultKey, resultLine, writeResults } from "./batch-results.ts";
 import { BatchStore, type InputRow, type InputState } from "./batch-store.ts";
-import type { BatchApi, BatchInput, BatchSettlement, CreateBatch } from "./contracts.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { predictionStub } from "./stubs.ts";
 

@@ -4,7 +4,8 @@
  * repeats as no-ops. One call at a time to each owner, with everything that waits for it.
  */
 import type { PredictionDocument } from "../schema/prediction-document.ts";
-import type { BatchSettlement, Settlement } from "./contracts.ts";
+import type { Settlement } from "./account-contract.ts";
+import type { BatchSettlement } from "./batch-contract.ts";
 import type { OutboxMessage, OutboxRow } from "./prediction-store.ts";
 import { accountStub, batchStub, deploymentStub } from "./stubs.ts";
 

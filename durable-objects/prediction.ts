@@ -13,16 +13,9 @@ import { type Effect, isTerminal, type LifecycleEvent, meterOf, newLife } from "
 import type { StoredEvent } from "../schema/prediction-log.ts";
 import { viewOf } from "../schema/render-prediction.ts";
 import { encodeComment, encodeStored, positionAfter } from "../schema/stream-events.ts";
+import type { Settlement } from "./account-contract.ts";
 import { Alarms } from "./alarms.ts";
-import type {
-  CreatePrediction,
-  Lease,
-  LeaseKey,
-  PredictionApi,
-  ReplayResult,
-  Settlement,
-  WebhookLog,
-} from "./contracts.ts";
+import type { CreatePrediction, Lease, LeaseKey, PredictionApi, ReplayResult, WebhookLog } from "./contracts.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { PredictionAttempts } from "./prediction-attempts.ts";
 import { loadDocument, loadPage, outputsOf, settledDocument } from "./prediction-document.ts";

@@ -7,7 +7,7 @@ import { z } from "zod";
 import { newPredictionId } from "../schema/ids.ts";
 import { quantise } from "../schema/search-ranking.ts";
 import { OPERATOR_ACCOUNT_ID } from "../schema/tables/operator-seed.ts";
-import type { Embedder } from "./contracts.ts";
+import type { Embedder } from "./search-contract.ts";
 import { predictionStub } from "./stubs.ts";
 
 /** How long a search waits for the vector of its query. */

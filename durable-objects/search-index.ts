@@ -4,7 +4,7 @@
  */
 import { FIELD_WEIGHTS, FIELDS, hasPhrase, match, plain, standing } from "../schema/search-ranking.ts";
 import { phrasesOf, TASK_PHRASES, tasksOf } from "../schema/search-tasks.ts";
-import type { SearchViewer } from "./contracts.ts";
+import type { SearchViewer } from "./search-contract.ts";
 import { SearchVectors } from "./search-vectors.ts";
 import { type FieldTexts, SearchWords, type Term } from "./search-words.ts";
 

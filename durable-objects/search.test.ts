@@ -3,8 +3,9 @@ import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { VECTOR_DIMENSIONS, words } from "../schema/search-ranking.ts";
-import type { CreatePrediction, Embedder, PredictionApi, SearchAnswer } from "./contracts.ts";
+import type { CreatePrediction, PredictionApi } from "./contracts.ts";
 import { SearchObject } from "./search.ts";
+import type { Embedder, SearchAnswer } from "./search-contract.ts";
 import { aSpec, envWith, freshName } from "./testing/harness.ts";
 
 const EMBEDDER: Embedder = {

@@ -5,7 +5,6 @@
 import { DurableObject } from "cloudflare:workers";
 import { z } from "zod";
 import { Alarms } from "./alarms.ts";
-import type { Embedder, SearchAnswer, SearchApi, SearchRequest, SearchState } from "./contracts.ts";
 import {
   type CatalogCursor,
   countModels,
@@ -16,6 +15,7 @@ import {
   loadPages,
   modelPaths,
 } from "./search-catalog.ts";
+import type { Embedder, SearchAnswer, SearchApi, SearchRequest, SearchState } from "./search-contract.ts";
 import { SearchEmbedder } from "./search-embedder.ts";
 import { type DocumentKind, type RankedDocument, SearchIndex } from "./search-index.ts";
 import { runCounter } from "./stubs.ts";

@@ -1,10 +1,13 @@
 /**
  * Typed getters of all objects: the only place that turns a name into an object. The generated RPC types cannot carry `unknown` members
- * (they map them to `never`), so each stub is seen through its interface in contracts.ts, which its class implements.
+ * (they map them to `never`), so each stub is seen through its interface in contracts.ts or *-contract.ts, which its class implements.
  */
 import { predictionObjectName } from "../schema/ids.ts";
-import type { AccountApi, BatchApi, DeploymentApi, FleetApi, PredictionApi, SearchApi } from "./contracts.ts";
+import type { AccountApi } from "./account-contract.ts";
+import type { BatchApi } from "./batch-contract.ts";
+import type { DeploymentApi, FleetApi, PredictionApi } from "./contracts.ts";
 import { type RunCounterApi, runCounterProxy } from "./itty.ts";
+import type { SearchApi } from "./search-contract.ts";
 
 /** The one index today; one for each region once the catalog is read far away from it. */
 const SEARCH_INDEX = "catalog";

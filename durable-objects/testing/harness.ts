@@ -8,15 +8,8 @@ import { vi } from "vitest";
 import { newPredictionId } from "../../schema/ids.ts";
 import type { InstanceStatus } from "../../schema/origin-protocol.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
-import type {
-  AccountApi,
-  AdmitRequest,
-  DeploymentApi,
-  EnqueueRequest,
-  FleetApi,
-  PredictionApi,
-  RunSpec,
-} from "../contracts.ts";
+import type { AccountApi, AdmitRequest } from "../account-contract.ts";
+import type { DeploymentApi, EnqueueRequest, FleetApi, PredictionApi, RunSpec } from "../contracts.ts";
 
 /** The test clock starts here: long after any real alarm could ring. */
 export const START = Date.UTC(2090, 0, 1);

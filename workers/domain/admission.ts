@@ -1,5 +1,5 @@
 /** What an account answers to a create that it does not admit, as a problem. */
-import type { AdmitResult } from "../../durable-objects/contracts.ts";
+import type { AdmitResult } from "../../durable-objects/account-contract.ts";
 import { AppError } from "../../schema/problems.ts";
 import { throttled } from "./throttled.ts";
 

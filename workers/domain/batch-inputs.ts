@@ -1,5 +1,5 @@
 /** The inputs of a batch, read as a stream: lines within bounds, each validated as a create's input is. Every fault is named, up to a bound. */
-import type { BatchInput } from "../../durable-objects/contracts.ts";
+import type { BatchInput } from "../../durable-objects/batch-contract.ts";
 import {
   BATCH_BYTES_MAX,
   BATCH_INPUTS_MAX,

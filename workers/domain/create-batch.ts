@@ -2,7 +2,8 @@
  * Makes a batch: one create for the account's limit, then its inputs are read, validated and handed over, and only then it begins. A batch with a fault
  * leaves nothing. What dies on the way has told nobody an id, and is dropped by its object.
  */
-import type { AdmitResult, BatchInput } from "../../durable-objects/contracts.ts";
+import type { AdmitResult } from "../../durable-objects/account-contract.ts";
+import type { BatchInput } from "../../durable-objects/batch-contract.ts";
 import { accountStub, batchStub } from "../../durable-objects/stubs.ts";
 import { type BatchDocument, type BatchLine, parseBatchLine } from "../../schema/batches.ts";
 import type { ModelReference } from "../../schema/ids.ts";

@@ -1,6 +1,6 @@
 /** Search as the API has it: the index finds and ranks, here its cards become models, and private ones are checked once more against the catalog. */
 import type { z } from "@hono/zod-openapi";
-import type { SearchAnswer } from "../../durable-objects/contracts.ts";
+import type { SearchAnswer } from "../../durable-objects/search-contract.ts";
 import { searchStub } from "../../durable-objects/stubs.ts";
 import type { ModelSchema } from "../../schema/api/models.ts";
 import { OPERATOR_ACCOUNT_ID, OPERATOR_USERNAME } from "../../schema/tables/operator-seed.ts";

@@ -2,7 +2,8 @@
  * Makes one prediction, in the order that loses nothing: the account admits it (limit, idempotency key, list row), a large input goes to R2, and the
  * PredictionObject takes it over. What fails after admission is taken back. Warm, these are the only two calls of a create.
  */
-import type { AccountLimits, AdmitResult, CreatePrediction, RunSpec } from "../../durable-objects/contracts.ts";
+import type { AccountLimits, AdmitResult } from "../../durable-objects/account-contract.ts";
+import type { CreatePrediction, RunSpec } from "../../durable-objects/contracts.ts";
 import { accountStub, predictionStub } from "../../durable-objects/stubs.ts";
 import { newPredictionId } from "../../schema/ids.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";

@@ -1,6 +1,6 @@
 /** The use case of an upload in parts: R2's multipart upload holds the bytes, the account's row says which parts are there. */
 import { createHash } from "node:crypto";
-import type { FileIntent, FileUpload } from "../../durable-objects/contracts.ts";
+import type { FileIntent, FileUpload } from "../../durable-objects/account-contract.ts";
 import { isUploadRefusal } from "../../durable-objects/output-uploads.ts";
 import { accountStub } from "../../durable-objects/stubs.ts";
 import { fileKey, type StoredFile, uploadParts } from "../../schema/files.ts";

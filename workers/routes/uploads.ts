@@ -4,7 +4,7 @@
  */
 import { createRoute, type z } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import type { FileUpload } from "../../durable-objects/contracts.ts";
+import type { FileUpload } from "../../durable-objects/account-contract.ts";
 import { accountStub } from "../../durable-objects/stubs.ts";
 import { bearer, problemResponses, problems } from "../../schema/api/common.ts";
 import {
