@@ -21,13 +21,12 @@ CREATE TABLE IF NOT EXISTS account (
 CREATE TABLE IF NOT EXISTS predictions (
   prediction_id TEXT PRIMARY KEY,
   created_at INTEGER NOT NULL,
-  kind TEXT NOT NULL,
   source TEXT NOT NULL,
   admitted_at INTEGER NOT NULL,
   confirmed INTEGER NOT NULL,
-  document TEXT
+  document TEXT,
+  kind TEXT NOT NULL DEFAULT 'prediction'
 );
-CREATE INDEX IF NOT EXISTS predictions_by_time ON predictions (kind, created_at, prediction_id);
 CREATE INDEX IF NOT EXISTS predictions_unconfirmed ON predictions (admitted_at) WHERE confirmed = 0;
 CREATE TABLE IF NOT EXISTS idempotency (
   key TEXT PRIMARY KEY,
@@ -45,6 +44,13 @@ CREATE TABLE IF NOT EXISTS meters (
   meter TEXT NOT NULL
 );
 `;
+
+/** The first release had predictions alone, and an index that did not part them. */
+const BY_KIND = `
+DROP INDEX IF EXISTS predictions_by_time;
+CREATE INDEX IF NOT EXISTS predictions_by_kind ON predictions (kind, created_at, prediction_id);
+`;
+const KIND_COLUMN = "ALTER TABLE predictions ADD COLUMN kind TEXT NOT NULL DEFAULT 'prediction'";
 
 export interface IdempotencyRow {
   body_sha256: string;
@@ -70,12 +76,22 @@ export class AccountStore {
   createTables(): void {
     if (this.#ready) return;
     this.#sql.exec(TABLES);
+    this.#upgrade();
     this.#ready = true;
+  }
+
+  /** Rows of the first release become predictions of the account's list. */
+  #upgrade(): void {
+    const columns = this.#sql.exec<{ name: string }>("SELECT name FROM pragma_table_info('predictions')").toArray();
+    if (!columns.some(({ name }) => name === "kind")) this.#sql.exec(KIND_COLUMN);
+    this.#sql.exec(BY_KIND);
   }
 
   /** False while nothing was ever admitted: then there is nothing to read. */
   #exists(): boolean {
-    this.#ready ||= this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'meters'").toArray().length > 0;
+    if (this.#ready) return true;
+    this.#ready = this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'meters'").toArray().length > 0;
+    if (this.#ready) this.#upgrade();
     return this.#ready;
   }
 
@@ -145,7 +161,7 @@ export class AccountStore {
   /** Idempotent. */
   insert(predictionId: string, createdAt: number, kind: string, source: string, now: number): void {
     this.#sql.exec(
-      "INSERT OR IGNORE INTO predictions VALUES (?, ?, ?, ?, ?, 0, NULL)",
+      "INSERT OR IGNORE INTO predictions (prediction_id, created_at, kind, source, admitted_at, confirmed) VALUES (?, ?, ?, ?, ?, 0)",
       predictionId,
       createdAt,
       kind,

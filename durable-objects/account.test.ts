@@ -34,6 +34,42 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
+/** The list as the first release kept it: without kinds, in rows and in documents. */
+const FIRST_RELEASE = `
+CREATE TABLE account (one INTEGER PRIMARY KEY CHECK (one = 1), account_id TEXT NOT NULL, full_at REAL NOT NULL);
+CREATE TABLE predictions (prediction_id TEXT PRIMARY KEY, created_at INTEGER NOT NULL, source TEXT NOT NULL, admitted_at INTEGER NOT NULL,
+  confirmed INTEGER NOT NULL, document TEXT);
+CREATE INDEX predictions_by_time ON predictions (created_at, prediction_id);
+CREATE INDEX predictions_unconfirmed ON predictions (admitted_at) WHERE confirmed = 0;
+CREATE TABLE idempotency (key TEXT PRIMARY KEY, body_sha256 TEXT NOT NULL, prediction_id TEXT NOT NULL, created_at INTEGER NOT NULL,
+  status INTEGER, headers TEXT, body TEXT);
+CREATE TABLE meters (prediction_id TEXT PRIMARY KEY, meter TEXT NOT NULL);
+`;
+
+it("guarantees that an account of the first release keeps its predictions, and takes new ones", () =>
+  withObject("ACCOUNTS", freshName(), async (state) => {
+    const { kind: _kind, destination: _destination, ...document } = aDocument({ created_at: 1_000 });
+    state.storage.sql.exec(FIRST_RELEASE);
+    state.storage.sql.exec(
+      "INSERT INTO predictions VALUES (?, ?, 'api', 1000, 1, ?)",
+      document.id,
+      document.created_at,
+      JSON.stringify(document),
+    );
+    const account = new AccountObject(state as never, envWith({}));
+    const query = { kind: "prediction", limit: 10 } as const;
+    expect((await account.list(query)).rows).toMatchObject([{ document: { ...document, kind: "prediction" } }]);
+    const request = anAdmit();
+    expect(await account.admit(request)).toMatchObject({ kind: "admitted" });
+    await account.admit(anAdmit({ kind: "training" }));
+    const restarted = new AccountObject(state as never, envWith({}));
+    expect((await restarted.list(query)).rows.map((row) => row.prediction_id)).toEqual([
+      request.prediction_id,
+      document.id,
+    ]);
+    expect((await restarted.list({ ...query, kind: "training" })).rows).toHaveLength(1);
+  }));
+
 describe("admit", () => {
   it("guarantees the create limit over a crash, and a true time to retry", () =>
     withAccount(async (account, { restart }) => {
