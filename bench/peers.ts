@@ -17,7 +17,7 @@ const MODELS = [
     name: "20 ms",
     peer: { text: "hello", seconds: 0.02 },
     model: "tokens-async",
-    input: { count: 0, start_delay_ms: 20 },
+    input: { count: 1, start_delay_ms: 20 },
   },
 ];
 
