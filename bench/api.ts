@@ -57,6 +57,12 @@ try {
   const bare = (target: URL) => async (agent: Agent) => {
     await send(agent, target, { method: "GET", headers });
   };
+  const doings = "upscale transcribe translate restore generate detect remove describe colorize separate".split(" ");
+  const things = "photo speech video portrait noise text music document face scene subtitle sketch".split(" ");
+  const another = (): string => {
+    const n = asked++;
+    return `${doings[n % doings.length]} ${things[n % things.length]} number ${n}`;
+  };
   const cases: [string, (agent: Agent) => Promise<void>][] = [
     ["empty Worker", bare(floor.empty)],
     ["Worker with one empty object call", bare(floor.object)],
@@ -67,6 +73,7 @@ try {
       `search ${MODELS} models, text`,
       (agent) => get(`/v1/search?query=${encodeURIComponent(queries[asked++ % queries.length] ?? "")}`)(agent),
     ],
+    ["search, each query another", (agent) => get(`/v1/search?query=${encodeURIComponent(another())}`)(agent)],
   ];
   const rows: (string | number)[][] = [];
   for (const clients of CLIENTS) {
