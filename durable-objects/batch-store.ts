@@ -120,6 +120,17 @@ export class BatchStore {
     return counts;
   }
 
+  /** Cheap however large the batch is, unlike {@link counts}: asked at each end. */
+  running(): number {
+    return this.#sql.exec<{ n: number }>("SELECT count(*) AS n FROM inputs WHERE state = 'running'").one().n;
+  }
+
+  /** Nothing runs and nothing will. */
+  isDone(): boolean {
+    const open = this.#sql.exec("SELECT 1 FROM inputs WHERE state IN ('pending', 'running') LIMIT 1");
+    return open.toArray().length === 0;
+  }
+
   /** The first inputs in `state`, in their order. */
   inputs(state: InputState, limit: number): InputRow[] {
     return this.#sql

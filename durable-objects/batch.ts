@@ -12,7 +12,7 @@
  * | the Worker that loads the inputs          | a batch that is not sealed in time is dropped; the caller never had its id |
  */
 import { DurableObject } from "cloudflare:workers";
-import { type BatchDocument, batchStarts, isBatchDone } from "../schema/batches.ts";
+import { BATCH_MAX_MS, type BatchDocument } from "../schema/batches.ts";
 import { newPredictionId } from "../schema/ids.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { isTerminal } from "../schema/prediction-lifecycle.ts";
@@ -31,8 +31,6 @@ const LOAD_MAX_MS = 600_000;
 const CHECK_MS = 20_000;
 /** A running input that is this old and not heard of is asked about. */
 const ASK_AFTER_MS = 60_000;
-/** A batch ends by then: what still waits is canceled. */
-const BATCH_MAX_MS = 7 * 86_400_000;
 /** A cancel is answered by then, with what is left still running. */
 const CANCEL_ANSWER_MS = 10_000;
 /** Calls to predictions side by side. */
@@ -176,7 +174,7 @@ export class BatchObject extends DurableObject<Env> implements BatchApi {
     const named = await this.#writes.run(() => {
       const row = this.#store.get();
       if (row?.state !== "processing") return [];
-      const count = batchStarts(this.#store.counts(), row.request.max_concurrency);
+      const count = Math.max(0, row.request.max_concurrency - this.#store.running());
       const now = Date.now();
       return this.#store.inputs("pending", count).map((input) => {
         const prediction_id = newPredictionId(this.env.SIGNING_SECRET, Number(this.env.PREDICTION_POOL_SIZE));
@@ -249,7 +247,7 @@ export class BatchObject extends DurableObject<Env> implements BatchApi {
   #finishIfDone(): void {
     const state = this.#store.get()?.state;
     if (state !== "processing" && state !== "canceling") return;
-    if (isBatchDone(this.#store.counts())) this.#alarms.setNoLaterThan("finish", Date.now());
+    if (this.#store.isDone()) this.#alarms.setNoLaterThan("finish", Date.now());
   }
 
   // ---- deadlines

@@ -1,8 +1,7 @@
 /**
- * What a batch is: many inputs of one version, run behind everything else, each once. Pure: how a line is read, how many inputs may start, and when it
- * is over. The state is in the BatchObject.
+ * What a batch is: many inputs of one version, run behind everything else, each once. Pure: how a line is
+ * read. The state is in the BatchObject.
  */
-import type { WaitingFor } from "./prediction-document.ts";
 
 /** Inputs of one batch. */
 export const BATCH_INPUTS_MAX = 50_000;
@@ -10,12 +9,14 @@ export const BATCH_INPUTS_MAX = 50_000;
 export const BATCH_BYTES_MAX = 67_108_864;
 /** Bytes of one line; longer inputs are given as files. Equals the bound of any stored value. */
 export const BATCH_LINE_BYTES_MAX = 262_144;
+/** A batch ends by then: what still waits is canceled. Files among its inputs are kept, and their addresses work, for so long. */
+export const BATCH_MAX_MS = 7 * 86_400_000;
 /** Inputs that run or wait in the queue at once, at most and unless it is said. */
 export const BATCH_CONCURRENCY_MAX = 100;
 export const BATCH_CONCURRENCY_DEFAULT = 10;
 
 /** `loading` while its inputs are read, which nobody but its creator sees. */
-export type BatchState = "loading" | "processing" | "canceling" | "finishing" | "succeeded" | "canceled";
+export type BatchState = "loading" | "processing" | "canceling" | "succeeded" | "canceled";
 
 /** How many of its inputs are in which state. They add up to `total`. */
 export interface BatchCounts {
@@ -43,24 +44,12 @@ export interface BatchDocument {
   /** when inputs and results go; null while it runs, or for ever */
   expires_at: number | null;
   data_removed: boolean;
-  /** why the oldest of its inputs waits; filled in for a read */
-  waiting_for?: WaitingFor;
 }
 
 export interface BatchLine {
   /** what the caller calls it, given back with its result */
   custom_id: string | null;
   input: unknown;
-}
-
-/** How many further inputs start now. */
-export function batchStarts(counts: BatchCounts, maxConcurrency: number): number {
-  return Math.max(0, Math.min(counts.pending, maxConcurrency - counts.running));
-}
-
-/** Nothing runs and nothing will. */
-export function isBatchDone(counts: BatchCounts): boolean {
-  return counts.pending === 0 && counts.running === 0;
 }
 
 const CUSTOM_ID_CHARACTERS_MAX = 255;

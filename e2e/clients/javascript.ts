@@ -309,8 +309,8 @@ export function javascriptClient(protocol: Protocol, stage: () => Stage): void {
       const seconds = Number(limited.response.headers.get("retry-after"));
       expect(seconds).toBeGreaterThan(0);
       expect(seconds).toBeLessThanOrEqual(3);
-      await new Promise((resolve) => setTimeout(resolve, seconds * 1_000));
-      expect(await create()).toMatchObject({ model: NOOP });
+      const admitted = await waitFor("an admitted create", seconds * 1_000, create);
+      expect(admitted).toMatchObject({ model: NOOP });
     });
   });
 }

@@ -5,7 +5,7 @@
 import type { AdmitResult } from "../../durable-objects/account-contract.ts";
 import type { BatchInput } from "../../durable-objects/batch-contract.ts";
 import { accountStub, batchStub } from "../../durable-objects/stubs.ts";
-import { type BatchDocument, type BatchLine, parseBatchLine } from "../../schema/batches.ts";
+import { BATCH_MAX_MS, type BatchDocument, type BatchLine, parseBatchLine } from "../../schema/batches.ts";
 import type { ModelReference } from "../../schema/ids.ts";
 import { newPredictionId } from "../../schema/ids.ts";
 import { AppError } from "../../schema/problems.ts";
@@ -17,9 +17,6 @@ import { resolveOwnFiles } from "./own-files.ts";
 import { resolveVersion } from "./resolve-version.ts";
 import { sharedRunSpec } from "./run-spec.ts";
 import { faultsDetail, outputKind } from "./validate-input.ts";
-
-/** Longer than any batch should take: files among its inputs are kept, and their addresses work, for so long. */
-const OWN_FILES_KEPT_MS = 7 * 86_400_000;
 
 export type BatchSource =
   | { kind: "inputs"; inputs: Record<string, unknown>[] }
@@ -96,7 +93,7 @@ async function replayed(
 
 /** With addresses of the caller's files that work until the batch is through. Throws `batch.invalid` with every file that is not there. */
 async function withOwnFiles(edge: Edge, caller: Caller, inputs: BatchInput[]): Promise<BatchInput[]> {
-  const resolved = await resolveOwnFiles(edge, caller, inputs, OWN_FILES_KEPT_MS);
+  const resolved = await resolveOwnFiles(edge, caller, inputs, BATCH_MAX_MS);
   const faults = resolved.flatMap((input, i) => {
     const place = `line ${(inputs[i]?.index ?? 0) + 1}`;
     return "faults" in input ? input.faults.map((fault) => ({ ...fault, field: `${place}: ${fault.field}` })) : [];

@@ -1,5 +1,6 @@
 /** One page of an account's predictions, newest first: rows of the AccountObject, with what it does not hold read from the PredictionObjects. */
 import { z } from "zod";
+import type { ListRow } from "../../durable-objects/account-contract.ts";
 import { accountStub, predictionStub } from "../../durable-objects/stubs.ts";
 import { predictionObjectName } from "../../schema/ids.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
@@ -47,13 +48,21 @@ export async function listPredictions(
   const documents = rows
     .flatMap((row) => row.document ?? read.get(row.prediction_id) ?? [])
     .filter((document) => reaches(caller, document));
+  return { documents, ...pageEnds(rows, more, cursor) };
+}
+
+/** What lies around a page of an account's list. */
+export function pageEnds(
+  rows: ListRow[],
+  more: boolean,
+  cursor: Position | null,
+): { next: Position | null; previous: Position | null } {
   const first = rows[0];
   const last = rows.at(-1);
   const isBackward = cursor?.side === "after";
   const beyond = (side: Position["side"], row: typeof first): Position | null =>
     row === undefined ? null : { side, created_at: row.created_at, prediction_id: row.prediction_id };
   return {
-    documents,
     next: isBackward || more ? beyond("before", last) : null,
     previous: isBackward ? (more ? beyond("after", first) : null) : cursor === null ? null : beyond("after", first),
   };

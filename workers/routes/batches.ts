@@ -21,10 +21,10 @@ import { parseRetention } from "../domain/create-headers.ts";
 import { type KeptResponse, keepAnswer } from "../domain/create-prediction.ts";
 import { decodeCursor, pageUrl } from "../domain/cursors.ts";
 import { fetchPublic } from "../domain/fetch-public.ts";
-import { parseRange } from "../domain/http-range.ts";
-import { PredictionCursor } from "../domain/list-predictions.ts";
+import { PredictionCursor, pageEnds } from "../domain/list-predictions.ts";
 import { openOwnFile } from "../domain/own-files.ts";
 import { unknownVersion } from "../domain/resolve-version.ts";
+import { answerStored } from "../domain/stored-file.ts";
 import { invalidInput } from "../domain/validate-input.ts";
 import { type AppEnv, type Caller, type Edge, edgeOf } from "../env.ts";
 import { callerOf } from "../middleware/authenticate.ts";
@@ -144,19 +144,12 @@ batches.openapi(
       ...(cursor === null ? {} : { [cursor.side]: cursor }),
     });
     const found = await Promise.all(rows.map((row) => batchStub(c.env, row.prediction_id).get(account_id)));
-    const isBackward = cursor?.side === "after";
-    const url = (side: "before" | "after", row: (typeof rows)[number] | undefined, isThere: boolean) =>
-      row === undefined || !isThere
-        ? null
-        : pageUrl(settings.publicUrl, "/v1/batches", c.req.query(), {
-            side,
-            created_at: row.created_at,
-            prediction_id: row.prediction_id,
-          });
+    const ends = pageEnds(rows, more, cursor);
+    const url = (position: unknown) => pageUrl(settings.publicUrl, "/v1/batches", c.req.query(), position);
     return c.json(
       {
-        previous: url("after", rows[0], isBackward ? more : cursor !== null),
-        next: url("before", rows.at(-1), isBackward || more),
+        previous: url(ends.previous),
+        next: url(ends.next),
         // A row without a batch is being loaded, or its inputs were refused. A token that is bound to models knows only batches of these.
         results: found.flatMap((document) =>
           document === null || allowed_models?.includes(document.model) === false ? [] : [show(c, document)],
@@ -229,6 +222,7 @@ batches.openapi(
   },
 );
 
+const RESULTS_TYPE = "application/x-ndjson";
 /** A batch that still runs is asked again after this. */
 const RESULTS_RETRY_S = 5;
 
@@ -236,24 +230,13 @@ async function sendResults(c: Context<AppEnv>, id: string): Promise<Response> {
   const key = resultsKey(id);
   const head = await c.env.FILES.head(key);
   if (head === null) throw resultsRemoved();
-  const headers = new Headers({
-    "content-type": "application/x-ndjson",
-    "accept-ranges": "bytes",
-    etag: head.httpEtag,
+  const content = { content_type: RESULTS_TYPE, size_bytes: head.size, etag: head.httpEtag, headers: {}, name: null };
+  const answer = await answerStored(c.req.raw, content, async (range) => {
+    const object = await c.env.FILES.get(key, range.kind === "part" ? { range } : {});
+    return object?.body ?? null;
   });
-  const isSameFile = (c.req.header("if-range") ?? head.httpEtag) === head.httpEtag;
-  const range = parseRange(isSameFile ? c.req.header("range") : undefined, head.size);
-  if (range.kind === "unsatisfiable") {
-    throw new AppError("range.not_satisfiable", `The results have ${head.size} bytes.`, {
-      headers: { "content-range": `bytes */${head.size}` },
-    });
-  }
-  const isPart = range.kind === "part";
-  if (isPart) headers.set("content-range", `bytes ${range.offset}-${range.offset + range.length - 1}/${head.size}`);
-  headers.set("content-length", String(isPart ? range.length : head.size));
-  const object = await c.env.FILES.get(key, isPart ? { range } : {});
-  if (object === null) throw resultsRemoved();
-  return new Response(object.body, { status: isPart ? 206 : 200, headers });
+  if (answer === null) throw resultsRemoved();
+  return answer;
 }
 
 function resultsRemoved(): AppError {
@@ -280,7 +263,7 @@ function show(c: Context<AppEnv>, document: BatchDocument): z.infer<typeof Batch
     id: document.id,
     model: document.model,
     version: document.version,
-    status: state === "loading" || state === "finishing" ? "processing" : state,
+    status: state === "loading" ? "processing" : state,
     max_concurrency: document.max_concurrency,
     counts: document.counts,
     created_at: new Date(document.created_at).toISOString(),
