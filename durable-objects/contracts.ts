@@ -11,6 +11,7 @@ import type {
   Register,
   RegisterResult,
 } from "../schema/origin-protocol.ts";
+import type { PackageRef } from "../schema/packages.ts";
 import type { PredictionDocument, WaitingFor } from "../schema/prediction-document.ts";
 import type { WebhookAttempt, WebhookEvent } from "../schema/webhooks.ts";
 import type { WeightsRef } from "../schema/weights.ts";
@@ -48,6 +49,14 @@ export interface RunSpec {
   /** an instance with nothing to do lives this long */
   idle_ttl_ms: number;
   setup_timeout_ms: number;
+  /** where origins that have not got the version take it from; absent for versions of the operator's folders */
+  package?: PackageRef;
+  /** false for models of others than the operator: only where models are kept apart. Absent is true. */
+  is_trusted?: boolean;
+  /** it asks for connections to public addresses, and its account may have them */
+  egress?: boolean;
+  /** devices of one instance; absent is none */
+  gpus?: number;
 }
 
 export interface CreatePrediction {
@@ -237,6 +246,10 @@ export interface PlaceRequest {
   memory_bytes: number;
   hardware: string;
   setup_timeout_ms: number;
+  package?: PackageRef;
+  is_trusted?: boolean;
+  egress?: boolean;
+  gpus?: number;
   /** its queue has waited so long for room that a busy instance of another deployment may be asked to finish and go */
   is_starving?: boolean;
 }
@@ -244,7 +257,7 @@ export interface PlaceRequest {
 export type PlaceResult =
   | { kind: "placed"; instance_id: string; origin_id: string }
   /**
-   * `no_origin`: none is alive with this hardware; `no_room`: all full, try again when something changes; `no_version`: no origin that is alive can
+   * `no_origin`: none is alive that has this hardware and runs such packages; `no_room`: all full, try again when something changes; `no_version`: no origin that is alive can
    * boot this version (each refused with a code `version.…`)
    */
   | { kind: "refused"; reason: "no_origin" | "no_room" | "no_version"; detail: string };
@@ -272,6 +285,8 @@ export interface FleetApi {
   origins(): Promise<OriginEntry[]>;
   rotateKey(originId: string): Promise<{ key_id: string; secret: string } | null>;
   revokeKey(keyId: string): Promise<void>;
+  /** The origin that a build goes to: alive, builds sources, and keeps models apart unless this one is trusted; the one that builds least. */
+  placeBuild(buildId: string, isTrusted: boolean): Promise<{ origin_id: string } | { refused: string }>;
   /** For /healthz: how many origins are alive. */
   health(): Promise<{ origins_alive: number }>;
 }

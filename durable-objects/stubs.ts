@@ -5,8 +5,10 @@
 import { predictionObjectName } from "../schema/ids.ts";
 import type { AccountApi } from "./account-contract.ts";
 import type { BatchApi } from "./batch-contract.ts";
+import type { BuildApi } from "./build-contract.ts";
 import type { DeploymentApi, FleetApi, PredictionApi } from "./contracts.ts";
 import { type RunCounterApi, runCounterProxy } from "./itty.ts";
+import type { RepositoryApi } from "./registry-contract.ts";
 import type { SearchApi } from "./search-contract.ts";
 
 /** The one index today; one for each region once the catalog is read far away from it. */
@@ -39,6 +41,15 @@ export function deploymentStub(env: Env, deploymentKey: string): DeploymentApi {
 
 export function batchStub(env: Env, batchId: string): BatchApi {
   return env.BATCHES.getByName(batchId, placed(env)) as unknown as BatchApi;
+}
+
+export function buildStub(env: Env, buildId: string): BuildApi {
+  return env.BUILDS.getByName(buildId, placed(env)) as unknown as BuildApi;
+}
+
+/** `repository` is owner/name. */
+export function repositoryStub(env: Env, repository: string): RepositoryApi {
+  return env.REPOSITORIES.getByName(repository, placed(env)) as unknown as RepositoryApi;
 }
 
 export function fleetStub(env: Env): FleetApi {

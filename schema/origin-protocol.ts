@@ -9,6 +9,9 @@
  *   POST /v1/instances                                   InstanceBoot   -> 202 InstanceStatus (idempotent by instance_id)
  *   POST /v1/instances/{instance_id}/drain               InstanceDrain  -> 202 InstanceStatus
  *   GET  /v1/instances                                                  -> 200 { instances: InstanceStatus[] }
+ *   PUT  /v1/builds/{build_id}                           BuildStart     -> 202 BuildState (starts once, however often it is sent)
+ *   GET  /v1/builds/{build_id}                                          -> 200 BuildState, 404 code build.unknown
+ *   POST /v1/builds/{build_id}/cancel                                   -> 202 BuildState
  *   GET  /healthz                                        (unsigned)     -> 200 { status: "ok", incarnation }
  * Origin to edge:
  *   POST /origin/v1/register                             Register       -> 200 RegisterResult
@@ -24,9 +27,15 @@
  *   GET  /origin/v1/weights/{sha256}/{name}                             -> 200 bytes (weights of a fine-tune, named by InstanceBoot or AttemptStart)
  *   GET  /origin/v1/inputs/{prediction_id}                              -> 200 the input object, where AttemptStart carries input_ref
  *   PUT  /origin/v1/models/{name}                        ModelAnnounce  -> 200 (operator's origins only)
+ *   POST /origin/v1/builds/{build_id}/events             BuildEvents    -> 200 BuildAck (an acknowledgement means stored)
+ *   GET  /origin/v1/packages/{owner}/{name}/{version_id}                -> 200 Package (what makes a version start on any origin)
+ *   GET  /origin/v1/repositories/{owner}/{name}/manifests/{digest}      -> 200 bytes
+ *   GET  /origin/v1/repositories/{owner}/{name}/blobs/{digest}          -> 200 or 206 bytes (Range)
+ *   POST /origin/v1/repositories/{owner}/{name}/token                   -> 200 { token, expires_in } (for an engine that pulls an image from /v2/)
  * A refusal is an RFC 9457 problem with `code`.
  */
 import { z } from "zod";
+import { BuildEventSchema, PACKAGE_KINDS, PackageRefSchema } from "./packages.ts";
 
 export const ORIGIN_PROTOCOL_VERSION = 1;
 /** An origin reports this often; one that is silent for ORIGIN_DEAD_AFTER_MS is lost. Detection within 25 s at p99 (design section 6). */
@@ -195,6 +204,14 @@ export const InstanceBootSchema = z.object({
   mode: z.enum(["predict", "train"]).optional(),
   /** weights that setup gets (COG_WEIGHTS) */
   weights: WeightsSourceSchema.optional(),
+  /** where an origin that has not got the version takes it from; absent for versions of the operator's own folders */
+  package: PackageRefSchema.optional(),
+  /** a model of the operator: may run where models are not kept apart. Absent is trusted, as all were before packages. */
+  is_trusted: z.boolean().optional(),
+  /** may open connections to public addresses */
+  egress: z.boolean().optional(),
+  /** devices that it gets for itself */
+  gpus: z.number().int().min(0).optional(),
 });
 export type InstanceBoot = z.infer<typeof InstanceBootSchema>;
 
@@ -225,6 +242,13 @@ export type InstanceStatus = z.infer<typeof InstanceStatusSchema>;
 
 // ---- origin to edge -------------------------------------------------------------------------------------------------------
 
+const CapacitySchema = z.object({
+  instances: z.number().int().min(1),
+  memory_bytes: z.number().int().min(0),
+  /** devices that work; absent is none */
+  gpus: z.number().int().min(0).optional(),
+});
+
 export const RegisterSchema = z.object({
   protocol: z.literal(ORIGIN_PROTOCOL_VERSION),
   /** the first time: a one-time token. Later calls are signed instead. */
@@ -237,7 +261,15 @@ export const RegisterSchema = z.object({
   region: z.string().default("local"),
   driver: z.string(),
   hardware: z.array(HardwareSchema).min(1),
-  capacity: z.object({ instances: z.number().int().min(1), memory_bytes: z.number().int().min(0) }),
+  capacity: CapacitySchema,
+  /** what it can run. Absent: only what it has prepared itself. */
+  runs: z
+    .object({
+      packages: z.array(z.enum(PACKAGE_KINDS)),
+      /** models of anybody, since they are kept apart (or the operator said so) */
+      untrusted: z.boolean(),
+    })
+    .optional(),
   instances: z.array(InstanceStatusSchema),
 });
 export type Register = z.infer<typeof RegisterSchema>;
@@ -253,6 +285,8 @@ export const HeartbeatSchema = z.object({
   incarnation: z.string(),
   instances: z.array(InstanceStatusSchema),
   load: z.object({ memory_used_bytes: z.number(), load_average: z.number() }).optional(),
+  /** where it has changed, as when a device failed */
+  capacity: CapacitySchema.optional(),
 });
 export type Heartbeat = z.infer<typeof HeartbeatSchema>;
 
@@ -291,6 +325,42 @@ export const AttemptAckSchema = z.object({
 });
 export type AttemptAck = z.infer<typeof AttemptAckSchema>;
 export const EventBatchResultSchema = z.object({ acks: z.array(AttemptAckSchema) });
+
+// ---- builds -----------------------------------------------------------------------------------------------------------------
+
+export const BuildStartSchema = z.object({
+  protocol: z.literal(ORIGIN_PROTOCOL_VERSION),
+  build_id: z.string().regex(/^[a-z2-7]{26}$/),
+  /** owner/name */
+  repository: z.string(),
+  /** digest of the source manifest (schema/packages.ts) */
+  manifest: z.string().regex(/^sha256:[0-9a-f]{64}$/),
+  is_trusted: z.boolean(),
+  time_limit_ms: z.number().int().positive(),
+  disk_limit_bytes: z.number().int().positive(),
+});
+export type BuildStart = z.infer<typeof BuildStartSchema>;
+
+export const BuildStateSchema = z.object({
+  build_id: z.string(),
+  state: z.enum(["queued", "running", "finished"]),
+  /** index of the newest event, -1 when none */
+  last_event_i: z.number().int().min(-1),
+});
+export type BuildState = z.infer<typeof BuildStateSchema>;
+
+export const BuildEventsSchema = z.object({
+  protocol: z.literal(ORIGIN_PROTOCOL_VERSION),
+  events: z.array(BuildEventSchema).min(1),
+});
+export type BuildEvents = z.infer<typeof BuildEventsSchema>;
+
+export const BuildAckSchema = z.object({
+  through_i: z.number().int(),
+  /** as of attempts */
+  outcome: z.enum(["stored", "fenced", "unknown"]),
+});
+export type BuildAck = z.infer<typeof BuildAckSchema>;
 
 export const ModelAnnounceSchema = z.object({
   /** `preparing`: environment or schema being made; `ready`: `version` given; `failed`: `reason` given */

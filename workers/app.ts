@@ -9,6 +9,7 @@ import { problemResponse, renderError } from "./middleware/problems.ts";
 import { requestFrame } from "./middleware/request-frame.ts";
 import { account } from "./routes/account.ts";
 import { batches } from "./routes/batches.ts";
+import { builds } from "./routes/builds.ts";
 import { collections } from "./routes/collections.ts";
 import { deployments } from "./routes/deployments.ts";
 import { examples } from "./routes/examples.ts";
@@ -17,11 +18,13 @@ import { health } from "./routes/health.ts";
 import { models } from "./routes/models.ts";
 import { organizations } from "./routes/organizations.ts";
 import { originOutputs } from "./routes/origin-outputs.ts";
+import { originPackages } from "./routes/origin-packages.ts";
 import { originWeights } from "./routes/origin-weights.ts";
 import { origins } from "./routes/origins.ts";
 import { outputs } from "./routes/outputs.ts";
 import { addDocs, readPage } from "./routes/pages.ts";
 import { predictions } from "./routes/predictions.ts";
+import { registry } from "./routes/registry.ts";
 import { newRouter } from "./routes/router.ts";
 import { search } from "./routes/search.ts";
 import { shares } from "./routes/shares.ts";
@@ -63,8 +66,8 @@ for (const path of ["/v1/*", "/outputs/*", "/openapi.json"]) app.use(path, publi
 
 const routers = [
   ...[predictions, trainings, batches, streams, outputs, webhooks],
-  ...[search, models, versions, examples, shares, collections, deployments, files],
-  ...[account, tokens, organizations, origins, originOutputs, originWeights, health],
+  ...[search, models, versions, builds, examples, shares, collections, deployments, files, registry],
+  ...[account, tokens, organizations, origins, originOutputs, originPackages, originWeights, health],
 ];
 for (const routes of routers) {
   app.route("/", routes);

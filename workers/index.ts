@@ -3,9 +3,12 @@ import { app } from "./app.ts";
 
 export { AccountObject } from "../durable-objects/account.ts";
 export { BatchObject } from "../durable-objects/batch.ts";
+export { BlobObject } from "../durable-objects/blobs.ts";
+export { BuildObject } from "../durable-objects/build.ts";
 export { DeploymentObject } from "../durable-objects/deployment.ts";
 export { FleetObject } from "../durable-objects/fleet.ts";
 export { PredictionObject } from "../durable-objects/prediction.ts";
+export { RepositoryObject } from "../durable-objects/repository.ts";
 export { RunCounter } from "../durable-objects/run-counter.ts";
 export { SearchObject } from "../durable-objects/search.ts";
 

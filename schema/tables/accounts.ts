@@ -6,6 +6,8 @@ import type { Scope } from "../tokens.ts";
 export interface StoredLimits {
   creates_per_minute?: number;
   reads_per_minute?: number;
+  /** its models may open connections to public addresses where their versions ask for it; false unless given */
+  egress?: boolean;
 }
 
 export const accounts = sqliteTable("accounts", {

@@ -1,3 +1,13 @@
 export { accounts, MEMBER_ROLES, members, tokens } from "./accounts.ts";
 export { deployments, releases } from "./deployments.ts";
-export { collectionModels, collections, examples, hardware, models, prices, shares, versions } from "./models.ts";
+export {
+  builds,
+  collectionModels,
+  collections,
+  examples,
+  hardware,
+  models,
+  prices,
+  shares,
+  versions,
+} from "./models.ts";

@@ -1,5 +1,6 @@
 /** D1: the catalog of models, their immutable versions and the hardware that origins have announced. Times are epoch milliseconds. */
 import { index, integer, primaryKey, real, sqliteTable, text } from "drizzle-orm/sqlite-core";
+import type { PackageRef } from "../packages.ts";
 import type { PredictionDocument } from "../prediction-document.ts";
 import type { WeightsRef } from "../weights.ts";
 
@@ -26,6 +27,8 @@ export const models = sqliteTable(
     hardware: text("hardware"),
     /** the platform keeps an instance warm and its schema stable; priced per output (prices) */
     is_official: integer("is_official", { mode: "boolean" }).notNull().default(false),
+    /** its owner promised its callers that a push breaks none of them unless it is forced */
+    is_stable: integer("is_stable", { mode: "boolean" }).notNull().default(false),
     latest_version_id: text("latest_version_id"),
     latest_version_at: integer("latest_version_at"),
     /** the default example's prediction: read from its object while it runs, kept here once it ended */
@@ -69,11 +72,35 @@ export const versions = sqliteTable(
     fast_booting: integer("fast_booting", { mode: "boolean" }).notNull().default(false),
     /** what a training of it needs; null where it takes as much as a prediction */
     train_memory_bytes: integer("train_memory_bytes"),
+    /** in the registry; null where the operator's origins have it from a folder of theirs */
+    package: text("package", { mode: "json" }).$type<PackageRef>(),
+    /** the build that made it */
+    build_id: text("build_id"),
+    gpus: integer("gpus").notNull().default(0),
+    /** it asks to open connections to public addresses */
+    egress: integer("egress", { mode: "boolean" }).notNull().default(false),
     /** somebody outside the owner's account or organization ran it: it stays, since they may have pinned it */
     run_by_others: integer("run_by_others", { mode: "boolean" }).notNull().default(false),
     created_at: integer("created_at").notNull(),
   },
   (table) => [primaryKey({ columns: [table.owner, table.name, table.id] }), index("versions_by_id").on(table.id)],
+);
+
+/** Builds of pushed sources, for lists; a build's state and log are in its BuildObject, which writes here what lists show. */
+export const builds = sqliteTable(
+  "builds",
+  {
+    id: text("id").primaryKey(),
+    owner: text("owner").notNull(),
+    name: text("name").notNull(),
+    manifest: text("manifest").notNull(),
+    status: text("status", { enum: ["queued", "building", "succeeded", "failed", "canceled"] }).notNull(),
+    version_id: text("version_id"),
+    error: text("error"),
+    created_at: integer("created_at").notNull(),
+    completed_at: integer("completed_at"),
+  },
+  (table) => [index("builds_by_model").on(table.owner, table.name, table.created_at, table.id)],
 );
 
 /** Predictions that a model's people added as examples. The default one is with the model itself. */

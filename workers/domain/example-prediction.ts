@@ -45,6 +45,10 @@ export async function startExample(
     training_id: null,
     fast_booting: false,
     run_by_others: false,
+    package: null,
+    build_id: null,
+    gpus: 0,
+    egress: false,
     ...version,
     train_memory_bytes: version.train_memory_bytes ?? null,
   };
