@@ -212,6 +212,8 @@ export const InstanceBootSchema = z.object({
   egress: z.boolean().optional(),
   /** devices that it gets for itself */
   gpus: z.number().int().min(0).optional(),
+  /** hardware SKU that it was placed for: which kind of device, where a host has several */
+  hardware: z.string().optional(),
 });
 export type InstanceBoot = z.infer<typeof InstanceBootSchema>;
 
