@@ -286,7 +286,14 @@ export interface FleetApi {
   rotateKey(originId: string): Promise<{ key_id: string; secret: string } | null>;
   revokeKey(keyId: string): Promise<void>;
   /** The origin that a build goes to: alive, builds sources, and keeps models apart unless this one is trusted; the one that builds least. */
-  placeBuild(buildId: string, isTrusted: boolean): Promise<{ origin_id: string } | { refused: string }>;
+  placeBuild(
+    buildId: string,
+    isTrusted: boolean,
+    /** origins that could not take it just now */
+    except: string[],
+  ): Promise<{ origin_id: string } | { refused: string }>;
+  /** It counts no more for where others go. Idempotent. */
+  buildEnded(buildId: string): Promise<void>;
   /** For /healthz: how many origins are alive. */
   health(): Promise<{ origins_alive: number }>;
 }

@@ -5,7 +5,7 @@
 import type { InstanceStatus } from "../schema/origin-protocol.ts";
 import { type BootGroup, decideRollout, type RolloutDecision } from "../schema/rollout.ts";
 import type { Alarms } from "./alarms.ts";
-import type { PlaceResult } from "./contracts.ts";
+import type { PlaceRequest, PlaceResult, RunSpec } from "./contracts.ts";
 import type { DeploymentQueue, InstanceRow } from "./deployment-queue.ts";
 import type { DeploymentFacts } from "./deployment-record.ts";
 import { fleetStub } from "./stubs.ts";
@@ -189,12 +189,11 @@ export class DeploymentScaler {
     const { env, queue } = this.#is;
     const spec = queue.specOf(bootKey);
     if (spec === null) return null;
-    const { deployment_key, version_id, mode, weights, slots, memory_bytes, hardware, setup_timeout_ms } = spec;
+    const { slots } = spec;
     const since = queue.demand().get(bootKey)?.waiting_since ?? null;
     const is_starving = since !== null && Date.now() - since >= STARVING_AFTER_MS;
-    const instance = { deployment_key, version_id, mode, weights, slots, memory_bytes, hardware, setup_timeout_ms };
     try {
-      return { ...(await fleetStub(env).place({ ...instance, is_starving })), slots };
+      return { ...(await fleetStub(env).place({ ...placeRequest(spec), is_starving })), slots };
     } catch (error) {
       return { kind: "refused", reason: "no_room", detail: String(error), slots };
     }
@@ -216,6 +215,18 @@ export class DeploymentScaler {
     alarms.setNoLaterThan("scale", now + (isIdle ? DRAIN_AGAIN_MS : YIELD_MS));
     return true;
   }
+}
+
+/** What the fleet needs to know of it. */
+function placeRequest(spec: RunSpec): PlaceRequest {
+  const { deployment_key, version_id, mode, weights, slots, memory_bytes, hardware, setup_timeout_ms } = spec;
+  return {
+    ...{ deployment_key, version_id, mode, weights, slots, memory_bytes, hardware, setup_timeout_ms },
+    ...(spec.package === undefined ? {} : { package: spec.package }),
+    ...(spec.is_trusted === undefined ? {} : { is_trusted: spec.is_trusted }),
+    ...(spec.egress === undefined ? {} : { egress: spec.egress }),
+    ...(spec.gpus === undefined ? {} : { gpus: spec.gpus }),
+  };
 }
 
 export function isEnded(state: InstanceStatus["state"]): boolean {

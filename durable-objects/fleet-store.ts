@@ -13,7 +13,8 @@ CREATE TABLE IF NOT EXISTS origins (
   driver TEXT NOT NULL,
   hardware TEXT NOT NULL,
   capacity TEXT NOT NULL,
-  is_lost INTEGER NOT NULL
+  is_lost INTEGER NOT NULL,
+  runs TEXT
 );
 CREATE TABLE IF NOT EXISTS keys (
   key_id TEXT PRIMARY KEY,
@@ -33,7 +34,8 @@ CREATE TABLE IF NOT EXISTS instances (
   version_id TEXT NOT NULL,
   memory_bytes INTEGER NOT NULL,
   placed_at INTEGER NOT NULL,
-  is_draining INTEGER NOT NULL
+  is_draining INTEGER NOT NULL,
+  gpus INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS known_versions (
   origin_id TEXT NOT NULL,
@@ -43,12 +45,20 @@ CREATE TABLE IF NOT EXISTS known_versions (
 );
 `;
 
+/** Columns that tables of earlier releases lack. */
+const LATER_COLUMNS = [
+  ["origins", "runs", "TEXT"],
+  ["instances", "gpus", "INTEGER NOT NULL DEFAULT 0"],
+] as const;
+
 interface OriginRow {
   origin_id: string;
   url: string;
   incarnation: string;
   skus: string[];
-  capacity: { instances: number; memory_bytes: number };
+  capacity: Register["capacity"];
+  /** null: an origin of an earlier release, which runs what it has prepared itself */
+  runs: Register["runs"] | null;
   is_lost: boolean;
 }
 
@@ -67,6 +77,7 @@ export interface FleetInstanceRow {
   memory_bytes: number;
   placed_at: number;
   is_draining: boolean;
+  gpus: number;
 }
 
 export class FleetStore {
@@ -78,14 +89,22 @@ export class FleetStore {
   }
 
   createTables(): void {
-    if (this.#ready) return;
+    if (this.#exists()) return;
     this.#sql.exec(TABLES);
     this.#ready = true;
   }
 
+  /** Whether there are tables; those of an earlier release get what they lack. */
   #exists(): boolean {
-    this.#ready ||= this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'known_versions'").toArray().length > 0;
-    return this.#ready;
+    if (this.#ready) return true;
+    if (this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'known_versions'").toArray().length === 0)
+      return false;
+    for (const [table, column, type] of LATER_COLUMNS) {
+      const known = this.#sql.exec("SELECT 1 FROM pragma_table_info(?) WHERE name = ?", table, column).toArray();
+      if (known.length === 0) this.#sql.exec(`ALTER TABLE ${table} ADD COLUMN ${column} ${type}`);
+    }
+    this.#ready = true;
+    return true;
   }
 
   origins(): OriginRow[] {
@@ -98,10 +117,12 @@ export class FleetStore {
         hardware: string;
         capacity: string;
         is_lost: number;
-      }>("SELECT origin_id, url, incarnation, hardware, capacity, is_lost FROM origins")
+        runs: string | null;
+      }>("SELECT origin_id, url, incarnation, hardware, capacity, is_lost, runs FROM origins")
       .toArray()
-      .map(({ hardware, capacity, is_lost, ...row }) => ({
+      .map(({ hardware, capacity, is_lost, runs, ...row }) => ({
         ...row,
+        runs: runs === null ? null : (JSON.parse(runs) as OriginRow["runs"]),
         skus: (JSON.parse(hardware) as { sku: string }[]).map(({ sku }) => sku),
         capacity: JSON.parse(capacity) as OriginRow["capacity"],
         is_lost: is_lost === 1,
@@ -114,7 +135,8 @@ export class FleetStore {
 
   saveOrigin(originId: string, from: Register): void {
     this.#sql.exec(
-      "INSERT OR REPLACE INTO origins VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
+      `INSERT OR REPLACE INTO origins (origin_id, url, incarnation, region, driver, hardware, capacity, is_lost, runs)
+        VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?)`,
       originId,
       from.url,
       from.incarnation,
@@ -122,7 +144,12 @@ export class FleetStore {
       from.driver,
       JSON.stringify(from.hardware),
       JSON.stringify(from.capacity),
+      from.runs === undefined ? null : JSON.stringify(from.runs),
     );
+  }
+
+  setCapacity(originId: string, capacity: Register["capacity"]): void {
+    this.#sql.exec("UPDATE origins SET capacity = ? WHERE origin_id = ?", JSON.stringify(capacity), originId);
   }
 
   setLost(originId: string, isLost: boolean): void {
@@ -175,7 +202,8 @@ export class FleetStore {
   /** Takes the room, and remembers that the origin has what the version needs. */
   reserve(row: FleetInstanceRow): void {
     this.#sql.exec(
-      "INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?, ?)",
+      `INSERT INTO instances (instance_id, origin_id, deployment_key, version_id, memory_bytes, placed_at, is_draining, gpus)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
       row.instance_id,
       row.origin_id,
       row.deployment_key,
@@ -183,6 +211,7 @@ export class FleetStore {
       row.memory_bytes,
       row.placed_at,
       row.is_draining ? 1 : 0,
+      row.gpus,
     );
     this.#sql.exec(
       "INSERT OR REPLACE INTO known_versions VALUES (?, ?, ?)",

@@ -17,7 +17,7 @@ import {
   type Register,
   type RegisterResult,
 } from "../schema/origin-protocol.ts";
-import { decidePlacement, type PlacementOrigin } from "../schema/placement.ts";
+import { decideBuildPlace, decidePlacement, type PlacementOrigin } from "../schema/placement.ts";
 import { weightsSource } from "../schema/weights.ts";
 import { Alarms } from "./alarms.ts";
 import type { FleetApi, OriginEntry, PlaceRequest, PlaceResult } from "./contracts.ts";
@@ -44,6 +44,8 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
   readonly #store = new FleetStore(this.ctx.storage.sql);
   readonly #alarms = new Alarms<"lost">(this.ctx.storage);
   readonly #seen = new Map<string, Seen>();
+  /** origin of each build that runs, only to spread them: an origin has a queue of its own, so nothing breaks when this is forgotten */
+  readonly #builds = new Map<string, string>();
   readonly #wokeAt = Date.now();
 
   async register(
@@ -85,6 +87,7 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
     const origin = this.#store.origin(originId);
     if (origin === null || origin.incarnation !== heartbeat.incarnation) return { known: false, unowned: [] };
     if (origin.is_lost) this.#store.setLost(originId, false);
+    if (heartbeat.capacity !== undefined) this.#store.setCapacity(originId, heartbeat.capacity);
     const gone = this.#reconcile(originId, heartbeat.instances, false);
     const settled = this.#hear(originId, heartbeat.instances);
     const owned = new Set(this.#store.instances(originId).map((row) => row.instance_id));
@@ -161,7 +164,13 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
     const kept = new Set<string>();
     const unable = new Map<string, PlaceResult>();
     for (let round = 0; round < PLACEMENT_ROUNDS_MAX; round++) {
-      const placement = { ...request, is_starving: request.is_starving === true };
+      const placement = {
+        ...request,
+        gpus: request.gpus ?? 0,
+        package: request.package?.kind ?? null,
+        is_trusted: request.is_trusted !== false,
+        is_starving: request.is_starving === true,
+      };
       const origins = this.#placementView(request.version_id).filter((origin) => !unable.has(origin.origin_id));
       const decision = decidePlacement(placement, origins, kept);
       if (decision.kind === "refused") return [...unable.values()][0] ?? decision;
@@ -185,7 +194,7 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
 
   async #boot(request: PlaceRequest, originId: string): Promise<PlaceResult> {
     const instance_id = newId(16);
-    const { deployment_key, version_id, mode, weights, slots, memory_bytes, setup_timeout_ms } = request;
+    const { deployment_key, version_id, mode, weights, slots, memory_bytes, setup_timeout_ms, gpus = 0 } = request;
     this.#store.reserve({
       instance_id,
       origin_id: originId,
@@ -194,6 +203,7 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
       memory_bytes,
       placed_at: Date.now(),
       is_draining: false,
+      gpus,
     });
     const entry = this.#entries().find((origin) => origin.origin_id === originId);
     const boot = {
@@ -205,6 +215,10 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
       setup_timeout_ms,
       ...(mode === "predict" ? {} : { mode }),
       ...(weights === null ? {} : { weights: weightsSource(weights) }),
+      ...(request.package === undefined ? {} : { package: request.package }),
+      ...(request.is_trusted === undefined ? {} : { is_trusted: request.is_trusted }),
+      ...(request.egress === undefined ? {} : { egress: request.egress }),
+      ...(gpus === 0 ? {} : { gpus }),
     };
     const answer =
       entry === undefined
@@ -232,6 +246,7 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
       is_alive: this.#isAlive(origin),
       skus: origin.skus,
       capacity: origin.capacity,
+      runs: origin.runs ?? null,
       knows_version: knows.has(origin.origin_id),
       instances: (instances.get(origin.origin_id) ?? []).map((row) => {
         const seen = this.#seen.get(origin.origin_id)?.instances.get(row.instance_id);
@@ -239,6 +254,7 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
           instance_id: row.instance_id,
           deployment_key: row.deployment_key,
           memory_bytes: row.memory_bytes,
+          gpus: row.gpus,
           is_idle: seen?.idle_since !== null,
           idle_since: seen?.idle_since ?? row.placed_at,
           is_draining: row.is_draining,
@@ -293,6 +309,28 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
 
   async revokeKey(keyId: string): Promise<void> {
     this.#store.deleteKey(keyId);
+  }
+
+  async placeBuild(
+    buildId: string,
+    isTrusted: boolean,
+    except: string[],
+  ): Promise<{ origin_id: string } | { refused: string }> {
+    this.#builds.delete(buildId);
+    const onOrigin = Map.groupBy(this.#builds.values(), (originId) => originId);
+    const origins = this.#store.origins().map((origin) => ({
+      origin_id: origin.origin_id,
+      is_alive: this.#isAlive(origin),
+      runs: origin.runs ?? null,
+      builds: onOrigin.get(origin.origin_id)?.length ?? 0,
+    }));
+    const place = decideBuildPlace({ is_trusted: isTrusted, except }, origins);
+    if ("origin_id" in place) this.#builds.set(buildId, place.origin_id);
+    return place;
+  }
+
+  async buildEnded(buildId: string): Promise<void> {
+    this.#builds.delete(buildId);
   }
 
   async health(): Promise<{ origins_alive: number }> {

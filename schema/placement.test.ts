@@ -6,6 +6,7 @@ function anInstance(change: Partial<PlacementInstance> = {}): PlacementInstance 
     instance_id: "i1",
     deployment_key: "other",
     memory_bytes: 100,
+    gpus: 0,
     is_idle: true,
     idle_since: 0,
     is_draining: false,
@@ -19,13 +20,22 @@ function anOrigin(change: Partial<PlacementOrigin> = {}): PlacementOrigin {
     is_alive: true,
     skus: ["cpu"],
     capacity: { instances: 4, memory_bytes: 400 },
+    runs: null,
     instances: [],
     knows_version: false,
     ...change,
   };
 }
 
-const REQUEST = { deployment_key: "mine", hardware: "cpu", memory_bytes: 200, is_starving: false };
+const REQUEST = {
+  deployment_key: "mine",
+  hardware: "cpu",
+  memory_bytes: 200,
+  gpus: 0,
+  package: null,
+  is_trusted: true,
+  is_starving: false,
+};
 const NONE: ReadonlySet<string> = new Set();
 
 describe("decidePlacement", () => {
