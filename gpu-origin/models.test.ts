@@ -4,7 +4,8 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { ModelAnnounce } from "../schema/origin-protocol.ts";
 import { Environments } from "./environments.ts";
 import { createLog } from "./log.ts";
-import { listFiles, Models } from "./models.ts";
+import { Models } from "./models.ts";
+import { listFiles } from "./packaging/source.ts";
 import { VersionStore } from "./prepared-version.ts";
 import { TEST_CACHE, temporaryFolder } from "./testing/harness.ts";
 

@@ -2,11 +2,9 @@
  * Makes model folders into versions that can be booted, and announces them: `preparing` for all at once, then one by one, the smallest environment first and
  * trainers of unknown size last, `ready` or `failed`. A version that was prepared before is ready at once.
  */
-import { createHash } from "node:crypto";
-import { createReadStream, existsSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, statSync } from "node:fs";
 import { cp, mkdir, rename, rm, writeFile } from "node:fs/promises";
-import { basename, dirname, join, relative } from "node:path";
-import { pipeline } from "node:stream/promises";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { execa } from "execa";
 import { z } from "zod";
@@ -16,6 +14,7 @@ import { type CogwayYaml, type CogYaml, ModelFault, readCogwayYaml, readCogYaml 
 import type { EdgeClient } from "./edge-client.ts";
 import { COG_VERSION, type Environments } from "./environments.ts";
 import { type Log, logProgress } from "./log.ts";
+import { digestOf, listFiles, readFiles } from "./packaging/source.ts";
 import { type EnvironmentSpec, type PreparedVersion, schemaForCoglet, type VersionStore } from "./prepared-version.ts";
 
 const MAKE_SCHEMA = fileURLToPath(new URL("./python/make_schema.py", import.meta.url));
@@ -27,7 +26,6 @@ const ENVIRONMENT_DEFAULT_MB = 500;
 const README_BYTES_MAX = 262_144;
 const ANNOUNCE_RETRY_MS = 500;
 const ANNOUNCE_TRIES = 20;
-const EXCLUDED = [".cog", ".git", "__pycache__", ".venv", "node_modules", ".DS_Store"];
 
 const SchemaFactsSchema = z.object({
   schema: z.record(z.string(), z.unknown()),
@@ -145,7 +143,7 @@ export class Models {
   async #prepare(model: ModelFolder): Promise<PreparedVersion> {
     const { versions } = this.#parts;
     const files = listFiles(model.folder);
-    const id = await digest(model.folder, files);
+    const id = digestOf(await readFiles(model.folder, files));
     const known = versions.get(id);
     // Settings of cogway.yaml are part of the content, so a known id has them as they were; only its name may be another.
     if (known !== null) return known;
@@ -168,6 +166,10 @@ export class Models {
       token_metric: model.cogway.token_metric ?? null,
       output_is_file_list: facts.output_is_file_list,
       env: Object.fromEntries(model.cog.environment.map(splitVariable)),
+      hardware: "cpu",
+      gpus: 0,
+      egress: false,
+      package: null,
       schema: facts.schema,
     };
     await mkdir(join(source, ".cog"), { recursive: true });
@@ -320,61 +322,6 @@ async function makeSchema(
     );
   }
   return SchemaFactsSchema.parse(JSON.parse(result.stdout.trim().split("\n").at(-1) ?? ""));
-}
-
-/** All files of a model, sorted, relative. Links are followed only to files; .dockerignore is honoured line by line (names, folders, `*`). */
-export function listFiles(folder: string): string[] {
-  const isIgnored = dockerIgnore(readText(join(folder, ".dockerignore")) ?? "");
-  const files: string[] = [];
-  const walk = (dir: string): void => {
-    for (const entry of readdirSync(dir, { withFileTypes: true })) {
-      const path = join(dir, entry.name);
-      const name = relative(folder, path);
-      if (EXCLUDED.includes(entry.name) || isIgnored(name)) continue;
-      if (entry.isDirectory()) walk(path);
-      else if (entry.isFile() || (entry.isSymbolicLink() && existsSync(path) && statSync(path).isFile()))
-        files.push(name);
-    }
-  };
-  walk(folder);
-  return files.sort();
-}
-
-function dockerIgnore(text: string): (name: string) => boolean {
-  const rules = text
-    .split("\n")
-    .map((line) => line.trim())
-    .filter((line) => line !== "" && !line.startsWith("#"))
-    .map((line) => {
-      const isKept = line.startsWith("!");
-      const pattern = line
-        .replace(/^!/, "")
-        .replace(/^\.?\//, "")
-        .replace(/\/+$/, "");
-      const source = pattern
-        .split(/(\*\*\/|\*\*|\*|\?)/)
-        .map((part) => {
-          if (part === "**/") return "(?:.*/)?";
-          if (part === "**") return ".*";
-          if (part === "*") return "[^/]*";
-          if (part === "?") return "[^/]";
-          return part.replace(/[.+^${}()|[\]\\]/g, "\\$&");
-        })
-        .join("");
-      return { isKept, pattern: new RegExp(`^${source}(?:/.*)?$`) };
-    });
-  return (name) => rules.reduce((ignored, rule) => (rule.pattern.test(name) ? !rule.isKept : ignored), false);
-}
-
-/** SHA-256 over sorted paths and contents: each path, its length and its content's digest. */
-async function digest(folder: string, files: string[]): Promise<string> {
-  const whole = createHash("sha256");
-  for (const name of files) {
-    const hash = createHash("sha256");
-    await pipeline(createReadStream(join(folder, name)), hash);
-    whole.update(`${Buffer.byteLength(name)}:${name}:${hash.digest("hex")}\n`);
-  }
-  return whole.digest("hex");
 }
 
 /** Copies into a folder that appears whole or not at all. */

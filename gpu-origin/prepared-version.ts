@@ -10,6 +10,7 @@ import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
+import { PackageRefSchema } from "../schema/packages.ts";
 import { secretTexts } from "../schema/secret-inputs.ts";
 
 const EnvironmentSpecSchema = z.object({
@@ -19,6 +20,8 @@ const EnvironmentSpecSchema = z.object({
   requirements: z.string(),
   /** commands of build.run, after the requirements */
   run: z.array(z.string()),
+  /** the requirements as they were resolved, a pinned package a line, so that every host gets the same; absent: not resolved beforehand */
+  lock: z.string().optional(),
 });
 export type EnvironmentSpec = z.infer<typeof EnvironmentSpecSchema>;
 
@@ -26,8 +29,8 @@ const PreparedVersionSchema = z.object({
   id: z.string().regex(/^[0-9a-f]{64}$/),
   name: z.string(),
   environment: EnvironmentSpecSchema,
-  /** file.py:Name */
-  ref: z.string(),
+  /** file.py:Name; null of an image, which knows its own */
+  ref: z.string().nullable(),
   /** file.py:name of its trainer */
   train_ref: z.string().nullable().default(null),
   slots: z.number().int().min(1),
@@ -39,6 +42,14 @@ const PreparedVersionSchema = z.object({
   output_is_file_list: z.boolean(),
   /** `environment` of cog.yaml */
   env: z.record(z.string(), z.string()),
+  /** SKU that it asks for, such as `gpu-h100` */
+  hardware: z.string().default("cpu"),
+  /** devices that each instance gets for itself */
+  gpus: z.number().int().min(0).default(0),
+  /** asks to open connections to public addresses */
+  egress: z.boolean().default(false),
+  /** where its files come from; null is a folder of the operator */
+  package: PackageRefSchema.nullable().default(null),
   /** the public schema */
   schema: z.record(z.string(), z.unknown()),
 });

@@ -222,7 +222,7 @@ export class Supervisor {
       // With the default of 1,024 a burst of tokens loses its end.
       COG_STREAM_HISTORY_CAPACITY: "65536",
       ...version.env,
-      COG_PREDICT_TYPE_STUB: version.ref,
+      ...(version.ref === null ? {} : { COG_PREDICT_TYPE_STUB: version.ref }),
       ...(version.train_ref === null ? {} : { COG_TRAIN_TYPE_STUB: version.train_ref }),
     };
   }
