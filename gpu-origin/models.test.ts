@@ -9,6 +9,7 @@ import { listFiles } from "./packaging/source.ts";
 import { VersionStore } from "./prepared-version.ts";
 import { TEST_CACHE, temporaryFolder } from "./testing/harness.ts";
 
+const YAML = 'build: { python_version: "3.11" }\nrun: "predict.py:Runner"\n';
 const PREDICTOR =
   "from cog import BaseRunner\n\nclass Runner(BaseRunner):\n    def run(self, text: str) -> str:\n        return text\n";
 
@@ -38,7 +39,7 @@ describe("preparing models", () => {
 
   const aModel = (name: string, files: Record<string, string> = {}): string => {
     const dir = join(folder.path, "models", name);
-    const all = { "cog.yaml": 'run: "predict.py:Runner"\n', "predict.py": PREDICTOR, ...files };
+    const all = { "cog.yaml": YAML, "predict.py": PREDICTOR, ...files };
     for (const [path, text] of Object.entries(all)) {
       mkdirSync(dirname(join(dir, path)), { recursive: true });
       writeFileSync(join(dir, path), text);
@@ -50,7 +51,7 @@ describe("preparing models", () => {
   it("announces all as preparing first, then each as ready, the smallest environment first and trainers of unknown size last", async () => {
     const big = aModel("big", { "cogway.yaml": "environment_mb: 900\n" });
     const trainer = aModel("trainer", {
-      "cog.yaml": 'run: "predict.py:Runner"\ntrain: "train.py:train"\n',
+      "cog.yaml": `${YAML}train: "train.py:train"\n`,
       "train.py": "def train(text: str) -> str:\n    return text\n",
     });
     const small = aModel("small", {
@@ -101,7 +102,7 @@ describe("preparing models", () => {
   });
 
   it("keeps a model that needs a GPU listed without a version, and that is no fault", async () => {
-    const [result] = await prepare(aModel("gpu", { "cog.yaml": 'build:\n  gpu: true\nrun: "predict.py:Runner"\n' }));
+    const [result] = await prepare(aModel("gpu", { "cog.yaml": YAML.replace("{", "{ gpu: true,") }));
     expect(result).toMatchObject({ kind: "failed", isFault: false });
     expect(announced.at(-1)).toMatchObject([
       "gpu",
@@ -110,13 +111,13 @@ describe("preparing models", () => {
   });
 
   it.each([
-    ["not YAML", "build: [\n", /cog\.yaml line \d+: /],
-    ["no reference", "build: {}\n", /run is missing/],
-    ["a wrong reference", "run: predict\n", /cog\.yaml line 1: run: must be/],
-    ["a refused variable", 'run: "predict.py:Runner"\nenvironment: ["LD_PRELOAD=x"]\n', /must not set LD_PRELOAD/],
-    ["missing requirements", 'run: "predict.py:Runner"\nbuild:\n  python_requirements: r.txt\n', /r\.txt is missing/],
-    ["a missing predictor", 'run: "predict.py:Nobody"\n', /Nobody/],
-    ["a missing trainer", 'run: "predict.py:Runner"\ntrain: "train.py:train"\n', /train\.py: no such file/],
+    ["not YAML", "build: [\n", /cog\.yaml:\d+:\d+ /],
+    ["no reference", 'build: { python_version: "3.11" }\n', /run is missing/],
+    ["a wrong reference", 'build: { python_version: "3.11" }\nrun: predict\n', /cog\.yaml:2:6 run must be/],
+    ["a refused variable", `${YAML}environment: ["LD_PRELOAD=x"]\n`, /must not set LD_PRELOAD/],
+    ["missing requirements", YAML.replace("{", "{ python_requirements: r.txt,"), /r\.txt, which is missing/],
+    ["a missing predictor", YAML.replace("Runner", "Nobody"), /Nobody.*did you mean predict\.py:Runner\?/],
+    ["a missing trainer", `${YAML}train: "train.py:train"\n`, /train\.py, which is missing/],
   ])("says in one line what is wrong with %s", async (_what, text, reason) => {
     const [result] = await prepare(aModel("broken", { "cog.yaml": text }));
     expect(result).toMatchObject({ kind: "failed", isFault: true, reason: expect.stringMatching(reason) });

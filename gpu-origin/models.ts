@@ -10,10 +10,12 @@ import { execa } from "execa";
 import { z } from "zod";
 import { NAME_PATTERN } from "../schema/ids.ts";
 import type { ModelAnnounce } from "../schema/origin-protocol.ts";
-import { type CogwayYaml, type CogYaml, ModelFault, readCogwayYaml, readCogYaml } from "./cog-yaml.ts";
 import type { EdgeClient } from "./edge-client.ts";
 import { COG_VERSION, type Environments } from "./environments.ts";
 import { type Log, logProgress } from "./log.ts";
+import { ModelFault, readModel } from "./packaging/check-model.ts";
+import { type CogYaml, refOf } from "./packaging/cog-yaml.ts";
+import type { CogwayYaml } from "./packaging/cogway-yaml.ts";
 import { digestOf, listFiles, readFiles } from "./packaging/source.ts";
 import { type EnvironmentSpec, type PreparedVersion, schemaForCoglet, type VersionStore } from "./prepared-version.ts";
 
@@ -180,7 +182,7 @@ export class Models {
 
   async #makeEnvironment(model: ModelFolder, spec: EnvironmentSpec, source: string): Promise<string> {
     const { log, environments } = this.#parts;
-    const { sdk_version, system_packages = [] } = model.cog.build;
+    const { sdk_version, system_packages } = model.cog.build;
     if (sdk_version !== undefined && String(sdk_version) !== COG_VERSION) {
       const detail = `cog.yaml asks for cog ${sdk_version}; this origin runs ${COG_VERSION}.`;
       logProgress(log, { step: "warning", model: model.name, detail });
@@ -230,7 +232,8 @@ function readFolder(folder: string): ModelFolder | { name: string; fault: string
   try {
     if (!NAME_PATTERN.test(name)) throw new ModelFault(`${folder}: its name cannot be a model's name.`);
     if (!existsSync(folder) || !statSync(folder).isDirectory()) throw new ModelFault(`${folder} is not a folder.`);
-    return { name, folder, cog: readCogYaml(folder), cogway: readCogwayYaml(folder) };
+    const { cog, cogway } = readModel(folder);
+    return { name, folder, cog, cogway };
   } catch (error) {
     return { name, fault: error instanceof Error ? error.message : String(error) };
   }
@@ -266,10 +269,6 @@ function readText(path: string): string | null {
   return existsSync(path) ? readFileSync(path, "utf8") : null;
 }
 
-function refOf(cog: CogYaml): string {
-  return cog.run ?? cog.predict ?? "";
-}
-
 function splitVariable(entry: string): [string, string] {
   const at = entry.indexOf("=");
   return [entry.slice(0, at), entry.slice(at + 1)];
@@ -286,9 +285,9 @@ function environmentSpec(model: ModelFolder, source: string): EnvironmentSpec {
     // The runtime is pinned by the origin.
     .filter((line) => line !== "" && !/^(cog|coglet)\s*([=<>!~[;@]|$)/.test(line));
   return {
-    python_version: build.python_version ?? null,
+    python_version: build.python_version,
     requirements: lines.join("\n"),
-    run: build.run.map((entry) => (typeof entry === "string" ? entry : entry.command)),
+    run: build.run.map(({ command }) => command),
   };
 }
 

@@ -14,9 +14,10 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 
-function model(name: string, yaml = 'predict: "predict.py:Runner"\n'): string {
+function model(name: string, yaml = 'build: { python_version: "3.11" }\nrun: "predict.py:Runner"\n'): string {
   const path = join(folder, name);
   mkdirSync(path);
+  writeFileSync(join(path, "predict.py"), "class Runner: ...\n");
   writeFileSync(join(path, "cog.yaml"), yaml);
   return path;
 }
@@ -87,7 +88,7 @@ describe("settings", () => {
 
   it("a folder whose cog.yaml cannot be read is refused by file and line, and two of one name are", () => {
     const broken = model("broken", 'predict: "predict.py:Runner\n');
-    expect(() => readSettings({ ...env, COGWAY_MODELS: broken })).toThrow(/broken\/cog\.yaml line 2/);
+    expect(() => readSettings({ ...env, COGWAY_MODELS: broken })).toThrow(/broken\/cog\.yaml:2:1 is not YAML/);
     mkdirSync(join(folder, "empty"));
     expect(() => readSettings({ ...env, COGWAY_MODELS: join(folder, "empty") })).toThrow("cog.yaml");
     mkdirSync(join(folder, "other"));

@@ -4,7 +4,7 @@ import { basename, join, resolve } from "node:path";
 import ipaddr from "ipaddr.js";
 import { z } from "zod";
 import { isTokenWellFormed, newToken } from "../../schema/tokens.ts";
-import { ModelFault, readCogYaml } from "../cog-yaml.ts";
+import { ModelFault, readModel } from "../packaging/check-model.ts";
 import { exampleNames, ROOT } from "./paths.ts";
 
 /** Something that the person who starts Cogway has to change. Its message is the one line that they see. */
@@ -129,9 +129,13 @@ function checkModels(folders: string[]): void {
     names.add(name);
     if (!statSync(folder).isDirectory()) throw new SetupFault(`COGWAY_MODELS: ${folder} is not a folder.`);
     try {
-      readCogYaml(folder);
+      readModel(folder);
     } catch (error) {
-      throw error instanceof ModelFault ? new SetupFault(error.message) : error;
+      if (!(error instanceof ModelFault)) throw error;
+      const [first = "", ...more] = error.message.split("\n");
+      throw new SetupFault(
+        more.length === 0 ? first : `${first} (${more.length} more: see \`cogway check ${folder}\`)`,
+      );
     }
   }
 }

@@ -73,9 +73,10 @@ it(
 it("a model folder that can be read but not run", async () => {
   const model = join(folder, "mine");
   mkdirSync(model);
-  writeFileSync(join(model, "cog.yaml"), 'predict: "missing.py:Runner"\n');
+  writeFileSync(join(model, "cog.yaml"), 'build: { python_version: "3.11" }\nrun: "predict.py:Runner"\n');
+  writeFileSync(join(model, "predict.py"), "import missing_package\n\nclass Runner: ...\n");
   const { code, errors } = await start({ COGWAY_MODELS: model });
-  expect(errors).toEqual([expect.stringContaining("missing.py")]);
+  expect(errors).toEqual([expect.stringContaining("missing_package")]);
   expect(code).toBe(1);
   expect(leftRunning()).toEqual([]);
 }, 180_000);
