@@ -3,12 +3,12 @@
  * Outcomes are values; nothing here decides whether to try again.
  */
 import { randomBytes } from "node:crypto";
-import { chmodSync, createReadStream, createWriteStream, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { chmodSync, createReadStream, readFileSync, renameSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import https from "node:https";
-import { pipeline } from "node:stream/promises";
 import { z } from "zod";
 import {
+  BuildAckSchema,
   EventBatchResultSchema,
   type FileRef,
   FileRefSchema,
@@ -22,6 +22,7 @@ import {
   type RegisterResult,
   RegisterResultSchema,
 } from "../schema/origin-protocol.ts";
+import { type Package, PackageSchema } from "../schema/packages.ts";
 import { bodyDigest, type SigningKey, signRequest } from "../schema/request-signature.ts";
 import type { FilePart, SpooledFile } from "./output-spool.ts";
 
@@ -32,6 +33,10 @@ const TRANSFER_IDLE_MS = 60_000;
 /** The edge copies gigabytes of weights within one call. */
 const KEEP_TIMEOUT_MS = 300_000;
 const CONNECTIONS_MAX = 16;
+/** Connections that read large files; they are apart, so that no event waits behind gigabytes. */
+const TRANSFERS_MAX = 8;
+/** Manifests and packages; the registry's own bound of a manifest is 4 MiB. */
+const DOCUMENT_BYTES_MAX = 16 * 1024 ** 2;
 
 const CredentialSchema = z.object({
   origin_id: z.string(),
@@ -75,12 +80,14 @@ export class EdgeClient {
   readonly #base: URL;
   readonly #transport: typeof http | typeof https;
   readonly #agent: http.Agent | https.Agent;
+  readonly #transfers: http.Agent | https.Agent;
   #credential: Credential | null = null;
 
   constructor(edgeUrl: string) {
     this.#base = new URL(edgeUrl);
     this.#transport = this.#base.protocol === "https:" ? https : http;
     this.#agent = new this.#transport.Agent({ keepAlive: true, maxSockets: CONNECTIONS_MAX });
+    this.#transfers = new this.#transport.Agent({ keepAlive: true, maxSockets: TRANSFERS_MAX });
   }
 
   get credential(): Credential | null {
@@ -118,10 +125,82 @@ export class EdgeClient {
     return this.#json("GET", path, "", z.record(z.string(), z.unknown()), TRANSFER_IDLE_MS);
   }
 
-  /** Reads a file into `path`, which must not exist. Its bytes are the caller's to check. */
-  async fetchFile(url: string, path: string): Promise<EdgeAnswer<null>> {
-    const send = (request: http.ClientRequest): void => void request.end();
-    return this.#parse(await this.#call("GET", url, {}, bodyDigest(""), send, TRANSFER_IDLE_MS, path), z.null());
+  /**
+   * Reads bytes `start` to `end` (not included) of a file, in order; `write` has taken each before the next comes. When it breaks off, what `write` has
+   * taken stays taken.
+   */
+  fetchRange(
+    url: string,
+    { start, end }: { start: number; end: number },
+    write: (chunk: Buffer) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<EdgeAnswer<null>> {
+    const headers = { ...this.#signed("GET", url, bodyDigest("")), range: `bytes=${start}-${end - 1}` };
+    return new Promise((resolve) => {
+      const fail = (error: Error): void => resolve({ kind: "unavailable", detail: error.message });
+      const request = this.#transport.request({
+        ...this.#target("GET", url, headers, TRANSFER_IDLE_MS),
+        agent: this.#transfers,
+        signal,
+      });
+      request.on("error", fail);
+      request.on("timeout", () => request.destroy(new Error(`no byte from the edge within ${TRANSFER_IDLE_MS} ms`)));
+      request.on("response", (response) => {
+        const whole = response.statusCode === 200 && start === 0 && Number(response.headers["content-length"]) === end;
+        if (response.statusCode !== 206 && !whole) {
+          collect(response, DOCUMENT_BYTES_MAX).then((body) => {
+            if (body instanceof Error) return fail(body);
+            const isRange = response.statusCode === 200;
+            resolve(isRange ? { kind: "unavailable", detail: "the edge gave another range" } : refusal(response, body));
+          }, fail);
+          return;
+        }
+        const take = async (): Promise<EdgeAnswer<null>> => {
+          let left = end - start;
+          for await (const chunk of response as AsyncIterable<Buffer>) {
+            left -= chunk.length;
+            if (left < 0) throw new Error("the edge sent more than was asked for");
+            await write(chunk);
+          }
+          return left === 0 ? { kind: "ok", value: null } : { kind: "unavailable", detail: "the transfer broke off" };
+        };
+        take().then(resolve, (error: unknown) => {
+          response.destroy();
+          fail(error instanceof Error ? error : new Error(String(error)));
+        });
+      });
+      request.end();
+    });
+  }
+
+  /** Bytes of a manifest; their digest is the caller's to check. */
+  async fetchManifest(repository: string, digest: string): Promise<EdgeAnswer<Buffer>> {
+    const answer = await this.#get(`/origin/v1/repositories/${repository}/manifests/${digest}`);
+    if (answer instanceof Error) return { kind: "unavailable", detail: answer.message };
+    return answer.status === 200
+      ? { kind: "ok", value: answer.body }
+      : refusal({ statusCode: answer.status }, answer.body);
+  }
+
+  /** Where a blob of a repository is read, by {@link fetchRange}. */
+  static blobUrl(repository: string, digest: string): string {
+    return `/origin/v1/repositories/${repository}/blobs/${digest}`;
+  }
+
+  /** What makes a version start on any origin. */
+  fetchPackage(repository: string, versionId: string): Promise<EdgeAnswer<Package>> {
+    return this.#json("GET", `/origin/v1/packages/${repository}/${versionId}`, "", PackageSchema, TRANSFER_IDLE_MS);
+  }
+
+  /** A token with which an engine pulls images of a repository from the registry. */
+  registryToken(repository: string): Promise<EdgeAnswer<{ token: string; expires_in: number }>> {
+    const schema = z.object({ token: z.string().min(1), expires_in: z.number() });
+    return this.#json("POST", `/origin/v1/repositories/${repository}/token`, "", schema);
+  }
+
+  /** `body` is the JSON text of BuildEvents. */
+  postBuildEvents(buildId: string, body: string): Promise<EdgeAnswer<z.infer<typeof BuildAckSchema>>> {
+    return this.#json("POST", `/origin/v1/builds/${buildId}/events`, body, BuildAckSchema);
   }
 
   /** Keeps an output file of a training beyond its data. Idempotent. */
@@ -193,16 +272,14 @@ export class EdgeClient {
   #parse<T>(answer: RawAnswer | Error, schema: z.ZodType<T>): EdgeAnswer<T> {
     if (answer instanceof Error) return { kind: "unavailable", detail: answer.message };
     const { status } = answer;
-    const body = parseJson(answer.body.toString("utf8"));
-    if (status >= 200 && status < 300) {
-      const value = schema.safeParse(body);
-      if (value.success) return { kind: "ok", value: value.data };
-      return { kind: "unavailable", detail: "the edge's answer is not of this protocol" };
-    }
-    const problem = z.object({ detail: z.string() }).safeParse(body);
-    const detail = problem.success ? problem.data.detail : `the edge answered ${status}`;
-    const isPassing = status >= 500 || status === 429 || status === 408 || status < 400;
-    return isPassing ? { kind: "unavailable", detail } : { kind: "refused", status, detail };
+    if (status < 200 || status >= 300) return refusal({ statusCode: status }, answer.body);
+    const value = schema.safeParse(parseJson(answer.body.toString("utf8")));
+    if (value.success) return { kind: "ok", value: value.data };
+    return { kind: "unavailable", detail: "the edge's answer is not of this protocol" };
+  }
+
+  #get(path: string): Promise<RawAnswer | Error> {
+    return this.#call("GET", path, {}, bodyDigest(""), (request) => void request.end(), TRANSFER_IDLE_MS);
   }
 
   #call(
@@ -212,34 +289,18 @@ export class EdgeClient {
     bodySha256: string,
     send: (request: http.ClientRequest) => void,
     idleMs: number,
-    /** file that gets the body of a 200 */
-    into?: string,
   ): Promise<RawAnswer | Error> {
-    const key: SigningKey | null = this.#credential?.key ?? null;
-    const signed = key === null ? {} : signRequest(key, { method, path, body_sha256: bodySha256 }, Date.now());
     return new Promise((resolve) => {
       const request = this.#transport.request(
         {
-          protocol: this.#base.protocol,
-          hostname: this.#base.hostname,
-          port: this.#base.port,
-          method,
-          path,
+          ...this.#target(method, path, { ...headers, ...this.#signed(method, path, bodySha256) }, idleMs),
           agent: this.#agent,
-          timeout: idleMs,
-          headers: { ...headers, ...signed },
         },
         (response) => {
-          if (into !== undefined && response.statusCode === 200) {
-            const file = createWriteStream(into, { flags: "wx", mode: 0o600 });
-            pipeline(response, file).then(() => resolve({ status: 200, body: Buffer.of() }), resolve);
-            return;
-          }
-          const chunks: Buffer[] = [];
-          response.on("data", (chunk: Buffer) => chunks.push(chunk));
-          response.on("end", () => resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks) }));
-          response.on("error", resolve);
-          response.on("aborted", () => resolve(new Error("the edge closed the connection")));
+          collect(response, DOCUMENT_BYTES_MAX).then(
+            (body) => resolve(body instanceof Error ? body : { status: response.statusCode ?? 0, body }),
+            resolve,
+          );
         },
       );
       request.on("error", resolve);
@@ -248,9 +309,47 @@ export class EdgeClient {
     });
   }
 
+  #signed(method: string, path: string, bodySha256: string): Record<string, string> {
+    const key: SigningKey | null = this.#credential?.key ?? null;
+    return key === null ? {} : { ...signRequest(key, { method, path, body_sha256: bodySha256 }, Date.now()) };
+  }
+
+  #target(method: string, path: string, headers: Record<string, string>, timeout: number): http.RequestOptions {
+    const { protocol, hostname, port } = this.#base;
+    return { protocol, hostname, port, method, path, timeout, headers };
+  }
+
   close(): void {
     this.#agent.destroy();
+    this.#transfers.destroy();
   }
+}
+
+/** The body, or why there is none. */
+function collect(response: http.IncomingMessage, bytesMax: number): Promise<Buffer | Error> {
+  return new Promise((resolve) => {
+    const chunks: Buffer[] = [];
+    let size = 0;
+    response.on("data", (chunk: Buffer) => {
+      size += chunk.length;
+      if (size > bytesMax) response.destroy(new Error("the edge's answer is too long"));
+      else chunks.push(chunk);
+    });
+    response.on("end", () => resolve(Buffer.concat(chunks)));
+    response.on("error", resolve);
+    response.on("aborted", () => resolve(new Error("the edge closed the connection")));
+  });
+}
+
+/** What an answer that is not 2xx means to its caller. */
+function refusal(
+  { statusCode = 0 }: { statusCode?: number | undefined },
+  body: Buffer,
+): Exclude<EdgeAnswer<never>, { kind: "ok" }> {
+  const problem = z.object({ detail: z.string() }).safeParse(parseJson(body.toString("utf8")));
+  const detail = problem.success ? problem.data.detail : `the edge answered ${statusCode}`;
+  const isPassing = statusCode >= 500 || statusCode === 429 || statusCode === 408 || statusCode < 400;
+  return isPassing ? { kind: "unavailable", detail } : { kind: "refused", status: statusCode, detail };
 }
 
 function parseJson(text: string): unknown {

@@ -11,13 +11,13 @@ import { pipeline } from "node:stream/promises";
 import { parse as parseDisposition } from "content-disposition";
 import type { AttemptStart, WeightsSource } from "../schema/origin-protocol.ts";
 import { WEIGHTS_INPUT } from "../schema/weights.ts";
+import type { BlobCache } from "./builds/blob-cache.ts";
 import type { EdgeClient } from "./edge-client.ts";
 import { type Download, downloadGuarded, INPUT_FETCH_TIMEOUT_MS } from "./guarded-download.ts";
 import type { InstanceFiles, ServedInput } from "./instance-files.ts";
 import { decodeDataUri, extensionOf, safeFileName } from "./output-spool.ts";
 import { fileInputs, type PreparedVersion } from "./prepared-version.ts";
 import type { UrlPolicy } from "./url-guard.ts";
-import type { WeightsCache } from "./weights-cache.ts";
 
 /** coglet takes seconds for large data URIs (16 MiB: 1.2 s), so from here on they go as files. */
 const DATA_URI_MAX = 1_048_576;
@@ -36,7 +36,7 @@ export class InputFetch {
   readonly #policy: UrlPolicy;
   readonly #edgeUrl: string;
   readonly #publicUrl: string;
-  readonly #weights: WeightsCache;
+  readonly #weights: BlobCache;
   readonly #fileInputs = new WeakMap<PreparedVersion, string[]>();
   /** attempts that have files here; most have none, and nothing is to be removed after them */
   readonly #folders = new Set<string>();
@@ -47,7 +47,7 @@ export class InputFetch {
   constructor(
     root: string,
     edge: Pick<EdgeClient, "fetchInput">,
-    options: { policy: UrlPolicy; edgeUrl: string; publicUrl: string; weights: WeightsCache },
+    options: { policy: UrlPolicy; edgeUrl: string; publicUrl: string; weights: BlobCache },
   ) {
     rmSync(root, { recursive: true, force: true });
     mkdirSync(root, { recursive: true, mode: 0o700 });

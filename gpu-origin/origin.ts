@@ -5,6 +5,7 @@
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { newId } from "../schema/ids.ts";
+import { BlobCache, takeOverWeights } from "./builds/blob-cache.ts";
 import type { OriginConfig } from "./config.ts";
 import { ProcessDriver } from "./drivers/process.ts";
 import { EdgeClient } from "./edge-client.ts";
@@ -20,7 +21,6 @@ import { VersionStore } from "./prepared-version.ts";
 import { Registration } from "./registration.ts";
 import { createApp, listen } from "./server.ts";
 import { Supervisor } from "./supervisor.ts";
-import { WeightsCache } from "./weights-cache.ts";
 
 /** A predecessor's unacknowledged end is worth this wait at shutdown; after it the next start sends what is left. */
 const FLUSH_TIMEOUT_MS = 2_000;
@@ -50,7 +50,9 @@ export class Origin {
     const versions = new VersionStore(join(dataDir, "versions"));
     const environments = new Environments(config.cacheDir, env);
     const spool = new OutputSpool(join(dataDir, "spool", "outputs"));
-    const weights = new WeightsCache(join(dataDir, "weights"), edge);
+    const blobsFolder = join(dataDir, "blobs");
+    takeOverWeights(join(dataDir, "weights"), blobsFolder);
+    const blobs = new BlobCache(blobsFolder, edge);
     const policy = { allowCidrs: config.allowPrivateUrls };
     this.#push = new EventPush(this.journal, edge, log, (key) => {
       this.supervisor.cancelAttempt(key, { reason: "fenced", force_after_ms: 5_000 });
@@ -61,10 +63,10 @@ export class Origin {
       push: this.#push,
       versions,
       environments,
-      inputs: new InputFetch(join(dataDir, "spool", "inputs"), edge, { policy, edgeUrl, publicUrl, weights }),
+      inputs: new InputFetch(join(dataDir, "spool", "inputs"), edge, { policy, edgeUrl, publicUrl, weights: blobs }),
       outputs: new OutputFiles(edge, spool),
       spool,
-      weights,
+      weights: blobs,
       trainersFolder: join(dataDir, "trainers"),
       log,
       capacity: config.capacity,

@@ -1,4 +1,5 @@
 /** What BuildKit tells while it builds (`moby.buildkit.trace`, a protobuf message in base64), as lines and as the failed step. Pure but for its memory. */
+import { StringDecoder } from "node:string_decoder";
 import protobuf from "protobufjs";
 import { z } from "zod";
 
@@ -68,7 +69,7 @@ export interface ProgressWatch {
 interface Step {
   name: string;
   isShown: boolean;
-  decoder: TextDecoder;
+  decoder: StringDecoder;
   rest: string;
   tail: string[];
 }
@@ -138,14 +139,14 @@ export class BuildProgress {
     for (const log of parsed.data.logs) {
       const step = this.#step(log.vertex, "");
       if (!step.isShown) this.#show(step, false);
-      this.#text(step, step.decoder.decode(log.msg, { stream: true }));
+      this.#text(step, step.decoder.write(Buffer.from(log.msg)));
     }
   }
 
   #step(digest: string, name: string): Step {
     const known = this.#steps.get(digest);
     if (known !== undefined) return known;
-    const step = { name, isShown: false, decoder: new TextDecoder(), rest: "", tail: [] };
+    const step = { name, isShown: false, decoder: new StringDecoder("utf8"), rest: "", tail: [] };
     this.#steps.set(digest, step);
     return step;
   }

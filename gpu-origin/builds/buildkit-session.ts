@@ -3,7 +3,7 @@
  * argument, layer or cache key, and looks after the session's health each second. Everything else it asks for is answered as not implemented.
  */
 import { randomUUID } from "node:crypto";
-import type { Duplex } from "node:stream";
+import { Duplex } from "node:stream";
 import {
   Server,
   ServerCredentials,
@@ -80,7 +80,7 @@ export interface BuildSession {
 /** Opens a session that gives `secrets` by their ids. Throws where the engine knows no sessions. */
 export async function openSession(docker: Docker, secrets: ReadonlyMap<string, Buffer>): Promise<BuildSession> {
   const id = randomUUID();
-  const socket: Duplex = await dial(docker, {
+  const socket = await dial(docker, {
     method: "POST",
     path: "/session",
     hijack: true,
@@ -92,6 +92,7 @@ export async function openSession(docker: Docker, secrets: ReadonlyMap<string, B
     },
     statusCodes: { 101: true, 200: true, 500: "server error" },
   });
+  if (!(socket instanceof Duplex)) throw new Error("the engine opens no sessions");
   socket.on("error", () => {});
   const server = new Server();
   server.addService(SERVICE, handlers(secrets));

@@ -9,7 +9,7 @@ import type { Readable } from "node:stream";
 import type Docker from "dockerode";
 import { BuildProgress, type ProgressWatch, type StepFailure } from "./buildkit-progress.ts";
 import { openSession } from "./buildkit-session.ts";
-import { dial } from "./engine-call.ts";
+import { dial, messageOf } from "./engine-call.ts";
 
 /** One message of progress; a step's log comes in pieces far below. */
 const MESSAGE_BYTES_MAX = 8 * 1024 ** 2;
@@ -107,8 +107,4 @@ async function* linesOf(stream: AsyncIterable<Buffer>): AsyncGenerator<string> {
     if (rest.length > MESSAGE_BYTES_MAX) throw new Error("a message of its progress is too long");
   }
   if (rest.length > 0) yield rest.toString("utf8");
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

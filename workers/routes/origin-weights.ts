@@ -6,6 +6,7 @@ import { problemResponses, problems } from "../../schema/api/common.ts";
 import { isPredictionId } from "../../schema/ids.ts";
 import { FileRefSchema } from "../../schema/origin-protocol.ts";
 import { AppError } from "../../schema/problems.ts";
+import { answerStored } from "../domain/stored-file.ts";
 import { edgeOf } from "../env.ts";
 import { jsonBody } from "../middleware/json-body.ts";
 import { verifyOrigin } from "../middleware/verify-origin.ts";
@@ -15,6 +16,7 @@ export const originWeights = newRouter();
 const tags = ["origins"];
 const security = [{ originSignature: [] as string[] }];
 const FILE_REF_BYTES_MAX = 65_536;
+const octets = { "application/octet-stream": { schema: { type: "string" as const, format: "binary" } } };
 const signed = [jsonBody(FILE_REF_BYTES_MAX), verifyOrigin];
 
 originWeights.openapi(
@@ -53,21 +55,34 @@ originWeights.openapi(
     path: "/origin/v1/weights/{sha256}/{name}",
     tags,
     summary: "Fetch weights of a fine-tune",
+    description:
+      "`Range` lets several parts of a large file be read at the same time, and a transfer that broke off be taken up.",
     security,
     middleware: signed,
     request: { params: z.object({ sha256: z.string().regex(/^[0-9a-f]{64}$/), name: z.string().regex(/^[\w.-]+$/) }) },
     responses: {
-      200: {
-        description: "The weights",
-        content: { "application/octet-stream": { schema: { type: "string", format: "binary" } } },
-      },
+      200: { description: "The weights", content: octets },
+      206: { description: "The asked range of them", content: octets },
       ...problemResponses,
     },
   }),
   async (c) => {
     const { sha256, name } = c.req.valid("param");
-    const stored = await c.env.FILES.get(`weights/${sha256}/${name}`);
-    if (stored === null) throw new AppError("output.not_found", "There are no such weights.");
-    return verbatim(new Response(stored.body, { headers: { "content-type": "application/octet-stream" } }));
+    const key = `weights/${sha256}/${name}`;
+    const head = await c.env.FILES.head(key);
+    if (head === null) throw new AppError("output.not_found", "There are no such weights.");
+    const content = {
+      content_type: "application/octet-stream",
+      size_bytes: head.size,
+      etag: head.httpEtag,
+      headers: {},
+      name: null,
+    };
+    const answer = await answerStored(c.req.raw, content, async (range) => {
+      const stored = await c.env.FILES.get(key, range.kind === "part" ? { range } : {});
+      return stored?.body ?? null;
+    });
+    if (answer === null) throw new AppError("output.not_found", "There are no such weights.");
+    return verbatim(answer);
   },
 );
