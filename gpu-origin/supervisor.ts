@@ -12,6 +12,7 @@ import type {
   InstanceBoot,
   InstanceStatus,
 } from "../schema/origin-protocol.ts";
+import type { BlobCache } from "./builds/blob-cache.ts";
 import type { Driver } from "./drivers/driver.ts";
 import type { Environments } from "./environments.ts";
 import type { EventPush } from "./event-push.ts";
@@ -24,7 +25,6 @@ import type { OutputFiles } from "./output-files.ts";
 import type { OutputSpool } from "./output-spool.ts";
 import { PredictionRunner } from "./prediction-runner.ts";
 import { type PreparedVersion, trainerOf, type VersionStore } from "./prepared-version.ts";
-import type { WeightsCache } from "./weights-cache.ts";
 
 /** Ended instances are listed for as long, so that the edge hears of the end even if a batch is lost. */
 const ENDED_LISTED_MS = 30_000;
@@ -42,7 +42,7 @@ export interface SupervisorParts {
   inputs: InputFetch;
   outputs: OutputFiles;
   spool: OutputSpool;
-  weights: WeightsCache;
+  weights: BlobCache;
   /** working folders of trainers, by instance; emptied at the start */
   trainersFolder: string;
   log: Log;
