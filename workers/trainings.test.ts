@@ -300,7 +300,10 @@ describe("a fine-tune", () => {
     expect(attempt.input).not.toHaveProperty("replicate_weights");
     expect((await deploymentStub(env, `version:${trainer}`).describe()).leases).toBeGreaterThan(0);
     const fetched = await origin.send("GET", attempt.weights?.path ?? "");
-    expect(bodyDigest(new Uint8Array(await fetched.arrayBuffer()))).toBe(sha256);
+    const bytes = new Uint8Array(await fetched.arrayBuffer());
+    expect(bodyDigest(bytes)).toBe(sha256);
+    const part = await origin.send("GET", attempt.weights?.path ?? "", undefined, { range: "bytes=1-3" });
+    expect([part.status, new Uint8Array(await part.arrayBuffer())]).toEqual([206, bytes.slice(1, 4)]);
     await origin.succeed(prediction.id, "done");
   });
 
