@@ -1,6 +1,7 @@
 /**
- * Four projects. `edge`: workers, durable-objects and schema inside workerd with real D1, R2 and SQLite objects. `platform-limits`: what local workerd
+ * Six projects. `edge`: workers, durable-objects and schema inside workerd with real D1, R2 and SQLite objects. `platform-limits`: what local workerd
  * hides, also inside workerd. `origin`: gpu-origin and schema in Node over real coglet. `e2e`: the started system, one scenario a file, one at a time.
+ * `gpu`: the same on a host that has GPUs. `docker`: what needs a container engine, which e2e/engine/with-engine.ts starts around it.
  */
 import { mkdirSync } from "node:fs";
 import { cloudflareTest, readD1Migrations } from "@cloudflare/vitest-pool-workers";
@@ -60,7 +61,7 @@ export default defineConfig({
           name: "origin",
           environment: "node",
           include: ["gpu-origin/**/*.test.ts", "schema/**/*.test.ts", "workers/web/**/*.test.ts"],
-          exclude: ["**/*.live.test.ts", "**/node_modules/**"],
+          exclude: ["**/*.live.test.ts", "**/*.docker.test.ts", "**/node_modules/**"],
           testTimeout: 30_000,
         },
       },
@@ -69,7 +70,29 @@ export default defineConfig({
           name: "e2e",
           environment: "node",
           include: ["e2e/**/*.e2e.ts"],
+          exclude: ["e2e/docker/**", "e2e/gpu/**"],
           globalSetup: ["./e2e/global-setup.ts"],
+          fileParallelism: false,
+          testTimeout: 120_000,
+          hookTimeout: 300_000,
+        },
+      },
+      {
+        test: {
+          name: "gpu",
+          environment: "node",
+          include: ["e2e/gpu/**/*.e2e.ts"],
+          fileParallelism: false,
+          testTimeout: 120_000,
+          hookTimeout: 300_000,
+        },
+      },
+      {
+        test: {
+          name: "docker",
+          environment: "node",
+          include: ["gpu-origin/**/*.docker.test.ts", "e2e/docker/**/*.e2e.ts"],
+          globalSetup: ["./e2e/docker/global-setup.ts"],
           fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 300_000,

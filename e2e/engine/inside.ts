@@ -126,6 +126,6 @@ try {
   process.exitCode = await main();
 } catch (error) {
   if (!(error instanceof NoEngine)) throw error;
-  process.stderr.write(`engine: ${error.message}\n`);
+  process.stderr.write(`no engine: ${error.message}\n`);
   process.exitCode = NO_ENGINE;
 }

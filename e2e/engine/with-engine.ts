@@ -10,7 +10,7 @@ import { basename, join } from "node:path";
 import { baseArchive } from "./base-image.ts";
 import { engineEnv, NoEngine, prepareMachine } from "./machine.ts";
 
-/** EX_TEMPFAIL: the command was not run. */
+/** EX_TEMPFAIL: the command was not run; the last line of stderr, `no engine: …`, says why. */
 const NO_ENGINE = 75;
 const START_TIMEOUT_MS = 10_000;
 const POLL_MS = 20;
@@ -176,6 +176,6 @@ try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
   if (!(error instanceof NoEngine)) throw error;
-  say(error.message);
+  process.stderr.write(`no engine: ${error.message}\n`);
   process.exitCode = NO_ENGINE;
 }

@@ -1,11 +1,13 @@
 /**
  * `npm test`: runs the test projects one after another, and ends with one line, `N passed, N failed`, whose numbers are those of the reports. What is no test
- * but went wrong (a file that does not load, an error outside of tests, a project without tests) counts as failed.
+ * but went wrong (a file that does not load, an error outside of tests, a project without tests) counts as failed. A suite whose machine is not this one (no
+ * GPU, no container engine) is named in one line, and counts as nothing.
  */
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { buildAll } from "./build.ts";
 import { findChromium } from "./chromium.ts";
 import { ROOT } from "./paths.ts";
@@ -13,16 +15,24 @@ import { paint, progress, seconds } from "./progress.ts";
 import { SetupFault } from "./settings.ts";
 import { type Sums, sumsOf } from "./test-report.ts";
 
-const PROJECTS = ["edge", "platform-limits", "origin", "e2e"];
+const PROJECTS = ["edge", "platform-limits", "origin", "e2e", "gpu", "docker"];
 
 const HELP = `npm test [-- project…] [file…]
 
 Runs every test: ${PROJECTS.join(", ")}. Names of projects select some, other words select files by a part of their path.
-Chromium, which the page's test drives, is taken from COGWAY_CHROMIUM or PATH, or installed by apt where that is allowed.`;
+Chromium, which the page's test drives, is taken from COGWAY_CHROMIUM or PATH, or installed by apt where that is allowed.
+docker runs with an engine of its own (e2e/engine/README.md) or with the one that COGWAY_TEST_DOCKER_HOST names; COGWAY_REQUIRE_DOCKER=1 makes it a failure
+that none can be started. gpu runs where nvidia-smi lists a GPU.`;
+
+const WITH_ENGINE = join(ROOT, "e2e/engine/with-engine.ts");
+/** How it begins the line that says why no engine could be started, and the code it then exits with. */
+const NO_ENGINE = { line: "no engine: ", code: 75 };
 
 interface Suite extends Sums {
   name: string;
   took: string;
+  /** why it was not run */
+  notRun?: string;
 }
 
 let running: ReturnType<typeof spawn> | null = null;
@@ -49,7 +59,12 @@ async function main(): Promise<void> {
       if (process.exitCode === 1) break;
       progress.line(`\n${paint("bold", project)}`);
       const env = { ...process.env, ...(chromium === null ? {} : { COGWAY_CHROMIUM: chromium }) };
-      suites.push(await runProject(project, files, join(folder, `${project}.json`), env));
+      const lacking = project === "gpu" ? lackingGpu() : null;
+      suites.push(
+        lacking === null
+          ? await runProject(project, files, join(folder, `${project}.json`), env)
+          : { name: project, ...NOTHING, took: "", notRun: lacking },
+      );
     }
   } finally {
     rmSync(folder, { recursive: true, force: true });
@@ -58,6 +73,10 @@ async function main(): Promise<void> {
   const failed = suites.reduce((sum, suite) => sum + suite.failed, 0);
   progress.line();
   for (const suite of suites) {
+    if (suite.notRun !== undefined) {
+      progress.line(`${suite.name} suite not run: ${suite.notRun}`);
+      continue;
+    }
     progress.line(
       `${suite.name.padEnd(16)} ${`${suite.passed} passed, ${suite.failed} failed`.padEnd(26)} ${suite.took}`,
     );
@@ -78,15 +97,31 @@ async function runProject(name: string, files: string[], report: string, env: No
     `--outputFile.json=${report}`,
     ...files,
   ];
-  const child = spawn(process.execPath, [join(ROOT, "node_modules/vitest/vitest.mjs"), ...args], {
-    cwd: ROOT,
-    env,
-    stdio: ["ignore", "inherit", "inherit"],
-  });
+  const vitest = [join(ROOT, "node_modules/vitest/vitest.mjs"), ...args];
+  const command = name === "docker" ? [WITH_ENGINE, process.execPath, ...vitest] : vitest;
+  const child = spawn(process.execPath, command, { cwd: ROOT, env, stdio: ["ignore", "inherit", "pipe"] });
   running = child;
+  let noEngine = "";
+  createInterface({ input: child.stderr }).on("line", (line) => {
+    if (line.startsWith(NO_ENGINE.line)) noEngine = line.slice(NO_ENGINE.line.length);
+    else process.stderr.write(`${line}\n`);
+  });
   const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
   running = null;
-  return { name, ...sumsOf(report, code), took: seconds(startedAt) };
+  const took = seconds(startedAt);
+  if (code !== NO_ENGINE.code || noEngine === "") return { name, ...sumsOf(report, code), took };
+  if (process.env["COGWAY_REQUIRE_DOCKER"] !== "1") return { name, ...NOTHING, took, notRun: noEngine };
+  return { name, passed: 0, failed: 1, faults: [`docker suite not run: ${noEngine}`], took };
+}
+
+const NOTHING: Sums = { passed: 0, failed: 0, faults: [] };
+
+/** Null where a GPU can be tested. */
+function lackingGpu(): string | null {
+  const listed = spawnSync("nvidia-smi", ["-L"], { encoding: "utf8" });
+  if (listed.error !== undefined) return "no NVIDIA GPU here (nvidia-smi is not installed)";
+  if (/^GPU \d+:/m.test(listed.stdout)) return null;
+  return `no NVIDIA GPU here (nvidia-smi: ${`${listed.stdout}${listed.stderr}`.trim().split("\n")[0] || "lists none"})`;
 }
 
 try {
