@@ -1,4 +1,5 @@
 /** What a BuildObject is asked, by the Worker: plain data over native RPC, as in contracts.ts. One object a build, named by its id. */
+import type { BuildDocument, BuildPublication } from "../schema/build-document.ts";
 import type { BuildAck, BuildEvents } from "../schema/origin-protocol.ts";
 
 export interface CreateBuild {
@@ -14,36 +15,19 @@ export interface CreateBuild {
   created_at: number;
 }
 
-/** A build as callers see it (schema/api/builds.ts). */
-export interface BuildDocument {
-  id: string;
-  owner: string;
-  name: string;
-  manifest: string;
-  status: "queued" | "building" | "succeeded" | "failed" | "canceled";
-  /** the stage that it is in */
-  stage: string | null;
-  /** why it waits, while it is queued */
-  waiting_for: string | null;
-  version_id: string | null;
-  error: string | null;
-  code: string | null;
-  warnings: string[];
-  /** against the version that was the latest: one line each */
-  schema_diff: { breaking: string[]; added: string[]; changed: string[]; previous_version: string | null } | null;
-  /** the first prediction of the version, from its example */
-  test_prediction_id: string | null;
-  created_at: number;
-  started_at: number | null;
-  completed_at: number | null;
-}
+/** A good end whose version is to be made: what of the build that takes. */
+export type BuildToPublish = CreateBuild;
 
 export interface BuildApi {
   /** Idempotent by id. */
   create(request: CreateBuild): Promise<BuildDocument>;
   get(): Promise<BuildDocument | null>;
+  /** At once, unless its version is being made just now: then it ends well in a moment. */
   cancel(): Promise<BuildDocument | null>;
-  applyEvents(events: BuildEvents["events"], originId: string): Promise<BuildAck>;
-  /** SSE of stages, log lines and the end, with ids; ends after `done`. The request carries Last-Event-ID. */
+  /** Before its version is made from a good end that this origin told: from now on it is not canceled. Null: it is not this origin's (any more). */
+  beginPublish(originId: string): Promise<BuildToPublish | null>;
+  /** A good end is stored once its version was made (`publication`). */
+  applyEvents(events: BuildEvents["events"], originId: string, publication: BuildPublication | null): Promise<BuildAck>;
+  /** SSE at `/events`, with ids, from Last-Event-ID on; ends after `done`. The text of the log so far at `/logs`. */
   fetch(request: Request): Promise<Response>;
 }

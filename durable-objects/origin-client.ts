@@ -8,6 +8,9 @@ import {
   type AttemptStart,
   type AttemptState,
   AttemptStateSchema,
+  type BuildStart,
+  type BuildState,
+  BuildStateSchema,
   type InstanceBoot,
   type InstanceDrainSchema,
   type InstanceStatus,
@@ -89,6 +92,44 @@ export async function drainInstance(
 ): Promise<InstanceAnswer> {
   const path = `/v1/instances/${encodeURIComponent(instanceId)}/drain`;
   return instanceAnswer(await call(env, origin, "POST", path, body, INSTANCE_CALL_TIMEOUT_MS), origin);
+}
+
+type BuildAnswer =
+  | { kind: "state"; state: BuildState }
+  | { kind: "unknown" }
+  | { kind: "refused"; code: string; detail: string }
+  | { kind: "unreachable"; detail: string };
+
+/** Starts a build once, however often it is called. */
+export async function startBuild(env: Env, originId: string, start: BuildStart): Promise<BuildAnswer> {
+  const path = buildPath(start.build_id);
+  return buildAnswer(await callOrigin(env, originId, "PUT", path, start, INSTANCE_CALL_TIMEOUT_MS), originId);
+}
+
+/** What the origin knows of a build. `unknown`: it lost it, or never had it. */
+export async function buildState(env: Env, originId: string, buildId: string): Promise<BuildAnswer> {
+  const path = buildPath(buildId);
+  return buildAnswer(await callOrigin(env, originId, "GET", path, null, ATTEMPT_CALL_TIMEOUT_MS), originId);
+}
+
+/** Asks for the end of a build. */
+export async function cancelBuild(env: Env, originId: string, buildId: string): Promise<BuildAnswer> {
+  const path = `${buildPath(buildId)}/cancel`;
+  return buildAnswer(await callOrigin(env, originId, "POST", path, null, ATTEMPT_CALL_TIMEOUT_MS), originId);
+}
+
+function buildPath(buildId: string): string {
+  return `/v1/builds/${encodeURIComponent(buildId)}`;
+}
+
+function buildAnswer(answer: Answer, originId: string): BuildAnswer {
+  if (answer.kind === "unreachable") return answer;
+  if (answer.kind === "refused") {
+    const isUnknown = answer.status === 404 && answer.code === "build.unknown";
+    return isUnknown ? { kind: "unknown" } : { kind: "refused", code: answer.code, detail: answer.detail };
+  }
+  const state = BuildStateSchema.safeParse(answer.body);
+  return state.success ? { kind: "state", state: state.data } : unreadable(originId);
 }
 
 function attemptPath(id: string, attempt: number): string {

@@ -24,37 +24,37 @@ const HIGH_WATER_BYTES = 16_384;
 const encoder = new TextEncoder();
 
 /** Where a page of the log comes from. */
-export interface LogSource {
+export interface LogSource<Position = StreamPosition> {
   /**
    * The encoded entries from `position` on, about `bytesMax`. `next` is where the following page begins; `atEnd`: the page reaches the newest entry as of
    * the moment it is returned; `isOver`: and that was the last one.
    */
-  page(id: string, position: StreamPosition, bytesMax: number): Page | Promise<Page>;
+  page(id: string, position: Position, bytesMax: number): Page<Position> | Promise<Page<Position>>;
   /** A comment for a reader of a prediction that waits; null when there is nothing to say. */
   waitingComment(id: string): Promise<string | null>;
   /** A reader is gone. `tookAll`: it got the whole stream. */
   left(id: string, tookAll: boolean): void;
 }
-export interface Page {
+export interface Page<Position = StreamPosition> {
   text: string;
-  next: StreamPosition;
+  next: Position;
   atEnd: boolean;
   isOver: boolean;
 }
 
-interface Reader {
+interface Reader<Position> {
   id: string;
-  position: StreamPosition;
+  position: Position;
   isLive: boolean;
   controller: ReadableStreamDefaultController<Uint8Array>;
 }
 
-export class StreamReaders {
-  readonly #source: LogSource;
-  readonly #byPrediction = new Map<string, Set<Reader>>();
+export class StreamReaders<Position = StreamPosition> {
+  readonly #source: LogSource<Position>;
+  readonly #byPrediction = new Map<string, Set<Reader<Position>>>();
   #keepAlive: ReturnType<typeof setInterval> | null = null;
 
-  constructor(source: LogSource) {
+  constructor(source: LogSource<Position>) {
     this.#source = source;
   }
 
@@ -63,8 +63,8 @@ export class StreamReaders {
   }
 
   /** The body of a stream from `position` on. `signal` is the reader's request. */
-  open(id: string, position: StreamPosition, signal: AbortSignal): ReadableStream<Uint8Array> {
-    let reader: Reader | null = null;
+  open(id: string, position: Position, signal: AbortSignal): ReadableStream<Uint8Array> {
+    let reader: Reader<Position> | null = null;
     return new ReadableStream<Uint8Array>(
       {
         start: (controller) => {
@@ -84,8 +84,8 @@ export class StreamReaders {
   }
 
   /** One page to a reader that is behind. Where a page shows nothing, the next one. */
-  async #replay(reader: Reader): Promise<void> {
-    let page: Page;
+  async #replay(reader: Reader<Position>): Promise<void> {
+    let page: Page<Position>;
     do {
       try {
         const pending = this.#source.page(reader.id, reader.position, this.#pageBytes());
@@ -136,7 +136,7 @@ export class StreamReaders {
     return total;
   }
 
-  #send(reader: Reader, bytes: Uint8Array): void {
+  #send(reader: Reader<Position>, bytes: Uint8Array): void {
     try {
       reader.controller.enqueue(bytes);
     } catch {
@@ -144,7 +144,7 @@ export class StreamReaders {
     }
   }
 
-  #cut(reader: Reader): void {
+  #cut(reader: Reader<Position>): void {
     this.#remove(reader);
     try {
       reader.controller.error(new Error("This reader is too slow: it resumes with Last-Event-ID."));
@@ -153,7 +153,7 @@ export class StreamReaders {
     }
   }
 
-  #close(reader: Reader): void {
+  #close(reader: Reader<Position>): void {
     this.#remove(reader, true);
     try {
       reader.controller.close();
@@ -175,18 +175,18 @@ export class StreamReaders {
     }
   }
 
-  #isHere(reader: Reader): boolean {
+  #isHere(reader: Reader<Position>): boolean {
     return this.#byPrediction.get(reader.id)?.has(reader) === true;
   }
 
-  #add(reader: Reader): void {
+  #add(reader: Reader<Position>): void {
     const readers = this.#byPrediction.get(reader.id) ?? new Set();
     readers.add(reader);
     this.#byPrediction.set(reader.id, readers);
     this.#keepAlive ??= setInterval(() => void this.#ping(), KEEP_ALIVE_INTERVAL_MS);
   }
 
-  #remove(reader: Reader, tookAll = false): void {
+  #remove(reader: Reader<Position>, tookAll = false): void {
     const readers = this.#byPrediction.get(reader.id);
     const wasHere = readers?.delete(reader) === true;
     if (readers?.size === 0) this.#byPrediction.delete(reader.id);
@@ -207,7 +207,7 @@ export class StreamReaders {
   }
 
   /** True when there was something to say. */
-  async #sayWaiting(id: string, readers: Reader[]): Promise<boolean> {
+  async #sayWaiting(id: string, readers: Reader<Position>[]): Promise<boolean> {
     const waiting = await this.#source.waitingComment(id).catch(() => null);
     if (waiting === null) return false;
     for (const reader of readers) if (this.#isHere(reader)) this.#send(reader, encoder.encode(waiting));
@@ -216,6 +216,6 @@ export class StreamReaders {
 }
 
 /** Bytes that a reader has not taken. */
-function unsent(reader: Reader): number {
+function unsent(reader: Reader<unknown>): number {
   return HIGH_WATER_BYTES - (reader.controller.desiredSize ?? HIGH_WATER_BYTES);
 }

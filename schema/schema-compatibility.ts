@@ -1,6 +1,7 @@
 /**
- * Whether callers of one version can call another without changing anything: official models promise it. Whatever was accepted stays accepted, and
- * whatever comes back has the form that it had. Pure; both are OpenAPI documents as Cog makes them.
+ * Whether callers of one version can call another without changing anything: official and stable models promise it. Whatever was accepted stays accepted,
+ * and whatever comes back has the form that it had. And what else is different, for whoever pushes a version. Pure; all are OpenAPI documents as Cog makes
+ * them.
  */
 type Json = Record<string, unknown>;
 
@@ -8,15 +9,99 @@ type Json = Record<string, unknown>;
 const SCHEMA_DEPTH_MAX = 16;
 /** More faults than anybody reads. */
 const FAULTS_MAX = 20;
+/** Of a line, which names members that may be long. */
+const LINE_CHARACTERS_MAX = 300;
 /** Members that change what an output means to a client, beside its type. */
 const OUTPUT_MEANING = ["format", "x-cog-array-type", "x-cog-array-display"];
 
+/** What is different between two versions, one line each. */
+export interface SchemaDiff {
+  /** what callers of the previous one must change */
+  breaking: string[];
+  /** what is new, and nobody must use */
+  added: string[];
+  /** what is otherwise different: defaults, descriptions, wider types */
+  changed: string[];
+  previous_version: string | null;
+}
+
+/** The parts of a document that callers meet, and how lines name them. */
+const PARTS = [
+  { name: "Input", path: "input", isInput: true },
+  { name: "Output", path: "output", isInput: false },
+  { name: "TrainingInput", path: "training input", isInput: true },
+  { name: "TrainingOutput", path: "training output", isInput: false },
+] as const;
+
 /** What would break for callers, one line each; empty when nothing does. */
 export function breakingChanges(before: Json, after: Json): string[] {
-  const input = { before: named(before, "Input"), after: named(after, "Input") };
-  const output = { before: named(before, "Output"), after: named(after, "Output") };
-  const faults = [...narrowedInput(input.before, input.after, "input"), ...changedOutput(output.before, output.after)];
-  return faults.slice(0, FAULTS_MAX);
+  return bounded(PARTS.flatMap((part) => breaksOf(part, named(before, part.name), named(after, part.name))));
+}
+
+function breaksOf(part: (typeof PARTS)[number], before: Json, after: Json): string[] {
+  // A version that gets a trainer had no callers of it.
+  if (Object.keys(before).length === 0 && part.name.startsWith("Training")) return [];
+  return part.isInput ? narrowedInput(before, after, part.path) : changedOutput(before, after, part.path);
+}
+
+function bounded(lines: string[]): string[] {
+  const short = lines.map((line) =>
+    line.length <= LINE_CHARACTERS_MAX ? line : `${line.slice(0, LINE_CHARACTERS_MAX)}…`,
+  );
+  if (short.length <= FAULTS_MAX) return short;
+  return [...short.slice(0, FAULTS_MAX), `and ${short.length - FAULTS_MAX} more`];
+}
+
+export function schemaDiff(
+  before: { id: string; openapi_schema: Json },
+  after: { id: string; openapi_schema: Json },
+): SchemaDiff {
+  const diff: Omit<SchemaDiff, "previous_version"> = { breaking: [], added: [], changed: [] };
+  for (const part of PARTS) {
+    const schemas = {
+      before: named(before.openapi_schema, part.name),
+      after: named(after.openapi_schema, part.name),
+    };
+    const breaking = breaksOf(part, schemas.before, schemas.after);
+    diff.breaking.push(...breaking);
+    addDifferences(schemas.before, schemas.after, part.path, diff);
+  }
+  const isBroken = (path: string): boolean => diff.breaking.some((line) => line.startsWith(`${path} `));
+  return {
+    breaking: bounded(diff.breaking),
+    added: bounded(diff.added.filter((line) => !isBroken(pathOf(line)))),
+    changed: bounded(diff.changed.filter((line) => !isBroken(pathOf(line)))),
+    previous_version: before.id,
+  };
+}
+
+/** A path has no spaces but the one of `training input`. */
+function pathOf(line: string): string {
+  return /^(?:training )?\S+/.exec(line)?.[0] ?? line;
+}
+
+function addDifferences(before: Json, after: Json, path: string, diff: Pick<SchemaDiff, "added" | "changed">): void {
+  if (Object.keys(before).length === 0 && Object.keys(after).length > 0) {
+    diff.added.push(`${path} is new`);
+    return;
+  }
+  const properties = { before: propertiesOf(before), after: propertiesOf(after) };
+  for (const [name, property] of Object.entries(properties.after)) {
+    const known = properties.before[name];
+    const { default: value } = property;
+    if (known !== undefined) addDifferences(known, property, `${path}.${name}`, diff);
+    else diff.added.push(`${path}.${name} is new${value === undefined ? "" : `, by default ${JSON.stringify(value)}`}`);
+  }
+  const [was, is] = [before["default"], after["default"]];
+  if (JSON.stringify(was) !== JSON.stringify(is))
+    diff.changed.push(
+      `${path} is by default ${JSON.stringify(is) ?? "nothing"}, and was ${JSON.stringify(was) ?? "nothing"}`,
+    );
+  for (const member of ["title", "description"]) {
+    if (path.includes(".") && before[member] !== after[member]) diff.changed.push(`${path} has another ${member}`);
+  }
+  const own = ({ properties: _properties, required: _required, "x-order": _order, ...rest }: Json): Json => rest;
+  if (!isSame(own(before), own(after))) diff.changed.push(`${path} accepts or gives other values`);
 }
 
 /** What `before` accepted and `after` refuses. */
@@ -52,7 +137,7 @@ function narrowedInput(before: Json, after: Json, path: string): string[] {
 }
 
 /** What `after` may answer and a reader of `before` does not expect. */
-function changedOutput(before: Json, after: Json, path = "output"): string[] {
+function changedOutput(before: Json, after: Json, path: string): string[] {
   if (isUnion(before) || isUnion(after)) return isSame(before, after) ? [] : [`${path} has another type`];
   const types = { before: typesOf(before), after: typesOf(after) };
   if (types.before.length > 0 && !(types.after.length > 0 && types.after.every((type) => accepts(types.before, type))))

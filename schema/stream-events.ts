@@ -10,7 +10,7 @@ import { renderOutput, type View } from "./render-prediction.ts";
 export const KEEP_ALIVE_INTERVAL_MS = 15_000;
 
 /** One event. Every line of `data` gets a field of its own: CR, LF and CRLF all end a line in this format, and arrive as LF. */
-export function encodeEvent(event: "output" | "logs" | "error" | "done", id: string, data: string): string {
+export function encodeEvent(event: "output" | "logs" | "error" | "done" | "status", id: string, data: string): string {
   const lines = data.split(/\r\n|\r|\n/).map((line) => `data: ${line}\n`);
   return `event: ${event}\nid: ${id}\n${lines.join("")}\n`;
 }
