@@ -20,7 +20,7 @@ beforeAll(async () => {
     more();
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  client = new CogClient((server.address() as AddressInfo).port);
+  client = new CogClient({ host: "127.0.0.1", port: (server.address() as AddressInfo).port });
 });
 afterAll(() => server.close());
 

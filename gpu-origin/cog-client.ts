@@ -64,15 +64,15 @@ const MetricSchema = z.object({
 const OutputSchema = z.object({ chunk: z.unknown() });
 
 export class CogClient {
-  readonly #port: number;
+  readonly #address: { host: string; port: number };
   /**
    * A new connection for each prediction costs 0.1 ms. On a kept one the first event comes 40 ms late: coglet writes small pieces without TCP_NODELAY,
    * and Linux delays acknowledgements on connections that are no longer new (measured: 43.7 against 0.4 ms).
    */
   readonly #agent = new http.Agent({ keepAlive: false });
 
-  constructor(port: number) {
-    this.#port = port;
+  constructor(address: { host: string; port: number }) {
+    this.#address = address;
   }
 
   /**
@@ -118,8 +118,8 @@ export class CogClient {
   }
 
   /** Null when nothing answers. */
-  async health(): Promise<CogHealth | null> {
-    const answer = await this.#get("GET", "/health-check", HEALTH_TIMEOUT_MS);
+  async health(timeoutMs = HEALTH_TIMEOUT_MS): Promise<CogHealth | null> {
+    const answer = await this.#get("GET", "/health-check", Math.max(1, timeoutMs));
     if (answer === null) return null;
     try {
       return HealthSchema.parse(JSON.parse(answer.text));
@@ -133,7 +133,7 @@ export class CogClient {
   }
 
   #request(method: string, path: string, headers: Record<string, string> = {}): http.ClientRequest {
-    return http.request({ host: "127.0.0.1", port: this.#port, method, path, headers, agent: this.#agent });
+    return http.request({ ...this.#address, method, path, headers, agent: this.#agent });
   }
 
   #get(method: string, path: string, timeoutMs: number): Promise<{ status: number; text: string } | null> {

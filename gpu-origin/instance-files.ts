@@ -1,5 +1,5 @@
 /**
- * The loopback server of one instance, through which its coglet gets and gives files: input files of its running predictions by GET, output files by PUT.
+ * The file server of one instance, through which its coglet gets and gives files: input files of its running predictions by GET, output files by PUT.
  * Port and secret path belong to this instance alone; the header `x-prediction-id` names the attempt, and only one that runs here is served.
  */
 import { randomBytes } from "node:crypto";
@@ -22,14 +22,16 @@ interface Scope {
 }
 
 export class InstanceFiles {
-  readonly #secret = randomBytes(24).toString("base64url");
+  readonly #secret: string;
   readonly #spool: OutputSpool;
   readonly #server: Server;
   readonly #scopes = new Map<string, Scope>();
   #base = "";
 
-  constructor(spool: OutputSpool) {
+  /** `secret` is given where an earlier process made it: coglet keeps the URL that it was started with. */
+  constructor(spool: OutputSpool, secret = randomBytes(24).toString("base64url")) {
     this.#spool = spool;
+    this.#secret = secret;
     this.#server = createServer((request, response) => {
       void this.#handle(request, response).catch(() => {
         if (!response.headersSent) response.writeHead(500);
@@ -38,14 +40,16 @@ export class InstanceFiles {
     });
   }
 
-  async listen(): Promise<void> {
+  /** On an address that this instance alone reaches; port 0 is any. Answers what another process needs to listen there again. */
+  async listen(host: string, port: number): Promise<{ host: string; port: number; secret: string }> {
     await new Promise<void>((resolve, reject) => {
       this.#server.once("error", reject);
-      this.#server.listen(0, "127.0.0.1", resolve);
+      this.#server.listen(port, host, resolve);
     });
     const address = this.#server.address();
-    const port = typeof address === "object" && address !== null ? address.port : 0;
-    this.#base = `http://127.0.0.1:${port}/${this.#secret}`;
+    const taken = typeof address === "object" && address !== null ? address.port : port;
+    this.#base = `http://${host}:${taken}/${this.#secret}`;
+    return { host, port: taken, secret: this.#secret };
   }
 
   /** For coglet's --upload-url. */
@@ -65,7 +69,7 @@ export class InstanceFiles {
     return scope === undefined ? [] : [...scope.outputs.values()];
   }
 
-  /** The loopback URL of an input file; the name keeps its extension, from which models tell the format. */
+  /** The URL of an input file; the name keeps its extension, from which models tell the format. */
   serveInput(cogId: string, input: ServedInput): string {
     const path = `/inputs/${cogId}/${randomBytes(12).toString("base64url")}/${encodeURIComponent(input.name)}`;
     this.#scopes.get(cogId)?.inputs.set(path, input);

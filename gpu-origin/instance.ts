@@ -5,11 +5,10 @@
  * Actors: the process (exit), health polls, predictions (acquire, release, crash), the edge (drain). Every start has a generation; what belongs to an
  * older one is ignored.
  */
-import { readFileSync } from "node:fs";
 import type { InstanceBoot, InstanceStatus } from "../schema/origin-protocol.ts";
+import type { Launch } from "./builds/builder.ts";
 import { CogClient, type CogHealth } from "./cog-client.ts";
-import type { Driver } from "./drivers/driver.ts";
-import type { InstanceRecord } from "./journal.ts";
+import type { Driver, Exit, InstanceRecord, Watch } from "./drivers/driver.ts";
 import type { Log } from "./log.ts";
 import { SetupLog } from "./setup-log.ts";
 
@@ -17,6 +16,8 @@ import { SetupLog } from "./setup-log.ts";
 const STARTING_POLL_MS = 50;
 /** A ready one is asked seldom: the model's own health check runs each time. */
 const READY_POLL_MS = 5_000;
+/** Health checks in a row, each with its own time-out, that a ready server may leave unanswered. */
+const SILENCES_MAX = 6;
 /** coglet starts its worker within milliseconds; without one after this long the environment's `python` lacks coglet, and it would start for ever. */
 const WORKERLESS_MS = 6_000;
 /** The environment is made before; this covers the start of Python until the port listens. */
@@ -27,14 +28,23 @@ const LAST_WORDS_MS = 250;
 /** Pauses before the next start after so many crashes in a row; the first restart is at once. A run of this length without a crash ends the row. */
 const CRASH_PAUSES_MS = [0, 500, 1_000, 2_000, 5_000, 10_000, 30_000];
 const CRASH_ROW_MS = 60_000;
+/** Pauses between tries while the engine does not answer; the last one repeats. */
+const AWAY_PAUSES_MS = [500, 1_000, 2_000, 5_000];
+/** An engine that is away for longer is not being restarted: the place is given up, so that another host can have the work. */
+const AWAY_MAX_MS = 120_000;
+/** An instance that is adopted must be fit by then: what a dead origin left running in it is canceled by coglet when its reader is gone. */
+const ADOPT_TIMEOUT_MS = 3_000;
 /** Another program may have taken the port first. */
 const PORT_RACES_MAX = 5;
 
 export interface InstanceSpec extends InstanceBoot {
-  cwd: string;
-  binDir: string;
+  launch: Launch;
   env: Record<string, string>;
   args: string[];
+  /** cores that it may use */
+  cpus: number;
+  /** GPUs that it has, by UUID */
+  devices: string[];
 }
 
 /** A slot that is held until `release`. */
@@ -79,6 +89,10 @@ export class Instance {
   #crashes = 0;
   #readySince = 0;
   #portRaces = 0;
+  #awaySince: number | null = null;
+  #awayTries = 0;
+  /** health checks in a row that nothing answered */
+  #silences = 0;
   #timers = new Set<NodeJS.Timeout>();
   #restarting: Promise<void> | null = null;
   #onIdle: (() => void)[] = [];
@@ -147,51 +161,105 @@ export class Instance {
     const generation = ++this.#generation;
     this.#bootStartedAt = performance.now();
     this.#setupStartedAt = 0;
-    const { cwd, binDir, env, args, instance_id, version_id, deployment_key, slots, setup_timeout_ms } = this.#spec;
+    const { launch, env, args, cpus, devices, instance_id, version_id, deployment_key, memory_bytes } = this.#spec;
     const result = await this.#host.driver.start({
       instance_id,
       version_id,
       deployment_key,
-      cwd,
-      binDir,
+      launch,
       args,
       env: {
         ...env,
-        COG_MAX_CONCURRENCY: String(slots),
-        COG_SETUP_TIMEOUT: String(Math.ceil(setup_timeout_ms / 1000)),
+        COG_MAX_CONCURRENCY: String(this.#spec.slots),
+        COG_SETUP_TIMEOUT: String(Math.ceil(this.#spec.setup_timeout_ms / 1000)),
       },
-      onLine: (line) => this.#logs.add(line),
-      onExit: (exit) => {
-        if (generation === this.#generation) this.#exited(exit.code ?? exit.signal);
-      },
+      memory_bytes,
+      cpus,
+      gpus: devices,
+      egress: this.#spec.egress ?? false,
+      is_trusted: this.#spec.is_trusted ?? true,
+      watch: this.#watch(generation),
     });
+    if (result.kind === "failed" && result.reason === "away") return this.#away(result.detail);
     if (result.kind === "failed") return this.#fail(`boot: ${result.detail}`);
+    this.#awaySince = null;
     this.#host.saveRecord(result.record);
     if (this.#stopping !== null || this.isEnded) return;
-    this.#client = new CogClient(result.record.port);
-    this.#poll(generation, result.record.pid, 0);
+    // Whatever ended it meanwhile, another start follows.
+    if (generation !== this.#generation) return;
+    this.#client = new CogClient(result.record.address);
+    this.#poll(generation, 0);
   }
 
-  #poll(generation: number, pid: number, delayMs: number): void {
+  #watch(generation: number): Watch {
+    return {
+      onLine: (line) => this.#logs.add(line),
+      onExit: (exit) => {
+        if (generation === this.#generation) this.#exited(exit);
+      },
+    };
+  }
+
+  /** The engine does not answer: tried again, for a while. */
+  #away(detail: string): void {
+    const now = performance.now();
+    if (this.#awaySince === null) {
+      this.#awaySince = now;
+      this.#awayTries = 0;
+    }
+    if (now - this.#awaySince > AWAY_MAX_MS) {
+      this.#fail(`boot: ${detail}`);
+      return;
+    }
+    const pause = AWAY_PAUSES_MS[Math.min(this.#awayTries++, AWAY_PAUSES_MS.length - 1)] ?? 0;
+    this.#setState("boot", `waiting for the container engine: ${detail}`);
+    this.#after(pause, () => this.#startServer());
+  }
+
+  /** Goes on with a server that an earlier origin process started. False, and nothing was changed, unless it answers as a ready one does. */
+  async adopt(record: InstanceRecord): Promise<boolean> {
+    const generation = ++this.#generation;
+    if ((await this.#host.driver.adopt(record, this.#watch(generation))).kind === "gone") return false;
+    const client = new CogClient(record.address);
+    const until = performance.now() + ADOPT_TIMEOUT_MS;
+    while (performance.now() < until && generation === this.#generation) {
+      const health = await client.health(until - performance.now());
+      if (health?.status === "READY") {
+        this.#client = client;
+        this.#readySince = performance.now();
+        this.#setState("ready", null);
+        this.#poll(generation, READY_POLL_MS);
+        return true;
+      }
+      if (health === null || health.status !== "BUSY") break;
+      await new Promise((resolve) => setTimeout(resolve, STARTING_POLL_MS));
+    }
+    this.#generation += 1;
+    client.close();
+    return false;
+  }
+
+  #poll(generation: number, delayMs: number): void {
     this.#after(delayMs, async () => {
       const health = await this.#client?.health();
       if (generation !== this.#generation || this.isEnded || this.#stopping !== null) return;
-      const next = this.#judge(health ?? null, pid);
+      const next = this.#judge(health ?? null);
       if (next === "ended") return;
-      this.#poll(generation, pid, next === "ready" ? READY_POLL_MS : STARTING_POLL_MS);
+      this.#poll(generation, next === "ready" ? READY_POLL_MS : STARTING_POLL_MS);
     });
   }
 
   /** One look at the server: moves the state on, and says how to go on polling. */
-  #judge(health: CogHealth | null, pid: number): "starting" | "ready" | "ended" {
+  #judge(health: CogHealth | null): "starting" | "ready" | "ended" {
     const now = performance.now();
     const elapsed = now - this.#bootStartedAt;
     if (health === null) {
-      if (this.#state === "ready" || this.#state === "draining") return "ready";
+      if (this.#state === "ready" || this.#state === "draining") return this.#silent();
       if (elapsed < LISTEN_TIMEOUT_MS) return "starting";
       this.#fail(`boot: the server did not listen within ${LISTEN_TIMEOUT_MS / 1000} s`);
       return "ended";
     }
+    this.#silences = 0;
     if (this.#setupStartedAt === 0) {
       this.#setupStartedAt = now;
       this.#bootMs = Math.round(elapsed);
@@ -199,7 +267,7 @@ export class Instance {
     switch (health.status) {
       case "STARTING":
         if (this.#state === "boot") this.#setState("setup", this.#reason);
-        if (elapsed > WORKERLESS_MS && !hasLivingChild(pid)) {
+        if (elapsed > WORKERLESS_MS && !this.#host.driver.isWorkerAlive(this.id)) {
           this.#fail("boot: the environment's python does not start coglet's worker (is coglet installed in it?)");
           return "ended";
         }
@@ -223,6 +291,15 @@ export class Instance {
         this.#becomeReady(null);
         return "ready";
     }
+  }
+
+  /** A ready server that does not answer its health check: it may be starved for a while; one that hangs would hold its place for ever. */
+  #silent(): "ready" | "ended" {
+    this.#silences += 1;
+    if (this.#silences < SILENCES_MAX) return "ready";
+    this.#silences = 0;
+    this.crashed("its server does not answer");
+    return "ended";
   }
 
   #becomeReady(reason: string | null): void {
@@ -291,16 +368,23 @@ export class Instance {
     this.restart(`restarting: ${why}${row}`, pause);
   }
 
-  #exited(how: number | string | null): void {
+  /** What is said of an end for want of memory. */
+  get #outOfMemory(): string {
+    return `out of memory (limit ${Math.round(this.#spec.memory_bytes / 1024 ** 2)} MB)`;
+  }
+
+  #exited(exit: Exit): void {
     if (this.#stopping !== null || this.isEnded) return;
-    const wasStarting = this.#state === "boot" && this.#setupStartedAt === 0;
+    const how = exit.isOutOfMemory ? this.#outOfMemory : `exited (${exit.code ?? exit.signal ?? "unknown"})`;
+    // One that was ready before can start: what ended it this time is a crash.
+    const wasStarting = this.#state === "boot" && this.#setupStartedAt === 0 && this.#readySince === 0;
     if (wasStarting && this.#logs.text().includes("ddress already in use") && this.#portRaces < PORT_RACES_MAX) {
       this.#portRaces += 1;
       this.restart("restarting: its port was taken", 0);
     } else if (wasStarting) {
-      this.#fail(`boot: the server exited (${how ?? "unknown"}): ${this.#logs.lastLine()}`);
+      this.#fail(`boot: ${exit.isOutOfMemory ? how : `the server ${how}: ${this.#logs.lastLine()}`}`);
     } else {
-      this.crashed(`its server exited (${how ?? "unknown"})`);
+      this.crashed(exit.isOutOfMemory ? how : `its server ${how}`);
     }
   }
 
@@ -318,7 +402,12 @@ export class Instance {
     this.#setState("boot", reason);
     this.#restarting = this.#host.driver.stop(this.id, 0).then(() => {
       this.#restarting = null;
-      if (this.#stopping === null) this.#after(pauseMs, () => this.#startServer());
+      if (this.#stopping !== null) return;
+      // The kernel's word may come behind coglet's, which knows only that its worker is gone.
+      if (this.#host.driver.ranOutOfMemory(this.id) && !reason.includes(this.#outOfMemory)) {
+        this.#setState("boot", `${reason}: ${this.#outOfMemory}`);
+      }
+      this.#after(pauseMs, () => this.#startServer());
     });
   }
 
@@ -353,6 +442,7 @@ export class Instance {
     // What a failed setup printed passes through two processes and may come after the health check that told of it.
     if (state === "failed") await new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MS));
     await this.#host.driver.stop(this.id, graceMs);
+    await this.#host.driver.release(this.id);
     this.#host.deleteRecord(this.id);
     this.#client?.close();
     this.#client = null;
@@ -390,16 +480,4 @@ function setupError(health: CogHealth, logs: string): string {
   if (text.includes("timed out")) return "timed out";
   if (text.includes("crashed")) return "the model's process crashed while it loaded";
   return (text.trim().split("\n").at(-1) || logs.trim().split("\n").at(-1) || "failed without a word").slice(0, 500);
-}
-
-function hasLivingChild(pid: number): boolean {
-  try {
-    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
-    return children
-      .split(" ")
-      .some((child) => child !== "" && !readFileSync(`/proc/${child}/stat`, "utf8").includes(") Z "));
-  } catch {
-    // Not a local process, or no /proc: the setup time-out remains.
-    return true;
-  }
 }

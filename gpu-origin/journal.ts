@@ -6,6 +6,9 @@
  * `flush` first, so nothing was ever told that the journal does not hold.
  */
 import { DatabaseSync, type StatementSync } from "node:sqlite";
+import { z } from "zod";
+import { InstanceBootSchema } from "../schema/origin-protocol.ts";
+import { InstanceRecordSchema } from "./drivers/driver.ts";
 
 /** Unacknowledged events on disk. Above it the text of the oldest log lines goes (their indexes stay, so no gap appears). */
 export const JOURNAL_EVENT_BYTES_MAX = 1024 ** 3;
@@ -28,15 +31,19 @@ export interface AttemptRow extends AttemptKey {
   accepted_at: number;
 }
 
-export interface InstanceRecord {
-  instance_id: string;
-  version_id: string;
-  deployment_key: string;
-  pid: number;
-  /** the kernel's start time of `pid` in clock ticks: a pid that was given to another process differs here */
-  start_ticks: string;
-  port: number;
-}
+const SavedInstanceSchema = z.object({
+  record: InstanceRecordSchema,
+  /** what another process needs to go on with it; null where it can only be ended */
+  resume: z
+    .object({
+      boot: InstanceBootSchema,
+      /** the instance's file server, as its coglet knows it */
+      files: z.object({ host: z.string(), port: z.number().int(), secret: z.string() }),
+    })
+    .nullable(),
+});
+/** An instance whose processes were started. */
+export type SavedInstance = z.infer<typeof SavedInstanceSchema>;
 
 /** Events of one attempt as JSON texts, in order of `i`. */
 export interface PendingAttempt extends AttemptKey {
@@ -67,10 +74,9 @@ export class Journal {
       CREATE TABLE IF NOT EXISTS events (
         seq INTEGER PRIMARY KEY, prediction_id TEXT NOT NULL, attempt INTEGER NOT NULL, i INTEGER NOT NULL,
         is_log INTEGER NOT NULL, size INTEGER NOT NULL, body TEXT NOT NULL, UNIQUE (prediction_id, attempt, i));
-      CREATE TABLE IF NOT EXISTS instances (
-        instance_id TEXT PRIMARY KEY, version_id TEXT NOT NULL, deployment_key TEXT NOT NULL,
-        pid INTEGER NOT NULL, start_ticks TEXT NOT NULL, port INTEGER NOT NULL) WITHOUT ROWID;
+      CREATE TABLE IF NOT EXISTS started_instances (instance_id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
     `);
+    takeOldInstances(this.#db);
     this.#sql = prepare(this.#db);
     this.#eventBytes = Number(this.#sql.eventBytes.get()?.bytes ?? 0);
   }
@@ -173,17 +179,8 @@ export class Journal {
 
   // ---- processes
 
-  saveInstance(record: InstanceRecord): void {
-    this.#write(() =>
-      this.#sql.saveInstance.run(
-        record.instance_id,
-        record.version_id,
-        record.deployment_key,
-        record.pid,
-        record.start_ticks,
-        record.port,
-      ),
-    );
+  saveInstance(saved: SavedInstance): void {
+    this.#write(() => this.#sql.saveInstance.run(saved.record.instance_id, JSON.stringify(saved)));
     this.flush();
   }
 
@@ -191,16 +188,12 @@ export class Journal {
     this.#write(() => this.#sql.deleteInstance.run(instanceId));
   }
 
-  instances(): InstanceRecord[] {
+  instances(): SavedInstance[] {
     this.flush();
-    return this.#sql.instances.all().map((row) => ({
-      instance_id: String(row.instance_id),
-      version_id: String(row.version_id),
-      deployment_key: String(row.deployment_key),
-      pid: Number(row.pid),
-      start_ticks: String(row.start_ticks),
-      port: Number(row.port),
-    }));
+    return this.#sql.instances.all().flatMap(({ body }) => {
+      const parsed = SavedInstanceSchema.safeParse(JSON.parse(String(body)));
+      return parsed.success ? [parsed.data] : [];
+    });
   }
 
   // ---- commits
@@ -294,10 +287,33 @@ function prepare(
     eventBytes: db.prepare("SELECT SUM(size) AS bytes FROM events"),
     oldestLogs: db.prepare("SELECT seq, body FROM events WHERE is_log = 1 AND size > 200 ORDER BY seq LIMIT ?"),
     emptyLog: db.prepare("UPDATE events SET body = ?, size = ? WHERE seq = ?"),
-    saveInstance: db.prepare("INSERT OR REPLACE INTO instances VALUES (?, ?, ?, ?, ?, ?)"),
-    deleteInstance: db.prepare("DELETE FROM instances WHERE instance_id = ?"),
-    instances: db.prepare("SELECT * FROM instances"),
+    saveInstance: db.prepare("INSERT OR REPLACE INTO started_instances VALUES (?, ?)"),
+    deleteInstance: db.prepare("DELETE FROM started_instances WHERE instance_id = ?"),
+    instances: db.prepare("SELECT body FROM started_instances"),
   };
+}
+
+/** The first release kept process numbers in columns; its rows can only be ended. */
+function takeOldInstances(db: DatabaseSync): void {
+  if (db.prepare("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'instances'").get() === undefined) return;
+  const insert = db.prepare("INSERT OR REPLACE INTO started_instances VALUES (?, ?)");
+  db.exec("BEGIN");
+  for (const row of db.prepare("SELECT * FROM instances").all()) {
+    const saved: SavedInstance = {
+      record: {
+        instance_id: String(row.instance_id),
+        version_id: String(row.version_id),
+        deployment_key: String(row.deployment_key),
+        handle: `${Number(row.pid)}:${String(row.start_ticks)}`,
+        address: { host: "127.0.0.1", port: Number(row.port) },
+        gpus: [],
+      },
+      resume: null,
+    };
+    insert.run(saved.record.instance_id, JSON.stringify(saved));
+  }
+  db.exec("DROP TABLE instances");
+  db.exec("COMMIT");
 }
 
 function attemptRow(row: Record<string, unknown>): AttemptRow {

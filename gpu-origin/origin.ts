@@ -2,7 +2,7 @@
  * Puts the parts of an origin together, and starts and ends them in the right order: what a dead predecessor left is ended before the server listens, the
  * edge knows this origin before events are sent, models come last.
  */
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { newId } from "../schema/ids.ts";
 import { BlobCache, takeOverWeights } from "./builds/blob-cache.ts";
@@ -11,6 +11,7 @@ import { ProcessDriver } from "./drivers/process.ts";
 import { EdgeClient } from "./edge-client.ts";
 import { Environments } from "./environments.ts";
 import { EventPush } from "./event-push.ts";
+import { GpuAllocator, probeGpus } from "./gpus.ts";
 import { InputFetch } from "./input-fetch.ts";
 import { Journal } from "./journal.ts";
 import { type Log, logProgress } from "./log.ts";
@@ -33,6 +34,7 @@ export class Origin {
   readonly #log: Log;
   readonly #edge: EdgeClient;
   readonly #push: EventPush;
+  readonly #gpus: GpuAllocator;
   readonly #models: Models;
   readonly #registration: Registration;
   readonly #stopping = new AbortController();
@@ -53,6 +55,7 @@ export class Origin {
     const blobsFolder = join(dataDir, "blobs");
     takeOverWeights(join(dataDir, "weights"), blobsFolder);
     const blobs = new BlobCache(blobsFolder, edge);
+    this.#gpus = new GpuAllocator(() => probeGpus(env));
     const policy = { allowCidrs: config.allowPrivateUrls };
     this.#push = new EventPush(this.journal, edge, log, (key) => {
       this.supervisor.cancelAttempt(key, { reason: "fenced", force_after_ms: 5_000 });
@@ -62,15 +65,35 @@ export class Origin {
       journal: this.journal,
       push: this.#push,
       versions,
-      environments,
+      provideVersion: async ({ version_id }) => {
+        const version = versions.get(version_id);
+        return version === null
+          ? { kind: "failed", detail: "this origin has not prepared this version" }
+          : { kind: "ready", version };
+      },
+      builder: {
+        launch: async (version, { instance_id, mode }) => {
+          const source = versions.sourceFolder(version.id);
+          const environment = await environments.ensure(version.environment, source);
+          if (environment.kind === "failed") return environment;
+          const trainer = mode === "train" ? join(dataDir, "trainers", instance_id) : null;
+          if (trainer !== null) versions.makeTrainerFolder(version, trainer);
+          const release = (): void => {
+            if (trainer !== null) rmSync(trainer, { recursive: true, force: true });
+          };
+          const { binDir } = environment;
+          return { kind: "ready", launch: { kind: "process", cwd: trainer ?? source, binDir }, release };
+        },
+      },
+      gpus: this.#gpus,
       inputs: new InputFetch(join(dataDir, "spool", "inputs"), edge, { policy, edgeUrl, publicUrl, weights: blobs }),
       outputs: new OutputFiles(edge, spool),
       spool,
       weights: blobs,
-      trainersFolder: join(dataDir, "trainers"),
       log,
       capacity: config.capacity,
       cpus: config.hardware.cpus,
+      runsUntrusted: false,
     });
     this.#models = new Models({ edge, versions, environments, hasGpu: existsSync("/dev/nvidiactl"), log });
     this.#registration = new Registration({

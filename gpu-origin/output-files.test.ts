@@ -69,7 +69,7 @@ describe("files that a model makes", () => {
     const { InstanceFiles } = await import("./instance-files.ts");
     const { OutputSpool } = await import("./output-spool.ts");
     const files = new InstanceFiles(new OutputSpool(`${origin.dataDir}/spool-of-test`));
-    await files.listen();
+    await files.listen("127.0.0.1", 0);
     files.open("running");
     const put = (url: string, id: string): Promise<Response> =>
       fetch(url, { method: "PUT", body: "x", headers: { "x-prediction-id": id } });

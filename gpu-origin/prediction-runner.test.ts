@@ -103,7 +103,8 @@ describe("a prediction on real coglet", () => {
       const { output } = await origin.predict("crash", instance, {});
       process.kill(Number(output), "SIGKILL");
       // One that is sent before coglet itself has seen the death may have reached the worker, and fails.
-      const port = origin.origin.journal.instances().find((record) => record.instance_id === instance)?.port;
+      const saved = origin.origin.journal.instances().find(({ record }) => record.instance_id === instance);
+      const port = saved?.record.address.port;
       const health = (): Promise<string> =>
         fetch(`http://127.0.0.1:${port}/health-check`).then((answer) => answer.text());
       await expect.poll(health).toContain("UNHEALTHY");

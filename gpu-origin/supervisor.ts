@@ -1,10 +1,8 @@
 /**
- * All instances of this origin: boots and drains them as the edge says, runs attempts on them, and ends what a dead predecessor left. It decides nothing
- * about how many of what there should be.
+ * All instances of this origin: boots and drains them as the edge says, runs attempts on them, and takes over what a dead predecessor left that is fit to
+ * go on. It decides nothing about how many of what there should be.
  */
-import { rmdirSync, rmSync } from "node:fs";
 import { loadavg } from "node:os";
-import { join } from "node:path";
 import type {
   AttemptCancel,
   AttemptStart,
@@ -12,42 +10,38 @@ import type {
   InstanceBoot,
   InstanceStatus,
 } from "../schema/origin-protocol.ts";
-import type { BlobCache } from "./builds/blob-cache.ts";
 import type { Driver } from "./drivers/driver.ts";
-import type { Environments } from "./environments.ts";
 import type { EventPush } from "./event-push.ts";
 import type { InputFetch } from "./input-fetch.ts";
 import { Instance } from "./instance.ts";
 import { InstanceFiles } from "./instance-files.ts";
-import type { AttemptKey, Journal } from "./journal.ts";
+import { type InstanceLaunch, type LaunchParts, launchInstance } from "./instance-launch.ts";
+import type { AttemptKey, Journal, SavedInstance } from "./journal.ts";
 import type { Log } from "./log.ts";
 import type { OutputFiles } from "./output-files.ts";
 import type { OutputSpool } from "./output-spool.ts";
 import { PredictionRunner } from "./prediction-runner.ts";
-import { type PreparedVersion, trainerOf, type VersionStore } from "./prepared-version.ts";
+import type { PreparedVersion, VersionStore } from "./prepared-version.ts";
 
 /** Ended instances are listed for as long, so that the edge hears of the end even if a batch is lost. */
 const ENDED_LISTED_MS = 30_000;
-/** Where every coglet of a host makes folders for its predictions, and never removes them. */
-const COGLET_FOLDER = "/tmp/coglet/predictions";
-/** Threads that one model's numeric libraries start; unbounded, each instance starts one per core in each library. */
-const THREAD_VARIABLES = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"];
+/** What an adopted instance is started with lies on this host already; what does not come by then is not adopted. */
+const ADOPT_LAUNCH_MS = 5_000;
+/** Of a reason, which is one line. */
+const REASON_CHARACTERS_MAX = 500;
 
-export interface SupervisorParts {
+export interface SupervisorParts extends LaunchParts {
   driver: Driver;
   journal: Journal;
   push: EventPush;
   versions: VersionStore;
-  environments: Environments;
   inputs: InputFetch;
   outputs: OutputFiles;
   spool: OutputSpool;
-  weights: BlobCache;
-  /** working folders of trainers, by instance; emptied at the start */
-  trainersFolder: string;
   log: Log;
   capacity: { instances: number; memory_bytes: number };
-  cpus: number;
+  /** models of others than the operator run too */
+  runsUntrusted: boolean;
 }
 
 export type Booted = { kind: "accepted"; status: InstanceStatus } | { kind: "refused"; code: string; detail: string };
@@ -62,11 +56,18 @@ interface Running {
   isTrainer: boolean;
 }
 
+/** Accepted, and not started yet: what it needs is being fetched or made. */
+interface Pending {
+  boot: InstanceBoot;
+  abort: AbortController;
+  /** what is being done */
+  reason: string | null;
+}
+
 export class Supervisor {
   readonly #parts: SupervisorParts;
   readonly #instances = new Map<string, Running>();
-  /** booting: environment not looked at yet */
-  readonly #pending = new Map<string, InstanceBoot>();
+  readonly #pending = new Map<string, Pending>();
   readonly #runners = new Map<string, PredictionRunner>();
   #isDraining = false;
   #onQuiet: (() => void)[] = [];
@@ -77,31 +78,64 @@ export class Supervisor {
 
   // ---- start and end of the origin
 
-  /** Ends what an earlier process left running, and tells the edge which attempts were lost with it. Before the first call of the edge. */
-  async recover(): Promise<{ reaped: number; lost: number }> {
-    const { driver, journal, log, trainersFolder } = this.#parts;
-    let reaped = 0;
-    for (const record of journal.instances()) {
-      const adopted = await driver.adopt(record);
-      if (adopted.kind === "adopted") {
-        await driver.stop(record.instance_id, 0);
-        reaped += 1;
-      }
-      journal.deleteInstance(record.instance_id);
-    }
-    rmSync(trainersFolder, { recursive: true, force: true });
+  /**
+   * Keeps the ready instances of an earlier process, ends whatever else it left running, and tells the edge which attempts were lost with it. Before the
+   * first call of the edge.
+   */
+  async recover(): Promise<{ adopted: number; reaped: number; lost: number }> {
+    const { driver, journal, log } = this.#parts;
+    const saved = journal.instances();
+    const kept = await Promise.all(saved.map((each) => this.#adopt(each)));
+    const adopted = kept.filter((isKept) => isKept).length;
+    const reaped = saved.length - adopted + (await driver.reap(new Set(this.#instances.keys())));
     const lost = journal.liveAttempts();
     for (const row of lost) {
       const i = row.last_event_i + 1;
       const reason = "The origin was restarted.";
       journal.appendEvent(row, i, JSON.stringify({ i, t_ms: 0, type: "lost", started: row.started, reason }), false);
       journal.setAttemptState(row, "lost", row.started);
-      this.#sweep(`${row.prediction_id}a${row.attempt}`);
+      this.#sweep(row.instance_id, `${row.prediction_id}a${row.attempt}`);
     }
     journal.sweepAttempts(Date.now());
     journal.flush();
-    if (reaped + lost.length > 0) log.warn({ reaped, lost: lost.length }, "an earlier process had not ended in order");
-    return { reaped, lost: lost.length };
+    if (saved.length + lost.length > 0) {
+      log.warn({ adopted, reaped, lost: lost.length }, "an earlier process had not ended in order");
+    }
+    return { adopted, reaped, lost: lost.length };
+  }
+
+  /** False when it is not fit to go on; then it was ended. A trainer never is: its one training was lost. */
+  async #adopt({ record, resume }: SavedInstance): Promise<boolean> {
+    const { driver, journal, spool } = this.#parts;
+    const { instance_id } = record;
+    const end = async (): Promise<boolean> => {
+      await driver.adopt(record, { onLine: () => {}, onExit: () => {} });
+      await driver.stop(instance_id, 0);
+      await driver.release(instance_id);
+      journal.deleteInstance(instance_id);
+      return false;
+    };
+    if (resume === null || resume.boot.mode === "train") return end();
+    const { boot } = resume;
+    const result = await launchInstance(boot, this.#parts, {
+      onProgress: () => {},
+      signal: AbortSignal.timeout(ADOPT_LAUNCH_MS),
+      devices: record.gpus,
+    });
+    if (result.kind === "failed") return end();
+    const files = new InstanceFiles(spool, resume.files.secret);
+    const isListening = await files.listen(resume.files.host, resume.files.port).then(
+      () => true,
+      () => false,
+    );
+    const instance = isListening ? this.#createInstance(boot, result.launched, files, resume.files) : null;
+    if (instance !== null && (await instance.adopt(record))) {
+      this.#instances.set(instance_id, { instance, files, version: result.launched.version, isTrainer: false });
+      return true;
+    }
+    result.launched.release();
+    if (isListening) await files.stop();
+    return end();
   }
 
   /** Takes nothing new; what runs gets `graceMs`, then ends as failed with `origin.shutdown`; then all instances stop. */
@@ -131,100 +165,108 @@ export class Supervisor {
 
   /** Idempotent by id. Answers before anything runs; states tell how it goes. */
   boot(boot: InstanceBoot): Booted {
-    const known = this.#instances.get(boot.instance_id)?.instance.status() ?? this.#pendingStatus(boot.instance_id);
-    if (known !== null) return { kind: "accepted", status: known };
+    const waiting = this.#pending.get(boot.instance_id);
+    const known =
+      this.#instances.get(boot.instance_id)?.instance.status() ?? (waiting && pendingStatus(waiting, "boot"));
+    if (known !== undefined) return { kind: "accepted", status: known };
     if (this.#isDraining) return refuse("origin.draining", "This origin is shutting down.");
     const version = this.#parts.versions.get(boot.version_id);
-    if (version === null) return refuse("version.unknown", "This origin has not prepared this version.");
-    if (boot.mode === "train" && version.train_ref === null) {
+    if (version === null && boot.package === undefined) {
+      return refuse("version.unknown", "This origin has not prepared this version.");
+    }
+    if (version?.train_ref === null && boot.mode === "train") {
       return refuse("version.no_trainer", "This version has no train function.");
+    }
+    const { driver, capacity, runsUntrusted } = this.#parts;
+    if (boot.is_trusted === false && !runsUntrusted) {
+      const detail = `The ${driver.name} driver keeps nothing apart, so this origin runs the operator's models only. Start it with COGWAY_DRIVER=docker.`;
+      return refuse("version.not_trusted", detail);
+    }
+    if (boot.package?.kind === "image" && driver.name === "process") {
+      const detail = "The process driver runs no images. Start the origin with COGWAY_DRIVER=docker.";
+      return refuse("version.no_images", detail);
     }
     const live = this.#live();
     const memory = live.reduce((sum, each) => sum + each.booked, 0);
-    const { capacity } = this.#parts;
     if (live.length >= capacity.instances || memory + boot.memory_bytes > capacity.memory_bytes) {
       return refuse("origin.no_room", "This origin has no room for another instance.");
     }
-    this.#pending.set(boot.instance_id, boot);
-    void this.#start(boot, version).catch((error: unknown) => {
+    const pending: Pending = { boot, abort: new AbortController(), reason: null };
+    this.#pending.set(boot.instance_id, pending);
+    void this.#start(pending).catch((error: unknown) => {
       this.#parts.log.error({ instance_id: boot.instance_id, err: error }, "an instance could not be started");
-      this.#failPending(boot, `boot: ${error instanceof Error ? error.message : String(error)}`);
+      this.#failPending(pending, `boot: ${error instanceof Error ? error.message : String(error)}`);
     });
-    return { kind: "accepted", status: pendingStatus(boot, "boot") };
+    return { kind: "accepted", status: pendingStatus(pending, "boot") };
   }
 
   #live(): { booked: number }[] {
     const started = [...this.#instances.values()].filter(({ instance }) => !instance.isEnded);
     return [
       ...started.map(({ instance }) => ({ booked: instance.bookedBytes })),
-      ...[...this.#pending.values()].map((boot) => ({ booked: boot.memory_bytes })),
+      ...[...this.#pending.values()].map(({ boot }) => ({ booked: boot.memory_bytes })),
     ];
   }
 
-  async #start(boot: InstanceBoot, prepared: PreparedVersion): Promise<void> {
-    const { environments, versions, spool, driver, journal, push, log } = this.#parts;
-    const isTrainer = boot.mode === "train";
-    const version = isTrainer ? trainerOf(prepared) : prepared;
-    const environment = await environments.ensure(version.environment, versions.sourceFolder(version.id));
-    if (environment.kind === "failed") return this.#failPending(boot, `boot: ${environment.detail}`);
-    const weights = boot.weights === undefined ? null : await this.#parts.weights.hold(boot.weights);
-    if (weights?.kind === "failed") return this.#failPending(boot, `boot: ${weights.detail}`);
-    if (!this.#pending.has(boot.instance_id)) return weights?.release();
-    const trainerFolder = isTrainer ? join(this.#parts.trainersFolder, boot.instance_id) : null;
-    if (trainerFolder !== null) versions.makeTrainerFolder(version, trainerFolder);
-    const cwd = trainerFolder ?? versions.sourceFolder(version.id);
-    const files = new InstanceFiles(spool);
-    await files.listen();
-    const slots = Math.max(1, version.slots);
-    const instance = new Instance(
-      {
-        ...boot,
-        slots,
-        cwd,
-        binDir: environment.binDir,
-        env: { ...this.#modelEnv(version), ...(weights === null ? {} : { COG_WEIGHTS: weights.path }) },
-        args: [
-          ...(isTrainer ? ["--x-mode", "train"] : []),
-          // A list of files goes as data URIs: coglet uploads a list's files at once and returns them in the order in which they were done.
-          ...(version.output_is_file_list ? [] : ["--upload-url", files.uploadUrl]),
-        ],
+  async #start(pending: Pending): Promise<void> {
+    const { boot, abort } = pending;
+    const { driver, spool, push } = this.#parts;
+    const result = await launchInstance(boot, this.#parts, {
+      signal: abort.signal,
+      onProgress: (reason) => {
+        pending.reason = reason.slice(0, REASON_CHARACTERS_MAX);
+        if (this.#pending.has(boot.instance_id)) push.pushStatus(pendingStatus(pending, "boot"));
       },
+    });
+    if (result.kind === "failed") return this.#failPending(pending, `boot: ${result.detail}`);
+    const { launched } = result;
+    const fail = (detail: string): void => {
+      launched.release();
+      this.#failPending(pending, `boot: ${detail}`);
+    };
+    const address = await driver.filesAddress({ instance_id: boot.instance_id, egress: boot.egress ?? false });
+    if (address.kind === "failed") return fail(address.detail);
+    const files = new InstanceFiles(spool);
+    try {
+      const listening = await files.listen(address.host, address.port);
+      if (abort.signal.aborted) throw new Error("given up");
+      const instance = this.#createInstance(boot, launched, files, listening);
+      const { version } = launched;
+      this.#pending.delete(boot.instance_id);
+      this.#instances.set(boot.instance_id, { instance, files, version, isTrainer: boot.mode === "train" });
+      instance.start();
+    } catch (error) {
+      await files.stop();
+      await driver.release(boot.instance_id);
+      fail(error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  #createInstance(
+    boot: InstanceBoot,
+    launched: InstanceLaunch,
+    files: InstanceFiles,
+    listening: { host: string; port: number; secret: string },
+  ): Instance {
+    const { driver, journal, push, log, cpus } = this.#parts;
+    const { version, launch, devices, env } = launched;
+    // A list of files goes as data URIs: coglet uploads a list's files at once and returns them in the order in which they were done.
+    const upload = version.output_is_file_list ? [] : ["--upload-url", files.uploadUrl];
+    return new Instance(
+      { ...boot, slots: Math.max(1, version.slots), launch, devices, cpus, env, args: [...launched.args, ...upload] },
       {
         driver,
         log,
         onStatus: (status) => {
           push.pushStatus(status);
           if (status.state !== "stopped" && status.state !== "failed") return;
-          weights?.release();
-          if (trainerFolder !== null) rmSync(trainerFolder, { recursive: true, force: true });
+          launched.release();
           this.#ended(boot.instance_id, files);
         },
-        saveRecord: (record) => journal.saveInstance(record),
+        saveRecord: (record) => journal.saveInstance({ record, resume: { boot, files: listening } }),
         deleteRecord: (instanceId) => journal.deleteInstance(instanceId),
       },
     );
-    this.#instances.set(boot.instance_id, { instance, files, version, isTrainer });
-    this.#pending.delete(boot.instance_id);
-    instance.start();
-  }
-
-  #modelEnv(version: PreparedVersion): Record<string, string> {
-    const threads = String(Math.max(1, Math.min(4, this.#parts.cpus)));
-    return {
-      ...Object.fromEntries(THREAD_VARIABLES.map((name) => [name, threads])),
-      // Weights come with the version; a model that looks for them elsewhere fails at once instead of waiting for a network.
-      HF_HUB_OFFLINE: "1",
-      TRANSFORMERS_OFFLINE: "1",
-      PYTHONUNBUFFERED: "1",
-      // What setup prints, warnings, and each log line of predictions. The latter are thrown away, but writing them holds coglet back to the speed of
-      // its own stream: without it a burst of more than 1,024 lines overruns a buffer inside (measured: 10 of 12 bursts of 20,000 lines lost, with it none).
-      RUST_LOG: "warn,coglet::setup=info,coglet::user=info,coglet::prediction=info",
-      // With the default of 1,024 a burst of tokens loses its end.
-      COG_STREAM_HISTORY_CAPACITY: "65536",
-      ...version.env,
-      ...(version.ref === null ? {} : { COG_PREDICT_TYPE_STUB: version.ref }),
-      ...(version.train_ref === null ? {} : { COG_TRAIN_TYPE_STUB: version.train_ref }),
-    };
   }
 
   #ended(instanceId: string, files: InstanceFiles): void {
@@ -232,22 +274,18 @@ export class Supervisor {
     setTimeout(() => this.#instances.delete(instanceId), ENDED_LISTED_MS).unref();
   }
 
-  #pendingStatus(instanceId: string): InstanceStatus | null {
-    const boot = this.#pending.get(instanceId);
-    return boot === undefined ? null : pendingStatus(boot, "boot");
-  }
-
-  #failPending(boot: InstanceBoot, reason: string): void {
-    if (!this.#pending.delete(boot.instance_id)) return;
-    this.#parts.push.pushStatus({ ...pendingStatus(boot, "failed"), reason });
+  #failPending(pending: Pending, reason: string): void {
+    if (!this.#pending.delete(pending.boot.instance_id)) return;
+    this.#parts.push.pushStatus({ ...pendingStatus(pending, "failed"), reason });
   }
 
   /** Null when there is no such instance. Answers at once; the end is told as a state. */
   drain(instanceId: string, reason: string, graceMs: number): InstanceStatus | null {
-    const boot = this.#pending.get(instanceId);
-    if (boot !== undefined) {
+    const pending = this.#pending.get(instanceId);
+    if (pending !== undefined) {
       this.#pending.delete(instanceId);
-      const status = { ...pendingStatus(boot, "stopped"), reason };
+      pending.abort.abort();
+      const status = { ...pendingStatus(pending, "stopped"), reason };
       this.#parts.push.pushStatus(status);
       return status;
     }
@@ -259,7 +297,7 @@ export class Supervisor {
 
   statuses(): InstanceStatus[] {
     return [
-      ...[...this.#pending.values()].map((boot) => pendingStatus(boot, "boot")),
+      ...[...this.#pending.values()].map((pending) => pendingStatus(pending, "boot")),
       ...[...this.#instances.values()].map(({ instance }) => instance.status()),
     ];
   }
@@ -304,7 +342,7 @@ export class Supervisor {
         this.#runners.delete(nameOf(key));
         if (this.#runners.size === 0) for (const resolve of this.#onQuiet.splice(0)) resolve();
       },
-      sweep: (cogId) => this.#sweep(cogId),
+      sweep: (cogId) => this.#sweep(instance_id, cogId),
     });
     this.#runners.set(nameOf(start), runner);
     // The journal is committed on the way, or below where it only waits.
@@ -328,26 +366,11 @@ export class Supervisor {
     return this.attemptState(key);
   }
 
-  #sweep(cogId: string): void {
-    // Only names that we made: the folder is shared by all users of the host.
+  #sweep(instanceId: string, cogId: string): void {
+    // Only names that we made: they become paths.
     if (!/^[a-z0-9]+$/.test(cogId)) return;
     // Behind what the end of the prediction set in motion.
-    setImmediate(() => removeFolder(join(COGLET_FOLDER, cogId)));
-  }
-}
-
-/**
- * coglet leaves `inputs` and `outputs`, empty nearly always: three calls, at a quarter of the cost of a recursive removal. Synchronous: passing each to
- * another thread costs more than the call.
- */
-function removeFolder(folder: string): void {
-  try {
-    rmdirSync(join(folder, "inputs"));
-    rmdirSync(join(folder, "outputs"));
-    rmdirSync(folder);
-  } catch {
-    // Not there, or not empty.
-    rmSync(folder, { recursive: true, force: true });
+    setImmediate(() => this.#parts.driver.sweep(instanceId, cogId));
   }
 }
 
@@ -359,7 +382,8 @@ function refuse(code: string, detail: string): Booted {
   return { kind: "refused", code, detail };
 }
 
-function pendingStatus(boot: InstanceBoot, state: InstanceStatus["state"]): InstanceStatus {
+function pendingStatus({ boot, reason }: Pending, state: InstanceStatus["state"]): InstanceStatus {
   const { instance_id, deployment_key, version_id, slots, memory_bytes } = boot;
-  return { instance_id, deployment_key, version_id, state, slots, slots_busy: 0, memory_bytes };
+  const status = { instance_id, deployment_key, version_id, state, slots, slots_busy: 0, memory_bytes };
+  return reason === null ? status : { ...status, reason };
 }

@@ -1,13 +1,20 @@
 /** What every driver guarantees, as tests. A driver's own test file calls this with ways to make it and to make an environment that starts. */
 import { expect, it } from "vitest";
 import { newId } from "../../schema/ids.ts";
-import type { Driver, StartSpec } from "./driver.ts";
+import type { Launch } from "../builds/builder.ts";
+import type { Driver, StartSpec, Watch } from "./driver.ts";
+
+const NOBODY: Watch = { onLine: () => {}, onExit: () => {} };
 
 export interface DriverSetup {
   /** each call gives a new driver over the same host, as after a restart of the origin */
   createDriver: () => Driver;
-  /** folders with which a start succeeds */
-  place: () => { cwd: string; binDir: string };
+  /** with which a start succeeds */
+  launch: () => Launch;
+  /** with which it fails */
+  missing: () => Launch;
+  /** the handle of something else that has the same number or name */
+  reused: (handle: string) => string;
 }
 
 export function describeDriverContract(setup: DriverSetup): void {
@@ -15,18 +22,22 @@ export function describeDriverContract(setup: DriverSetup): void {
     instance_id: newId(16),
     version_id: "v",
     deployment_key: "d",
+    launch: setup.launch(),
     env: {},
     args: [],
-    onLine: () => {},
-    onExit: () => {},
-    ...setup.place(),
+    memory_bytes: 256 * 1024 ** 2,
+    cpus: 1,
+    gpus: [],
+    egress: false,
+    is_trusted: true,
+    watch: NOBODY,
     ...change,
   });
 
   it("starts an instance, lists it, and stops it with all it started; its exit is told once", async () => {
     const driver = setup.createDriver();
     let exits = 0;
-    const spec = aSpec({ onExit: () => exits++ });
+    const spec = aSpec({ watch: { ...NOBODY, onExit: () => exits++ } });
     const started = await driver.start(spec);
     expect(started).toMatchObject({ kind: "started", record: { instance_id: spec.instance_id, version_id: "v" } });
     expect((await driver.list()).map((record) => record.instance_id)).toEqual([spec.instance_id]);
@@ -38,7 +49,7 @@ export function describeDriverContract(setup: DriverSetup): void {
   });
 
   it("answers a failed start as a value", async () => {
-    const started = await setup.createDriver().start(aSpec({ binDir: "/missing/bin" }));
+    const started = await setup.createDriver().start(aSpec({ launch: setup.missing() }));
     expect(started).toMatchObject({ kind: "failed", reason: "spawn" });
   });
 
@@ -46,17 +57,17 @@ export function describeDriverContract(setup: DriverSetup): void {
     const started = await setup.createDriver().start(aSpec());
     if (started.kind !== "started") throw new Error(started.detail);
     const next = setup.createDriver();
-    expect(await next.adopt(started.record)).toEqual({ kind: "adopted" });
+    expect(await next.adopt(started.record, NOBODY)).toEqual({ kind: "adopted" });
     expect(await next.stop(started.record.instance_id, 0)).toEqual({ kind: "stopped" });
-    expect(await setup.createDriver().adopt(started.record)).toEqual({ kind: "gone" });
+    expect(await setup.createDriver().adopt(started.record, NOBODY)).toEqual({ kind: "gone" });
   });
 
   it("never takes another process for its own because the number is the same", async () => {
     const driver = setup.createDriver();
     const started = await driver.start(aSpec());
     if (started.kind !== "started") throw new Error(started.detail);
-    const reused = { ...started.record, start_ticks: "1" };
-    expect(await setup.createDriver().adopt(reused)).toEqual({ kind: "gone" });
+    const reused = { ...started.record, handle: setup.reused(started.record.handle) };
+    expect(await setup.createDriver().adopt(reused, NOBODY)).toEqual({ kind: "gone" });
     expect(await driver.list()).toHaveLength(1);
     await driver.stop(started.record.instance_id, 0);
   });

@@ -9,11 +9,16 @@ import { createLog } from "../log.ts";
 import { TEST_CACHE, temporaryFolder, testModel } from "../testing/harness.ts";
 import { describeDriverContract } from "./driver-contract.ts";
 import { ProcessDriver } from "./process.ts";
-import { FakeDriver } from "./testing/fake.ts";
+import { FakeDriver, FakeHost } from "./testing/fake.ts";
 
 describe("the fake driver", () => {
-  const host = new Set<string>();
-  describeDriverContract({ createDriver: () => new FakeDriver(host), place: () => ({ cwd: "/", binDir: "/bin" }) });
+  const host = new FakeHost();
+  describeDriverContract({
+    createDriver: () => new FakeDriver(host),
+    launch: () => ({ kind: "process", cwd: "/", binDir: "/bin" }),
+    missing: () => ({ kind: "process", cwd: "/", binDir: "/missing/bin" }),
+    reused: (handle) => `${handle}0`,
+  });
 });
 
 describe("the process driver", () => {
@@ -28,7 +33,12 @@ describe("the process driver", () => {
   afterAll(() => folder.remove());
   const createDriver = (): ProcessDriver => new ProcessDriver(join(folder.path, "tmp"), process.env);
 
-  describeDriverContract({ createDriver, place: () => ({ cwd: testModel("noop"), binDir }) });
+  describeDriverContract({
+    createDriver,
+    launch: () => ({ kind: "process", cwd: testModel("noop"), binDir }),
+    missing: () => ({ kind: "process", cwd: testModel("noop"), binDir: "/missing/bin" }),
+    reused: (handle) => handle.replace(/:.*/, ":1"),
+  });
 
   it("trap 5: an environment whose python lacks coglet is found by time, not waited for", async () => {
     // The server runs on a python that has coglet; the bare word `python`, as which it starts its worker, is one that has not.
@@ -47,8 +57,9 @@ describe("the process driver", () => {
         slots: 1,
         memory_bytes: 0,
         setup_timeout_ms: 60_000,
-        cwd: testModel("noop"),
-        binDir: bare,
+        launch: { kind: "process", cwd: testModel("noop"), binDir: bare },
+        cpus: 1,
+        devices: [],
         env: { COG_PREDICT_TYPE_STUB: "predict.py:Runner" },
         args: [],
       },

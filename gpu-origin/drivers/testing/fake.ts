@@ -1,28 +1,54 @@
 /**
  * A driver without processes: it keeps what it was told, and its instances answer as scripted. For tests only; it cannot be selected.
  */
-import type { InstanceRecord } from "../../journal.ts";
-import type { Driver, StartResult, StartSpec, StopResult } from "../driver.ts";
+import type {
+  Adopted,
+  Driver,
+  Exit,
+  FilesAddress,
+  InstanceRecord,
+  StartResult,
+  StartSpec,
+  StopResult,
+  Watch,
+} from "../driver.ts";
+
+const ENDED: Exit = { code: 0, signal: null, isOutOfMemory: false };
+
+/** What survives the driver, as processes survive the origin that started them. */
+export class FakeHost {
+  readonly running = new Set<string>();
+  next = 1;
+}
 
 export class FakeDriver implements Driver {
   readonly name = "fake";
-  readonly #running = new Map<string, { record: InstanceRecord; spec: StartSpec | null }>();
-  /** survives this object, as processes survive the origin that started them */
-  readonly #host: Set<string>;
-  #nextPid = 1;
+  readonly isolates = true;
+  readonly #running = new Map<string, { record: InstanceRecord; watch: Watch }>();
+  readonly #host: FakeHost;
 
-  constructor(host = new Set<string>()) {
+  constructor(host = new FakeHost()) {
     this.#host = host;
   }
 
+  async check(): Promise<string | null> {
+    return null;
+  }
+
+  async filesAddress(): Promise<FilesAddress> {
+    return { kind: "ready", host: "127.0.0.1", port: 0 };
+  }
+
   async start(spec: StartSpec): Promise<StartResult> {
-    if (spec.binDir.includes("missing")) return { kind: "failed", reason: "spawn", detail: "there is no such program" };
-    const { instance_id, version_id, deployment_key } = spec;
-    const pid = this.#nextPid++;
-    const record = { instance_id, version_id, deployment_key, pid, start_ticks: `ticks-${pid}`, port: 1 };
-    this.#running.set(instance_id, { record, spec });
-    this.#host.add(`${pid} ${record.start_ticks}`);
-    spec.onLine("started");
+    const { instance_id, version_id, deployment_key, launch, gpus, watch } = spec;
+    if (launch.kind === "process" && launch.binDir.includes("missing")) {
+      return { kind: "failed", reason: "spawn", detail: "there is no such program" };
+    }
+    const address = { host: "127.0.0.1", port: 1 };
+    const record = { instance_id, version_id, deployment_key, handle: String(this.#host.next++), address, gpus };
+    this.#running.set(instance_id, { record, watch });
+    this.#host.running.add(record.handle);
+    watch.onLine("started");
     return { kind: "started", record };
   }
 
@@ -30,22 +56,40 @@ export class FakeDriver implements Driver {
     const running = this.#running.get(instanceId);
     if (running === undefined) return { kind: "gone" };
     this.#running.delete(instanceId);
-    this.#host.delete(`${running.record.pid} ${running.record.start_ticks}`);
-    running.spec?.onExit({ code: 0, signal: null });
+    this.#host.running.delete(running.record.handle);
+    running.watch.onExit(ENDED);
     return { kind: "stopped" };
   }
+
+  async release(): Promise<void> {}
 
   async list(): Promise<InstanceRecord[]> {
     return [...this.#running.values()].map(({ record }) => record);
   }
 
-  async adopt(record: InstanceRecord): Promise<{ kind: "adopted" } | { kind: "gone" }> {
-    if (!this.#host.has(`${record.pid} ${record.start_ticks}`)) return { kind: "gone" };
-    this.#running.set(record.instance_id, { record, spec: null });
+  async adopt(record: InstanceRecord, watch: Watch): Promise<Adopted> {
+    if (!this.#host.running.has(record.handle)) return { kind: "gone" };
+    this.#running.set(record.instance_id, { record, watch });
     return { kind: "adopted" };
+  }
+
+  async reap(known: ReadonlySet<string>): Promise<number> {
+    const unknown = [...this.#running.keys()].filter((id) => !known.has(id));
+    await Promise.all(unknown.map((id) => this.stop(id, 0)));
+    return unknown.length;
   }
 
   async memoryBytes(instanceId: string): Promise<number | null> {
     return this.#running.has(instanceId) ? 1_000_000 : null;
   }
+
+  isWorkerAlive(): boolean {
+    return true;
+  }
+
+  ranOutOfMemory(): boolean {
+    return false;
+  }
+
+  sweep(): void {}
 }
