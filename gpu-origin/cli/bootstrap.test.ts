@@ -38,7 +38,9 @@ beforeEach(() => {
   root = mkdtempSync(join(tmpdir(), "cogway-bootstrap-"));
   children = [];
   mkdirSync(join(root, "gpu-origin/cli"), { recursive: true });
-  cpSync(join(import.meta.dirname, "bootstrap.mjs"), join(root, "gpu-origin/cli/bootstrap.mjs"));
+  for (const name of ["bootstrap.mjs", "on-node-24.mjs"]) {
+    cpSync(join(import.meta.dirname, name), join(root, "gpu-origin/cli", name));
+  }
   writeFileSync(join(root, "gpu-origin/cli/start.ts"), COMMAND);
   writeFileSync(join(root, "package.json"), '{ "type": "module" }');
   writeFileSync(
