@@ -8,7 +8,7 @@ import type { BatchApi } from "./batch-contract.ts";
 import type { BuildApi } from "./build-contract.ts";
 import type { DeploymentApi, FleetApi, PredictionApi } from "./contracts.ts";
 import { type RunCounterApi, runCounterProxy } from "./itty.ts";
-import type { RepositoryApi } from "./registry-contract.ts";
+import type { BlobApi, RepositoryApi } from "./registry-contract.ts";
 import type { SearchApi } from "./search-contract.ts";
 
 /** The one index today; one for each region once the catalog is read far away from it. */
@@ -50,6 +50,12 @@ export function buildStub(env: Env, buildId: string): BuildApi {
 /** `repository` is owner/name. */
 export function repositoryStub(env: Env, repository: string): RepositoryApi {
   return env.REPOSITORIES.getByName(repository, placed(env)) as unknown as RepositoryApi;
+}
+
+/** The object that knows the blob `digest` (`sha256:<hex>`): one for each first character of the hex. */
+export function blobStub(env: Env, digest: string): BlobApi {
+  const shard = digest.charAt(digest.indexOf(":") + 1);
+  return env.BLOBS.getByName(shard, placed(env)) as unknown as BlobApi;
 }
 
 export function fleetStub(env: Env): FleetApi {
