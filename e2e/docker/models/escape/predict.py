@@ -1,0 +1,29 @@
+"""A model that tries to get out of its container. Each probe of probes.py is run in a process of its own and says what it got; what harms the instance itself
+(bombs, floods, kills) is in harm.py and asked for one at a time. Nothing that works here is believed: the test looks from outside."""
+
+import json
+import os
+
+import harm
+import probes
+from cog import BaseRunner, Input, Path
+
+
+class Runner(BaseRunner):
+    def setup(self) -> None:
+        with open("/tmp/setup-marker", "w") as out:
+            out.write("this instance's own")
+
+    def run(
+        self,
+        probe: str = Input(description="name of a harm, or `all` probes, or `none`", default="none"),
+        world: str = Input(description="JSON: what the test knows about the outside", default="{}"),
+        file: Path = Input(description="read and forgotten", default=None),
+    ) -> str:
+        if file is not None:
+            file.read_bytes()
+        if probe == "none":
+            return "still here"
+        if probe == "all":
+            return json.dumps(probes.run_all(json.loads(world)))
+        return harm.HARMS[probe](json.loads(world)) or f"{probe} by process {os.getpid()} came to nothing"
