@@ -20,7 +20,7 @@ import type { WeightsRef } from "../schema/weights.ts";
 export interface RunSpec {
   /**
    * names the DeploymentObject: `version:<id>` for a public model on shared hardware, `version:<id>:<account id>` for a private one (no container life is
-   * shared between accounts), `deployment:<owner>/<name>` for a deployment of an account, `training:<prediction id>` for the one instance of a training
+   * shared between accounts), either with `:<owner>/<name>` behind it where the package of an account is not the operator's, `deployment:<owner>/<name>` for a deployment of an account, `training:<prediction id>` for the one instance of a training
    */
   deployment_key: string;
   /** number of the deployment's release; 0 elsewhere. A DeploymentObject never goes back to an older one. */

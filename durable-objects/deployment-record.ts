@@ -116,8 +116,9 @@ interface Self {
 }
 
 /** What an instance is booted with. Releases that differ in the bounds of their instances alone have an equal one. */
-export function bootKeyOf({ version_id, mode, weights, hardware }: RunSpec): string {
-  return sha256Hex(JSON.stringify([version_id, mode, weights?.sha256 ?? null, hardware])).slice(0, 16);
+export function bootKeyOf({ version_id, mode, weights, hardware, egress }: RunSpec): string {
+  const booted = [version_id, mode, weights?.sha256 ?? null, hardware, ...(egress === true ? ["egress"] : [])];
+  return sha256Hex(JSON.stringify(booted)).slice(0, 16);
 }
 
 /** What instances need of a spec, which may be as an earlier release of this software wrote it. What only its prediction needs is left out. */
@@ -205,10 +206,12 @@ export class DeploymentRecord {
       if (boot_key !== self.boot_key) this.#keepOlder(boot_key, JSON.stringify(wanted));
       return boot_key;
     }
-    // Models of one content, and fine-tunes on the instances of their base, differ in their names alone.
+    // Models of one content, and fine-tunes on the instances of their base, differ in their names and in where their content lies.
     const isBoundByOld = !byConfigure && self.facts.is_configured && wanted.release === self.spec.release;
     const { min_instances, max_instances } = self.spec;
-    const pinned = wanted.release === self.spec.release ? { ...wanted, model: self.spec.model } : wanted;
+    const from = self.spec.package ?? wanted.package;
+    const names = { model: self.spec.model, ...(from === undefined ? {} : { package: from }) };
+    const pinned = wanted.release === self.spec.release ? { ...wanted, ...names } : wanted;
     const spec = isBoundByOld ? { ...pinned, min_instances, max_instances } : pinned;
     const { is_configured, is_retired } = self.facts;
     const isKnown = !byConfigure || (is_configured && !is_retired);

@@ -382,6 +382,8 @@ export const ModelAnnounceSchema = z.object({
     .object({ unit: z.string().min(1).max(64), price_micros: z.number().int().min(0) })
     .nullable()
     .optional(),
+  /** it promises its callers not to break them */
+  stable: z.boolean().optional(),
   reason: z.string().optional(),
   example_input: z.record(z.string(), z.unknown()).optional(),
   version: z
@@ -396,6 +398,10 @@ export const ModelAnnounceSchema = z.object({
       train_memory_bytes: z.number().int().min(0).optional(),
       hardware: z.string(),
       idempotent: z.boolean(),
+      /** devices of one instance; absent is none */
+      gpus: z.number().int().min(0).optional(),
+      /** it asks to open connections to public addresses */
+      egress: z.boolean().optional(),
     })
     .optional(),
 });

@@ -90,6 +90,8 @@ export const ModelDescriptionSchema = z.object({
   readme: z.string().nullable(),
   weights_license: z.string().nullable(),
   example_input: z.record(z.string(), z.unknown()).nullable(),
+  /** it promises its callers not to break them; absent is what it does not say */
+  stable: z.boolean().optional(),
 });
 export type ModelDescription = z.infer<typeof ModelDescriptionSchema>;
 

@@ -27,6 +27,7 @@ export const ModelSchema = z
     tags: z.array(z.string()).describe("extra member"),
     visibility: z.enum(["public", "private"]),
     is_official: z.boolean(),
+    stable: z.boolean().describe("extra member: a push that breaks callers is refused unless it is forced"),
     github_url: z.string().nullable(),
     paper_url: z.string().nullable(),
     license_url: z.string().nullable(),
@@ -122,6 +123,15 @@ export const UpdateModelSchema = z
     tags: z.array(line(TAG_CHARACTERS_MAX)).max(TAGS_MAX).describe("extra member"),
     visibility: visibility.describe("extra member"),
     cover_image_url: webUrl.nullable().describe("extra member"),
+    latest_version: z
+      .string()
+      .regex(/^[0-9a-f]{64}$/, "must be the id of a version")
+      .describe("extra member: the version that runs where none is named; any of the model's, so also an older one"),
+    stable: z
+      .boolean()
+      .describe(
+        "extra member: refuse pushes whose schema breaks callers of the latest version, unless they are forced",
+      ),
   })
   .partial()
   .openapi("ModelUpdate");

@@ -33,6 +33,8 @@ export const models = sqliteTable(
     latest_version_at: integer("latest_version_at"),
     /** the default example's prediction: read from its object while it runs, kept here once it ended */
     example_prediction_id: text("example_prediction_id"),
+    /** whose prediction it is, where a push made it; null is the operator's */
+    example_account_id: text("example_account_id"),
     /** digest of (version, input) that an announced example was made for, so that a restart makes no second one */
     example_key: text("example_key"),
     default_example: text("default_example", { mode: "json" }).$type<PredictionDocument>(),

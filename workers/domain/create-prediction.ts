@@ -63,7 +63,7 @@ export async function createPrediction(edge: Edge, command: CreateCommand): Prom
     version,
     ...(release === undefined
       ? {}
-      : { spec: () => deploymentSpec(version, release), deployment: `${release.owner}/${release.name}` }),
+      : { spec: () => deploymentSpec(edge, version, release), deployment: `${release.owner}/${release.name}` }),
     input,
   });
   switch (result.kind) {

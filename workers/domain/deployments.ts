@@ -101,7 +101,7 @@ async function configure(edge: Edge, release: ReleaseRow): Promise<void> {
   const version = await findVersion(edge.env.DB, owner, name, release.version, edge.later);
   if (version === null) throw new Error("a deployed version is not in the catalog");
   const object = deploymentStub(edge.env, deploymentKey(release.owner, release.name));
-  await object.configure(deploymentSpec(version, release));
+  await object.configure(await deploymentSpec(edge, version, release));
 }
 
 async function faultsOfVersion(

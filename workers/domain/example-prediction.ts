@@ -1,10 +1,8 @@
 /**
- * A model's example is one real prediction of the operator, made when a version is announced with an example input, and kept for ever. Starting it
- * before the version shows in the catalog means that whoever sees the version sees its example.
+ * A model's example is one real prediction, of the operator or of who pushed the version, made when a version comes with an example input, and kept for
+ * ever. Starting it before the version shows in the catalog means that whoever sees the version sees its example.
  */
 import { sha256Hex } from "../../schema/ids.ts";
-import type { ModelAnnounce } from "../../schema/origin-protocol.ts";
-import { OPERATOR_ACCOUNT_ID } from "../../schema/tables/operator-seed.ts";
 import type { Edge } from "../env.ts";
 import { DEFAULT_CREATES_PER_MINUTE } from "../storage/accounts.ts";
 import type { CatalogModel, VersionRow } from "../storage/models.ts";
@@ -13,53 +11,44 @@ import { exampleOf, isExampleLost } from "./show-model.ts";
 import { startPrediction } from "./start-prediction.ts";
 import { validateInput } from "./validate-input.ts";
 
-/** The new example of an announced version; null where there is none to make: no input, or the example of this version and input exists. */
+export interface ExampleRequest {
+  /** as it will be in the catalog */
+  version: VersionRow;
+  input: Record<string, unknown>;
+  known: CatalogModel | null;
+  run: RunModel;
+  /** whose prediction it is */
+  account_id: string;
+}
+
+/**
+ * The example of a new version. Null where none is to be made: the example of this version and input exists, was taken away, or does not fit the schema.
+ * `is_new`: it was started just now.
+ */
 export async function startExample(
   edge: Edge,
-  owner: string,
-  name: string,
-  announced: ModelAnnounce,
-  known: CatalogModel | null,
-  run: RunModel,
-): Promise<{ key: string; prediction_id: string } | null> {
-  const { version, example_input } = announced;
-  if (version === undefined || example_input === undefined) return null;
-  const key = sha256Hex(JSON.stringify([version.id, example_input]));
+  { version, input: exampleInput, known, run, account_id }: ExampleRequest,
+): Promise<{ key: string; prediction_id: string; is_new: boolean } | null> {
+  const key = sha256Hex(JSON.stringify([version.id, exampleInput]));
   if (known?.model.example_key === key) {
-    const isTakenAway = known.model.example_prediction_id === null;
-    if (isTakenAway || !isExampleLost(await exampleOf(edge, known.model))) return null;
+    const { example_prediction_id: prediction_id } = known.model;
+    if (prediction_id === null) return null;
+    if (!isExampleLost(await exampleOf(edge, known.model))) return { key, prediction_id, is_new: false };
   }
-  const input = validateInput(version.id, version.openapi_schema, example_input);
+  const input = validateInput(version.id, version.openapi_schema, exampleInput);
   if (!input.ok) {
-    console.warn(
-      JSON.stringify({ level: "warn", model: `${owner}/${name}`, message: "example.json does not fit the schema" }),
-    );
+    const model = `${version.owner}/${version.name}`;
+    console.warn(JSON.stringify({ level: "warn", model, message: "example.json does not fit the schema" }));
     return null;
   }
-  const row: VersionRow = {
-    owner,
-    name,
-    created_at: Date.now(),
-    base_version_id: null,
-    weights: null,
-    training_id: null,
-    fast_booting: false,
-    run_by_others: false,
-    package: null,
-    build_id: null,
-    gpus: 0,
-    egress: false,
-    ...version,
-    train_memory_bytes: version.train_memory_bytes ?? null,
-  };
   const result = await startPrediction(edge, {
     kind: "prediction",
-    account_id: OPERATOR_ACCOUNT_ID,
+    account_id,
     limits: { creates_per_minute: DEFAULT_CREATES_PER_MINUTE },
     exempt: true,
-    version: row,
+    version,
     // The catalog does not have it yet.
-    spec: () => runSpec(row, run, OPERATOR_ACCOUNT_ID),
+    spec: () => runSpec(edge, version, run, account_id),
     input,
     source: "api",
     idempotency: null,
@@ -70,5 +59,5 @@ export async function startExample(
     wait_ms: 0,
   });
   if (result.kind !== "started") throw new Error(`the example was not admitted: ${result.kind}`);
-  return { key, prediction_id: result.document.id };
+  return { key, prediction_id: result.document.id, is_new: true };
 }

@@ -1,6 +1,8 @@
 /** How a version runs: what the catalog says of it, what a deployment asks for, and the platform's own settings. */
 import type { RunSpec } from "../../durable-objects/contracts.ts";
+import { OPERATOR_USERNAME } from "../../schema/tables/operator-seed.ts";
 import type { Edge } from "../env.ts";
+import { mayUseEgress } from "../storage/accounts.ts";
 import type { ReleaseRow } from "../storage/deployments.ts";
 import { findModel, findVersions, type ModelRow, type VersionRow } from "../storage/models.ts";
 import { outputKind } from "./validate-input.ts";
@@ -19,27 +21,43 @@ export type RunModel = Pick<ModelRow, "visibility" | "is_official" | "latest_ver
 
 /**
  * On shared hardware. A public model's instances serve every account; those of a private one serve `accountId` alone, whoever it is shared with: no
- * container life of a private model sees the data of two accounts.
+ * container life of a private model sees the data of two accounts. Instances of equal content are one model's where they are not trusted: what an
+ * account may open for its models is not another's.
  */
-export function runSpec(version: VersionRow, model: RunModel, accountId: string): RunSpec {
+export async function runSpec(edge: Edge, version: VersionRow, model: RunModel, accountId: string): Promise<RunSpec> {
   const isKeptWarm = model.is_official && model.latest_version_id === version.id;
+  const key = [
+    `version:${version.id}`,
+    ...(model.visibility === "public" ? [] : [accountId]),
+    ...(version.package === null || isTrusted(version) ? [] : [version.package.repository]),
+  ];
   return {
-    deployment_key: model.visibility === "public" ? `version:${version.id}` : `version:${version.id}:${accountId}`,
+    deployment_key: key.join(":"),
     release: 0,
-    ...versionSpec(version),
+    ...(await versionSpec(edge, version)),
     hardware: version.hardware,
     min_instances: isKeptWarm ? OFFICIAL_INSTANCES_MIN : 0,
     max_instances: INSTANCES_MAX,
   };
 }
 
+/** Whose code runs: the repository's owner also where it is a fine-tune of another account. Without a package it is a folder of the operator. */
+function codeOwner(version: VersionRow): string {
+  return version.package?.repository.split("/")[0] ?? OPERATOR_USERNAME;
+}
+
+/** Models of the operator may run where models are not kept apart. */
+export function isTrusted(version: VersionRow): boolean {
+  return codeOwner(version) === OPERATOR_USERNAME;
+}
+
 /** The same with the model from the catalog's memory. */
 export async function sharedRunSpec(edge: Edge, version: VersionRow, accountId: string): Promise<RunSpec> {
   const base = version.fast_booting ? await baseOf(edge, version) : null;
-  if (base === null) return runSpec(version, await modelOf(edge, version), accountId);
+  if (base === null) return runSpec(edge, version, await modelOf(edge, version), accountId);
   // On the warm instances of the base, just as the base's own predictions run.
-  const shared = runSpec(base.version, base.model, accountId);
-  return { ...shared, ...versionSpec(version) };
+  const shared = await runSpec(edge, base.version, base.model, accountId);
+  return { ...shared, ...(await versionSpec(edge, version)) };
 }
 
 /** The version that a fast-booting fine-tune was trained from; of several with its content one of a public model, which serves every account. */
@@ -56,11 +74,11 @@ async function modelOf(edge: Edge, { owner, name }: VersionRow): Promise<RunMode
 }
 
 /** On instances of a deployment's own. They serve all who may use it: its account, or the members of its organization. */
-export function deploymentSpec(version: VersionRow, release: ReleaseRow): RunSpec {
+export async function deploymentSpec(edge: Edge, version: VersionRow, release: ReleaseRow): Promise<RunSpec> {
   return {
     deployment_key: deploymentKey(release.owner, release.name),
     release: release.number,
-    ...versionSpec(version),
+    ...(await versionSpec(edge, version)),
     hardware: release.hardware,
     min_instances: release.min_instances,
     max_instances: release.max_instances,
@@ -71,7 +89,10 @@ export function deploymentKey(owner: string, name: string): string {
   return `deployment:${owner}/${name}`;
 }
 
-function versionSpec(version: VersionRow) {
+async function versionSpec(edge: Edge, version: VersionRow) {
+  const owner = codeOwner(version);
+  const egress =
+    version.egress && (owner === OPERATOR_USERNAME || (await mayUseEgress(edge.env.DB, owner, edge.later)));
   return {
     version_id: version.base_version_id ?? version.id,
     mode: "predict" as const,
@@ -85,5 +106,8 @@ function versionSpec(version: VersionRow) {
     output_is_iterator: outputKind(version.openapi_schema).is_iterator,
     idle_ttl_ms: IDLE_TTL_MS,
     setup_timeout_ms: SETUP_TIMEOUT_MS,
+    ...(version.package === null ? {} : { package: version.package, is_trusted: isTrusted(version) }),
+    ...(egress ? { egress } : {}),
+    ...(version.gpus === 0 ? {} : { gpus: version.gpus }),
   };
 }

@@ -42,6 +42,7 @@ export async function showModel(
     tags: model.tags,
     visibility: model.visibility,
     is_official: model.is_official,
+    stable: model.is_stable,
     github_url: model.github_url,
     paper_url: model.paper_url,
     license_url: model.license_url,
@@ -71,7 +72,7 @@ export function showVersion(version: VersionRow): z.infer<typeof VersionSchema> 
 export async function exampleOf(edge: Edge, model: ModelRow): Promise<PredictionDocument | null> {
   if (model.default_example !== null || model.example_prediction_id === null) return model.default_example;
   const id = model.example_prediction_id;
-  const document = await predictionStub(edge.env, id).get(id, OPERATOR_ACCOUNT_ID);
+  const document = await predictionStub(edge.env, id).get(id, model.example_account_id ?? OPERATOR_ACCOUNT_ID);
   const isKept = document?.state === "succeeded" && JSON.stringify(document).length <= EXAMPLE_CHARACTERS_MAX;
   if (isKept) edge.later(saveExampleSnapshot(edge.env.DB, model.owner, model.name, document));
   return document;

@@ -28,7 +28,7 @@ export interface StartPrediction {
   exempt?: boolean;
   version: VersionRow;
   /** how to run it where that is not the version on shared hardware; given the new prediction's id */
-  spec?: (id: string) => RunSpec;
+  spec?: (id: string) => RunSpec | Promise<RunSpec>;
   destination?: string;
   deployment?: string;
   input: Extract<InputResult, { ok: true }>;
@@ -75,7 +75,7 @@ export async function startPrediction(edge: Edge, start: StartPrediction): Promi
       id,
       account_id: start.account_id,
       kind: start.kind,
-      spec: start.spec?.(id) ?? (await sharedRunSpec(edge, version, start.account_id)),
+      spec: await (start.spec?.(id) ?? sharedRunSpec(edge, version, start.account_id)),
       shown_version: version.id,
       destination: start.destination ?? null,
       deployment: start.deployment ?? null,

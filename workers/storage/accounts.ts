@@ -23,6 +23,28 @@ const USER_SCOPES: Scope[] = SCOPES.filter((scope) => scope !== "admin");
 /** The time that a token was last used is written at most this often. */
 const LAST_USED_STEP_MS = 60_000;
 
+/** Owners whose models ask to open connections: few. */
+const EGRESS_OWNERS_MAX = 1_000;
+
+const egress = new Memo<boolean>(CALLER_LIFE_MS, EGRESS_OWNERS_MAX);
+
+/** Whether models of `username` may open connections to public addresses. */
+export function mayUseEgress(
+  db: D1Database,
+  username: string,
+  later: (work: Promise<unknown>) => void,
+): Promise<boolean> {
+  return egress.get(
+    username,
+    async () => {
+      const owner = eq(accounts.username, username);
+      const row = await drizzle(db).select({ limits: accounts.limits }).from(accounts).where(owner).get();
+      return row?.limits.egress === true;
+    },
+    later,
+  );
+}
+
 const callers = new Memo<Caller | null>(CALLER_LIFE_MS, CALLERS_MAX);
 
 /** Whose token it is; null when nobody's, revoked or expired. The token must be well-formed. */
@@ -31,7 +53,15 @@ export async function findCaller(
   token: string,
   later: (work: Promise<unknown>) => void,
 ): Promise<Caller | null> {
-  const hash = hashToken(token);
+  return findCallerByHash(db, hashToken(token), later);
+}
+
+/** The same by the SHA-256 of the token, which tickets that stand for it carry. */
+export async function findCallerByHash(
+  db: D1Database,
+  hash: string,
+  later: (work: Promise<unknown>) => void,
+): Promise<Caller | null> {
   const caller = await callers.get(hash, () => readCaller(db, hash, later), later);
   return caller === null || (caller.token.expires_at !== null && caller.token.expires_at <= Date.now()) ? null : caller;
 }

@@ -191,6 +191,8 @@ export interface Announcement {
   /** columns of the model that change */
   model: Partial<typeof models.$inferInsert> & { state: "preparing" | "ready" | "failed" };
   version: ModelAnnounce["version"] | null;
+  /** it becomes the latest: what people chose since it was announced first stays otherwise */
+  movesLatest: boolean;
   /** a price that counts from now on */
   price: Pricing | null;
   collections: { joined: string[]; left: string[] };
@@ -201,7 +203,7 @@ export interface Announcement {
  * Collections that do not exist are passed over.
  */
 export async function saveAnnouncement(db: D1Database, announcement: Announcement, now: number): Promise<void> {
-  const { owner, name, model, version, price, collections } = announcement;
+  const { owner, name, model, version, movesLatest, price, collections } = announcement;
   const orm = drizzle(db);
   const row = { ...model, updated_at: now };
   const upsert = orm
@@ -219,10 +221,14 @@ export async function saveAnnouncement(db: D1Database, announcement: Announcemen
             .values({ owner, name, created_at: now, ...version })
             .onConflictDoNothing(),
           // An unchanged folder that is announced again makes no newer version.
-          orm
-            .update(models)
-            .set({ latest_version_id: version.id, latest_version_at: madeAt })
-            .where(ofModel(owner, name)),
+          ...(movesLatest
+            ? [
+                orm
+                  .update(models)
+                  .set({ latest_version_id: version.id, latest_version_at: madeAt })
+                  .where(ofModel(owner, name)),
+              ]
+            : []),
         ]),
     ...(price === null ? [] : [orm.insert(prices).values({ owner, name, valid_from: now, ...price })]),
     ...collections.left.map((slug) =>

@@ -1,0 +1,1 @@
+ALTER TABLE `models` ADD `example_account_id` text;
