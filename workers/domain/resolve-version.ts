@@ -11,7 +11,7 @@ import {
   readModel,
   type VersionRow,
 } from "../storage/models.ts";
-import { mayManage, mayPush, maySee } from "./model-access.ts";
+import { isAllowed, mayManage, mayPush, maySee } from "./model-access.ts";
 
 /** Environments take seconds to minutes to make. */
 const PREPARING_RETRY_S = 5;
@@ -42,6 +42,14 @@ export async function requireOwnModel(
   if (right === "push" ? mayPush(caller, owner) : mayManage(caller, owner)) return found;
   const who = mayPush(caller, owner) ? `owners and admins of ${owner}` : owner;
   throw new AppError("auth.forbidden", `Only ${who} may do this to ${owner}/${name}.`);
+}
+
+/** A model whose builds and setup logs the caller may read: its own, its organization's, or any for the operator. */
+export async function requireInsight(edge: Edge, caller: Caller, owner: string, name: string): Promise<CatalogModel> {
+  if (!caller.scopes.includes("admin")) return requireOwnModel(edge, caller, owner, name, "push");
+  const found = await readModel(edge.env.DB, owner, name);
+  if (found === null || !isAllowed(caller, owner, name)) throw unknownModel(owner, name);
+  return found;
 }
 
 /** The version to run. Throws problems: unknown model 404, unknown version 422, a model without a version yet 503. */

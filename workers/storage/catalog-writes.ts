@@ -1,8 +1,9 @@
 /** What changes models and versions in D1. Conditions stand in the statements themselves: what is read first may have changed by then. */
-import { and, count, eq, isNull, notExists, type SQL, sql } from "drizzle-orm";
+import { and, count, eq, exists, isNull, notExists, type SQL, sql } from "drizzle-orm";
 import { drizzle } from "drizzle-orm/d1";
 import type { ModelAnnounce } from "../../schema/origin-protocol.ts";
 import {
+  builds,
   collectionModels,
   deployments,
   examples,
@@ -46,7 +47,8 @@ type Written =
   | "paper_url"
   | "license_url"
   | "weights_url"
-  | "cover_image_url";
+  | "cover_image_url"
+  | "is_stable";
 export type ModelChange = { [column in Written]?: (typeof models.$inferInsert)[column] | undefined };
 
 export async function updateModel(
@@ -71,7 +73,7 @@ export async function deleteModel(db: D1Database, owner: string, name: string): 
     .from(versions)
     .where(and(eq(versions.owner, owner), eq(versions.name, name)));
   const isGone = notExists(orm.select({ one: sql`1` }).from(models).where(ofModel(owner, name)));
-  const of = (table: typeof shares | typeof examples | typeof collectionModels | typeof prices) =>
+  const of = (table: typeof shares | typeof examples | typeof collectionModels | typeof prices | typeof builds) =>
     orm.delete(table).where(and(eq(table.owner, owner), eq(table.name, name), isGone));
   const [deleted] = await orm.batch([
     orm
@@ -82,6 +84,7 @@ export async function deleteModel(db: D1Database, owner: string, name: string): 
     of(examples),
     of(collectionModels),
     of(prices),
+    of(builds),
   ]);
   forgetModel(owner, name);
   return deleted.length > 0;
@@ -166,6 +169,69 @@ export async function deleteVersion(db: D1Database, { owner, name, id }: Version
   forgetModel(owner, name);
   forgetVersion(id);
   return deleted.length > 0;
+}
+
+/**
+ * Makes a pushed version the latest of its model, together with what the push says of that. `moved`: nothing was done, since the latest is not `expected`
+ * any more. `known`: the version was there before.
+ */
+export async function savePublished(
+  db: D1Database,
+  version: VersionRow,
+  change: Partial<typeof models.$inferInsert>,
+  expected: string | null,
+): Promise<"new" | "known" | "moved"> {
+  const { owner, name, id, created_at } = version;
+  const orm = drizzle(db);
+  const row = ofVersion(version);
+  const isLatest = orm
+    .select({ one: sql`1` })
+    .from(models)
+    .where(and(ofModel(owner, name), eq(models.latest_version_id, id)));
+  const [inserted, pointed] = await orm.batch([
+    orm.insert(versions).values(version).onConflictDoNothing().returning({ id: versions.id }),
+    orm
+      .update(models)
+      .set({
+        ...change,
+        state: "ready",
+        state_reason: null,
+        latest_version_id: id,
+        latest_version_at: sql`(select ${versions.created_at} from ${versions} where ${row})`,
+        updated_at: created_at,
+      })
+      .where(
+        and(
+          ofModel(owner, name),
+          expected === null ? isNull(models.latest_version_id) : eq(models.latest_version_id, expected),
+        ),
+      )
+      .returning({ name: models.name }),
+    // One that did not become the latest was never compared with it.
+    orm.delete(versions).where(and(row, eq(versions.created_at, created_at), notExists(isLatest))),
+  ]);
+  forgetModel(owner, name);
+  forgetVersion(id);
+  if (pointed.length === 0) return "moved";
+  return inserted.length > 0 ? "new" : "known";
+}
+
+/** Makes a version of the model its latest. False when it has no such version. */
+export async function saveLatest(db: D1Database, { owner, name, id }: VersionRow): Promise<boolean> {
+  const orm = drizzle(db);
+  const row = ofVersion({ owner, name, id });
+  const version = orm.select({ one: sql`1` }).from(versions).where(row);
+  const pointed = await orm
+    .update(models)
+    .set({
+      latest_version_id: id,
+      latest_version_at: sql`(select ${versions.created_at} from ${versions} where ${row})`,
+      updated_at: Date.now(),
+    })
+    .where(and(ofModel(owner, name), exists(version)))
+    .returning({ name: models.name });
+  forgetModel(owner, name);
+  return pointed.length > 0;
 }
 
 /** Whether any version still uses these weights. */

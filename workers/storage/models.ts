@@ -120,6 +120,15 @@ export async function findVersion(
   return rows.find(isOurs) ?? null;
 }
 
+/** Past the memory. */
+export async function hasVersion(
+  db: D1Database,
+  { owner, name, id }: Pick<VersionRow, "owner" | "name" | "id">,
+): Promise<boolean> {
+  const isIt = and(eq(versions.owner, owner), eq(versions.name, name), eq(versions.id, id));
+  return (await drizzle(db).select({ id: versions.id }).from(versions).where(isIt).get()) !== undefined;
+}
+
 export async function readReadme(db: D1Database, owner: string, name: string): Promise<string | null> {
   const row = await drizzle(db).select({ readme: models.readme }).from(models).where(ofModel(owner, name)).get();
   return row?.readme ?? null;
