@@ -42,6 +42,11 @@ export class BuildsClient {
     return this.#http.json("POST", `${this.#path}/${encodeURIComponent(id)}/cancel`);
   }
 
+  /** What it wrote so far. */
+  log(id: string): Promise<Response> {
+    return this.#http.open(`${this.#path}/${encodeURIComponent(id)}/logs`);
+  }
+
   /** Stages, log lines and the end, from the start, taken up again where a connection breaks. */
   events(id: string, signal: AbortSignal): AsyncGenerator<BuildStreamEvent> {
     const url = `${this.#connection.url}${this.#path}/${encodeURIComponent(id)}/events`;

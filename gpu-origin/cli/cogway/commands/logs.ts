@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Command } from "commander";
 import type { Prediction } from "../../../../schema/client/index.ts";
-import { type Build, type BuildSummary, BuildsClient } from "../builds-client.ts";
+import { type Build, type BuildSummary, BuildsClient, hasEnded } from "../builds-client.ts";
 import { action, type CommonOptions, newCommand, type Runner } from "../command.ts";
 import { type Context, modelName } from "../context.ts";
 import { CliFault } from "../fault.ts";
@@ -35,7 +35,13 @@ async function buildLog(
 ): Promise<void> {
   const builds = new BuildsClient(http, connection, modelName(reference));
   const build = await builds.get(id ?? (await lastBuild(builds, reference)).id);
-  const ended = await followBuild(terminal, builds, build, new AbortController().signal);
+  if (hasEnded(build)) {
+    for await (const text of (await builds.log(build.id)).body?.pipeThrough(new TextDecoderStream()) ?? []) {
+      terminal.json({ event: "logs", data: text });
+      terminal.raw(text);
+    }
+  }
+  const ended = hasEnded(build) ? build : await followBuild(terminal, builds, build, new AbortController().signal);
   terminal.json({ event: "done", build: ended });
   terminal.line(endText(ended));
 }
