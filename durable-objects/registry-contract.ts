@@ -18,6 +18,8 @@ export interface ManifestRow extends StoredBytes {
 export interface NewManifest extends ManifestRow {
   /** blobs that it names and that must be held */
   blobs: string[];
+  /** blobs that it names and that lie elsewhere; they are kept where they are here all the same */
+  foreign_blobs: string[];
   /** manifests that it names (an index) and that must be here */
   manifests: string[];
   tags: string[];
@@ -46,6 +48,8 @@ export interface OpenUpload {
   parts: UploadPart[];
   /** what came behind the last part */
   tail: StoredBytes | null;
+  /** where what then is behind the last part is to go */
+  tail_key: string;
   /** hex of everything, where it all came in one request; else it is read again at the end */
   sha256: string | null;
 }

@@ -301,7 +301,7 @@ export class RepositoryStore {
       artifact_type,
       annotations === null ? null : JSON.stringify(annotations),
     );
-    for (const blob of manifest.blobs) {
+    for (const blob of [...manifest.blobs, ...manifest.foreign_blobs]) {
       this.#sql.exec("INSERT OR IGNORE INTO manifest_blobs VALUES (?, ?)", blob, digest);
     }
   }

@@ -111,14 +111,15 @@ export class RepositoryObject extends DurableObject<Env> implements RepositoryAp
   async openUpload(id: string, expected: number | null): Promise<OpenUploadResult> {
     const row = this.#upload(id);
     if (row === null) return { kind: "unknown" };
-    const { size_bytes, multipart, sha256, tail_key, tail_bytes } = row;
+    const { size_bytes, multipart, sha256 } = row;
     if (expected !== null && expected !== size_bytes) return { kind: "out_of_order", size_bytes };
     if (row.is_leased === 1) this.#discard(tailKey(id, row.lease), LAST_READ_MS);
     const lease = row.lease + 1;
     this.#store.lease(id, lease);
-    const tail = tail_key === null ? null : { key: tail_key, size_bytes: tail_bytes ?? 0 };
+    const tail = row.tail_key === null ? null : { key: row.tail_key, size_bytes: row.tail_bytes ?? 0 };
     const parts = this.#store.parts(id);
-    return { kind: "open", lease, size_bytes, multipart, key: blobKey(id), parts, tail, sha256 };
+    const keys = { key: blobKey(id), tail_key: tailKey(id, lease) };
+    return { kind: "open", lease, size_bytes, multipart, ...keys, parts, tail, sha256 };
   }
 
   async saveChunk(id: string, lease: number, chunk: SavedChunk): Promise<boolean> {
@@ -323,6 +324,6 @@ function blobKey(upload: string): string {
 }
 
 /** Where the request with this lease puts what came behind the last part. */
-export function tailKey(upload: string, lease: number): string {
+function tailKey(upload: string, lease: number): string {
   return `registry/blobs/${upload}.${lease}`;
 }

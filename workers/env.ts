@@ -2,6 +2,7 @@
 import type { Context } from "hono";
 import { parseDuration } from "../schema/durations.ts";
 import type { Scope } from "../schema/tokens.ts";
+import type { RegistryAccess } from "./domain/registry-token.ts";
 
 export interface Settings {
   /** without a slash at its end; the only source of absolute URLs */
@@ -43,6 +44,8 @@ export interface AppEnv {
     requestId: string;
     /** set by the authenticate middleware; routes read it through `callerOf` */
     caller?: Caller;
+    /** what the registry's token of this request grants; behind the registry's guard */
+    registryAccess?: RegistryAccess[];
     /** identity of a verified origin, set by the origin middleware */
     originId?: string;
   };
