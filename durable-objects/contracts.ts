@@ -218,6 +218,17 @@ export interface DeploymentApi {
   retire(unused_ms: number): Promise<{ retired: true } | { retired: false; instances: number; free_at: number | null }>;
   /** For pages and tests: instances, queue length, leases. */
   describe(): Promise<DeploymentDescription>;
+  /** What its newest instances said of their setups and ends, newest first: for the model's people and the operator. */
+  setupReports(): Promise<SetupReport[]>;
+}
+
+export interface SetupReport {
+  instance_id: string;
+  version_id: string;
+  state: InstanceStatus["state"];
+  reason: string | null;
+  logs: string | null;
+  at: number;
 }
 
 export interface DeploymentDescription {

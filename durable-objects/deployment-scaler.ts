@@ -47,10 +47,11 @@ export class DeploymentScaler {
   readonly #is: Surroundings;
   /** placements on their way, by boot key */
   readonly #placing = new Map<string, number>();
-  #placement: { failures: number; hold_until: number; refusal: Refusal | null } = {
+  #placement: { failures: number; hold_until: number; refusal: Refusal | null; detail: string | null } = {
     failures: 0,
     hold_until: 0,
     refusal: null,
+    detail: null,
   };
   /** the newest decision; null until there is one after a start */
   decision: RolloutDecision | null = null;
@@ -62,6 +63,11 @@ export class DeploymentScaler {
   /** A placement is on its way, and none was refused before it. */
   expectsInstance(): boolean {
     return this.#placing.size > 0 && this.#placement.refusal === null;
+  }
+
+  /** Why the fleet has no instance for it; null while it has, or was not asked. */
+  refusal(): string | null {
+    return this.#placement.detail;
   }
 
   #addPlacing(bootKey: string, change: 1 | -1): void {
@@ -169,7 +175,7 @@ export class DeploymentScaler {
     await write((now) => {
       this.#addPlacing(bootKey, -1);
       if (result?.kind === "placed") {
-        this.#placement = { failures: 0, hold_until: 0, refusal: null };
+        this.#placement = { failures: 0, hold_until: 0, refusal: null, detail: null };
         const { instance_id, origin_id, slots } = result;
         queue.insertInstance({ instance_id, origin_id, boot_key: bootKey, state: "boot", slots }, now);
         grant(now);
@@ -177,7 +183,7 @@ export class DeploymentScaler {
         const failures = this.#placement.failures + 1;
         const pause = Math.min(PLACE_RETRY_MS * 2 ** (failures - 1), PLACE_RETRY_MAX_MS);
         const hold_until = Math.max(this.#placement.hold_until, now + pause);
-        this.#placement = { failures, hold_until, refusal: result.reason };
+        this.#placement = { failures, hold_until, refusal: result.reason, detail: result.detail };
         if (result.reason === "no_version") versionRefused(bootKey, result.detail, now);
       }
       this.scale(now);

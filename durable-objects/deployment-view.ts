@@ -3,6 +3,7 @@ import type { WaitingFor } from "../schema/prediction-document.ts";
 import { estimateWait } from "../schema/scaling.ts";
 import type { DeploymentDescription, LeaseKey } from "./contracts.ts";
 import type { DeploymentQueue, InstanceRow } from "./deployment-queue.ts";
+import type { InstanceReports } from "./deployment-reports.ts";
 import { type DeploymentScaler, isEnded, isLive, startMs } from "./deployment-scaler.ts";
 
 export const NEVER_USED: DeploymentDescription = {
@@ -16,6 +17,7 @@ export const NEVER_USED: DeploymentDescription = {
 export function waitingFor(
   queue: DeploymentQueue,
   scaler: DeploymentScaler,
+  reports: InstanceReports,
   key: LeaseKey,
   now: number,
 ): WaitingFor | null {
@@ -25,6 +27,7 @@ export function waitingFor(
   const instances = queue.instances().filter((row) => row.boot_key === place.boot_key);
   const ready = instances.filter((row) => row.state === "ready");
   const starting = instances.filter((row) => row.state === "boot" || row.state === "setup");
+  const detail = ready.length > 0 ? null : (reasonOf(reports, starting) ?? scaler.refusal());
   const startingSince = starting.length === 0 ? null : Math.min(...starting.map((row) => row.placed_at));
   return {
     reason: waitReason(scaler, ready, starting),
@@ -39,7 +42,15 @@ export function waitingFor(
       start_ms: startMs(facts),
     }),
     ...(facts.setup_error === null || place.boot_key !== queue.bootKey() ? {} : { last_error: facts.setup_error }),
+    ...(detail === null ? {} : { detail }),
   };
+}
+
+/** What an instance that starts says of how far it is, or why it starts again: the platform's words, none of the model's. */
+function reasonOf(reports: InstanceReports, starting: InstanceRow[]): string | null {
+  if (starting.length === 0) return null;
+  const said = reports.list().filter(({ reason }) => reason !== null);
+  return said.find(({ instance_id }) => starting.some((row) => row.instance_id === instance_id))?.reason ?? null;
 }
 
 function waitReason(scaler: DeploymentScaler, ready: InstanceRow[], starting: InstanceRow[]): WaitingFor["reason"] {

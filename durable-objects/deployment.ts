@@ -20,10 +20,12 @@ import type {
   LeaseKey,
   Release,
   RunSpec,
+  SetupReport,
 } from "./contracts.ts";
 import { GrantDelivery } from "./deployment-grants.ts";
 import { DeploymentQueue, type InstanceRow } from "./deployment-queue.ts";
 import { instanceSpec } from "./deployment-record.ts";
+import { InstanceReports } from "./deployment-reports.ts";
 import { type RunReporter, reportRuns, reportRunsSoon } from "./deployment-runs.ts";
 import { DeploymentScaler, isEnded } from "./deployment-scaler.ts";
 import { DeploymentSetups, errorClass, TELL_AGAIN_MS } from "./deployment-setups.ts";
@@ -44,9 +46,11 @@ type Deadline = "scale" | "tell" | "leases" | "runs" | "cancel";
 
 export class DeploymentObject extends DurableObject<Env> implements DeploymentApi {
   readonly #queue = new DeploymentQueue(this.ctx.storage.sql);
+  readonly #reports = new InstanceReports(this.ctx.storage.sql);
   readonly #alarms = new Alarms<Deadline>(this.ctx.storage);
   readonly #writes = new GroupCommit(this.ctx.storage, () => {
     this.#queue.forget();
+    this.#reports.forget();
     this.#alarms.forget();
   });
   readonly #grants = new GrantDelivery(this.env, () => this.#queue.leases());
@@ -291,7 +295,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
   }
 
   async waitingFor(key: LeaseKey): Promise<WaitingFor | null> {
-    return this.#queue.exists() ? waitingFor(this.#queue, this.#scaler, key, Date.now()) : null;
+    return this.#queue.exists() ? waitingFor(this.#queue, this.#scaler, this.#reports, key, Date.now()) : null;
   }
 
   // ---- instances
@@ -310,6 +314,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     if (known !== null && isEnded(known.state)) return;
     // A drain that we decided is not undone by a state from before it.
     if (known?.state === "draining" && !isEnded(status.state)) return;
+    this.#reports.save(status, now);
     if (known === null) {
       const { instance_id, version_id, state, slots } = status;
       const boot_key = this.#queue.bootKeyOfReport(version_id);
@@ -373,6 +378,10 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
 
   async describe(): Promise<DeploymentDescription> {
     return this.#queue.exists() ? describe(this.#queue, this.#scaler) : NEVER_USED;
+  }
+
+  async setupReports(): Promise<SetupReport[]> {
+    return this.#reports.list();
   }
 }
 

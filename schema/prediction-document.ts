@@ -85,4 +85,6 @@ export interface WaitingFor {
   estimate_ms: number | null;
   /** class of the last boot or setup failure, where one repeats */
   last_error?: string;
+  /** what the platform knows beyond that: how far a boot is, that a model starts again and again, what no host has */
+  detail?: string;
 }

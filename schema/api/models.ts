@@ -49,6 +49,21 @@ export const ModelSchema = z
       .describe("extra member: why it has no version, or why its newest one was refused"),
   })
   .openapi("Model");
+export const SetupLogsSchema = z
+  .object({
+    results: z.array(
+      z.object({
+        instance: z.string(),
+        version: z.string(),
+        state: z.enum(["boot", "setup", "ready", "draining", "stopped", "failed"]),
+        reason: z.string().nullable().describe("why it starts again, or ended"),
+        logs: z.string().nullable().describe("the last 16 KiB of its setup and of what it wrote outside predictions"),
+        at: z.string(),
+      }),
+    ),
+  })
+  .openapi("SetupLogs");
+
 export const ModelPageSchema = pageOf(ModelSchema, "ModelPage");
 
 export const ListModelsQuery = z.object({

@@ -6,6 +6,7 @@ import { deleteVersion, hasWeights, readVersionUses } from "../storage/catalog-w
 import type { CatalogModel, VersionRow } from "../storage/models.ts";
 import { catalogChanged } from "./catalog-changed.ts";
 import { mayPush } from "./model-access.ts";
+import { packageKey } from "./publish-version.ts";
 import { sharedRunSpec } from "./run-spec.ts";
 
 export async function deleteModelVersion(
@@ -20,6 +21,7 @@ export async function deleteModelVersion(
   if (!(await deleteVersion(edge.env.DB, version))) {
     throw new AppError("version.in_use", "Something began to use this version a moment ago. Look at it again.");
   }
+  if (version.package !== null) edge.later(edge.env.FILES.delete(packageKey(owner, name, id)));
   if (version.weights !== null) edge.later(removeWeights(edge, version.weights.key));
   catalogChanged(edge, [`${owner}/${name}`]);
   console.log(

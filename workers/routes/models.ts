@@ -10,6 +10,7 @@ import {
   UpdateModelSchema,
 } from "../../schema/api/models.ts";
 import { AppError } from "../../schema/problems.ts";
+import { keepWarm } from "../domain/announce-model.ts";
 import { catalogChanged } from "../domain/catalog-changed.ts";
 import { decodeCursor, keysetPage, pageUrl } from "../domain/cursors.ts";
 import { isAllowed, mayManage, mayPush } from "../domain/model-access.ts";
@@ -18,7 +19,7 @@ import { showModel } from "../domain/show-model.ts";
 import { invalidInput } from "../domain/validate-input.ts";
 import { type Caller, edgeOf } from "../env.ts";
 import { callerOf } from "../middleware/authenticate.ts";
-import { deleteModel, insertModel, MODELS_PER_OWNER_MAX, updateModel } from "../storage/catalog-writes.ts";
+import { deleteModel, insertModel, MODELS_PER_OWNER_MAX, saveLatest, updateModel } from "../storage/catalog-writes.ts";
 import { hasHardware, listHardware, listModels, modelPosition, readModel, readReadme } from "../storage/models.ts";
 import { allow, json, newRouter } from "./router.ts";
 
@@ -130,7 +131,7 @@ models.openapi(
     tags,
     summary: "Update a model",
     description:
-      "Everybody in an organization may update its models; `visibility` is for its owners and admins. A model that becomes private is gone for all others but those it is shared with.",
+      "`latest_version` rolls back or forward: it is what runs where no version is named; deployments keep theirs. Everybody in an organization may update its models; `visibility` is for its owners and admins. A model that becomes private is gone for all others but those it is shared with.",
     security: bearer,
     middleware: allow("models:write"),
     request: { params: OwnerNameParams, body: { required: true, content: json(UpdateModelSchema) } },
@@ -149,9 +150,23 @@ models.openapi(
         );
       }
     }
-    await updateModel(c.env.DB, owner, name, change, Date.now());
+    const { latest_version, stable, ...columns } = change;
+    if (latest_version !== undefined && !(await saveLatest(c.env.DB, { owner, name, id: latest_version }))) {
+      const description = "must be the id of a version of this model";
+      throw invalidInput([{ type: "enum", field: "latest_version", description }]);
+    }
+    await updateModel(
+      c.env.DB,
+      owner,
+      name,
+      { ...columns, ...(stable === undefined ? {} : { is_stable: stable }) },
+      Date.now(),
+    );
     catalogChanged(edge, [`${owner}/${name}`]);
     const updated = await readModel(c.env.DB, owner, name);
+    if (latest_version !== undefined && updated?.model.is_official === true) {
+      edge.later(keepWarm(edge, found, updated));
+    }
     return c.json(await showModel(edge, updated ?? found, c.req.header("user-agent")), 200);
   },
 );

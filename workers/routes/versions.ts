@@ -1,14 +1,21 @@
 /** Versions of models: Replicate's HTTP API. */
 import { createRoute, z } from "@hono/zod-openapi";
+import type { SetupReport } from "../../durable-objects/contracts.ts";
+import { deploymentStub } from "../../durable-objects/stubs.ts";
+import { SchemaDiffSchema } from "../../schema/api/builds.ts";
 import { bearer, CursorQuerySchema, OwnerNameParams, problemResponses, problems } from "../../schema/api/common.ts";
-import { VersionPageSchema, VersionParams, VersionSchema } from "../../schema/api/models.ts";
+import { SetupLogsSchema, VersionPageSchema, VersionParams, VersionSchema } from "../../schema/api/models.ts";
 import { AppError } from "../../schema/problems.ts";
+import { schemaDiff } from "../../schema/schema-compatibility.ts";
 import { decodeCursor, keysetPage, pageUrl } from "../domain/cursors.ts";
 import { deleteModelVersion } from "../domain/delete-version.ts";
-import { requireModel, requireOwnModel } from "../domain/resolve-version.ts";
+import { mayPush } from "../domain/model-access.ts";
+import { requireInsight, requireModel, requireOwnModel } from "../domain/resolve-version.ts";
+import { sharedRunSpec } from "../domain/run-spec.ts";
 import { showVersion } from "../domain/show-model.ts";
-import { type Edge, edgeOf } from "../env.ts";
+import { type Caller, type Edge, edgeOf } from "../env.ts";
 import { callerOf } from "../middleware/authenticate.ts";
+import { findAccountId } from "../storage/accounts.ts";
 import { findVersion, listVersions, type VersionRow } from "../storage/models.ts";
 import { allow, json, newRouter } from "./router.ts";
 
@@ -80,6 +87,79 @@ versions.openapi(
     return c.body(null, 202);
   },
 );
+
+versions.openapi(
+  createRoute({
+    method: "get",
+    path: "/v1/models/{owner}/{name}/versions/{version_id}/diff",
+    tags,
+    summary: "Compare a version's schema with another one's",
+    description: "With the version that was made before it, unless `from` names another one of the model.",
+    security: bearer,
+    middleware: allow("models:read"),
+    request: {
+      params: VersionParams,
+      query: z.object({ from: z.string().max(64).optional().describe("id of the version to compare with") }),
+    },
+    responses: {
+      200: { description: "What is different, one line each", content: json(SchemaDiffSchema) },
+      ...problemResponses,
+    },
+  }),
+  async (c) => {
+    const edge = edgeOf(c);
+    const { owner, name, version_id } = c.req.valid("param");
+    const { from } = c.req.valid("query");
+    await requireModel(edge, callerOf(c), owner, name);
+    const version = await requireVersion(edge, owner, name, version_id);
+    const older = { side: "after" as const, created_at: version.created_at, id: version.id };
+    const before =
+      from === undefined
+        ? (await listVersions(c.env.DB, owner, name, 1, older))[0]
+        : await requireVersion(edge, owner, name, from);
+    const none = { breaking: [], added: [], changed: [], previous_version: null };
+    return c.json(before === undefined ? none : schemaDiff(before, version), 200);
+  },
+);
+
+versions.openapi(
+  createRoute({
+    method: "get",
+    path: "/v1/models/{owner}/{name}/setup-logs",
+    tags,
+    summary: "Read how a version's instances started and ended",
+    description:
+      "The newest instances first: of a public model those that serve everybody, of a private one your own. For the model's people and the operator; of a prediction's own logs its caller has them.",
+    security: bearer,
+    middleware: allow("models:read"),
+    request: {
+      params: OwnerNameParams,
+      query: z.object({ version: z.string().max(64).optional().describe("default: the latest") }),
+    },
+    responses: { 200: { description: "Newest first; no pages", content: json(SetupLogsSchema) }, ...problemResponses },
+  }),
+  async (c) => {
+    const edge = edgeOf(c);
+    const { owner, name } = c.req.valid("param");
+    const wanted = c.req.valid("query").version;
+    const { latest } = await requireInsight(edge, callerOf(c), owner, name);
+    const version = wanted === undefined ? latest : await requireVersion(edge, owner, name, wanted);
+    const reports = version === null ? [] : await readSetupReports(edge, callerOf(c), version);
+    const results = reports.map(({ instance_id, version_id, state, reason, logs, at }) => {
+      return { instance: instance_id, version: version_id, state, reason, logs, at: new Date(at).toISOString() };
+    });
+    return c.json({ results }, 200);
+  },
+);
+
+async function readSetupReports(edge: Edge, caller: Caller, version: VersionRow): Promise<SetupReport[]> {
+  // The operator looks at what its owner sees.
+  const isOwn = mayPush(caller, version.owner);
+  const accountId = isOwn ? caller.account_id : await findAccountId(edge.env.DB, version.owner);
+  if (accountId === null) return [];
+  const { deployment_key } = await sharedRunSpec(edge, version, accountId);
+  return deploymentStub(edge.env, deployment_key).setupReports();
+}
 
 async function requireVersion(edge: Edge, owner: string, name: string, id: string): Promise<VersionRow> {
   const version = await findVersion(edge.env.DB, owner, name, id, edge.later);

@@ -142,6 +142,12 @@ export async function insertAccount(
   return isMade ? { account, token } : null;
 }
 
+/** Null when there is no account of this name. */
+export async function findAccountId(db: D1Database, username: string): Promise<string | null> {
+  const named = eq(accounts.username, username);
+  return (await drizzle(db).select({ id: accounts.id }).from(accounts).where(named).get())?.id ?? null;
+}
+
 /** Inserts an account of this username with what belongs to it. False when the name is taken: nothing is inserted then. */
 export async function insertUnlessTaken(
   db: D1Database,

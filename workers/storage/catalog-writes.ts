@@ -217,7 +217,10 @@ export async function savePublished(
 }
 
 /** Makes a version of the model its latest. False when it has no such version. */
-export async function saveLatest(db: D1Database, { owner, name, id }: VersionRow): Promise<boolean> {
+export async function saveLatest(
+  db: D1Database,
+  { owner, name, id }: Pick<VersionRow, "owner" | "name" | "id">,
+): Promise<boolean> {
   const orm = drizzle(db);
   const row = ofVersion({ owner, name, id });
   const version = orm.select({ one: sql`1` }).from(versions).where(row);

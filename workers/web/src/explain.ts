@@ -109,7 +109,10 @@ export function explainWait(prediction: Prediction): string {
   const estimate =
     waiting.estimate_ms === null ? "" : `, usually about ${duration(Math.ceil(waiting.estimate_ms / 1_000) * 1_000)}`;
   const position = waiting.queue_position;
-  const failed = waiting.last_error === undefined ? "" : ` (the last try failed in ${waiting.last_error})`;
+  const failed = [
+    waiting.last_error === undefined ? "" : ` (the last try failed in ${waiting.last_error})`,
+    waiting.detail === undefined ? "" : `: ${waiting.detail}`,
+  ].join("");
   switch (waiting.reason) {
     case "slot":
       return position !== null && position > 1
