@@ -64,7 +64,13 @@ export async function launchInstance(
   if (devices === null) return fail(`this host has no ${boot.gpus} free GPUs of the kind ${boot.hardware ?? "gpu"}`);
   held.push(() => parts.gpus.release(instance_id));
 
-  const built = await parts.builder.launch(version, { instance_id, mode, onProgress, signal });
+  const built = await parts.builder.launch(version, {
+    instance_id,
+    mode,
+    is_trusted: boot.is_trusted ?? true,
+    onProgress,
+    signal,
+  });
   if (built.kind === "failed") return fail(built.detail);
   held.push(built.release);
   const weights = boot.weights === undefined ? null : await parts.weights.hold(boot.weights, signal);

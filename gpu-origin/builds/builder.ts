@@ -9,16 +9,15 @@ import type { PreparedVersion } from "../prepared-version.ts";
 /** Ways to start an instance of a version. */
 export type Launch =
   | { kind: "process"; cwd: string /** of the Python environment */; binDir: string; env?: Record<string, string> }
-  /** the image's working folder is /src, and its own command starts the server */
-  | { kind: "image" /** as the engine knows it */; image: string; mounts: Mount[] };
+  /** the image's working folder is /src; `prefix` stands before the server's command, as a trainer's does that makes a folder of its own first */
+  | { kind: "image" /** as the engine knows it */; image: string; mounts: Mount[]; prefix?: string[] };
 
-/** Read-only for the instance, unless it is writable. */
+/** Read-only for the instance. */
 export interface Mount {
   /** a file or a folder of the host */
   source: string;
   /** absolute, in the container */
   target: string;
-  is_writable?: boolean;
 }
 
 /** A source that lies complete on disk, below the folder of its version. Never written to: large files are shared with other versions. */
@@ -53,6 +52,8 @@ export interface LaunchRequest {
   instance_id: string;
   /** a trainer gets a folder of its own: what it writes there is of one training */
   mode: "predict" | "train";
+  /** code of the operator; counts where it has to be built again */
+  is_trusted?: boolean;
   /** one line each; the newest is the reason of the state `boot` */
   onProgress(detail: string): void;
   signal: AbortSignal;

@@ -19,9 +19,6 @@ const CANCEL_TIMEOUT_MS = 5_000;
 export interface ImageBuild {
   /** a tar with `Dockerfile` in its root; read once, never whole in memory */
   context: Readable;
-  /** name:tag that it gets */
-  tag: string;
-  labels: Record<string, string>;
   /** not part of the image or of any cache key where the name is one of BuildKit's own, as the proxies' are */
   buildArgs: Record<string, string>;
   /** by id, as `RUN --mount=type=secret` asks for them */
@@ -51,11 +48,9 @@ export async function buildImage(docker: Docker, build: ImageBuild): Promise<Ima
         version: "2",
         session: session.id,
         buildid: buildId,
-        t: build.tag,
         dockerfile: "Dockerfile",
         rm: "1",
         forcerm: "1",
-        labels: JSON.stringify(build.labels),
         buildargs: JSON.stringify(build.buildArgs),
       },
       file: build.context,

@@ -8,8 +8,6 @@
  * values of environment variables and two checked names stand in the Dockerfile. It uses what the frontend of Debian's 20.10 knows, since naming a newer
  * one (`# syntax`) would pull an image.
  */
-import type { BuildStage } from "../../schema/packages.ts";
-
 /** From PyPI, in the build. */
 const UV_PIN = "uv==0.13.9";
 /** Who the model runs as; an id that no system account of a base image has. */
@@ -23,7 +21,8 @@ export const HOST_SECRET = "cogway_host";
 export const CA_SECRET = "cogway_ca";
 /** Folder of the context that requirements are installed in, with the local files that they name. */
 export const REQUIREMENTS_FOLDER = "requirements";
-const SECRETS = "/run/secrets";
+/** Where secrets are mounted unless told otherwise. */
+export const SECRETS_FOLDER = "/run/secrets";
 /** Parsers of Dockerfiles take lines of less than 64 KiB. */
 const ENV_LINE_CHARACTERS_MAX = 32_768;
 const BASE_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$/;
@@ -49,8 +48,8 @@ export interface ImageRecipe {
   env: Record<string, string>;
   ref: string;
   train_ref: string | null;
-  /** builds of one scope share download caches: one could put bad packages into them */
-  cache_scope: string;
+  /** builds of one scope share download caches: one could put bad packages into them; null keeps nothing of what was downloaded */
+  cache_scope: string | null;
 }
 
 /** A part of the build as its author knows it. */
@@ -58,7 +57,6 @@ export interface BuildStep {
   /** stands in BuildKit's name of it, and in no other's */
   mark: string;
   title: string;
-  stage: BuildStage;
   /** of a failure in it */
   code: string;
   /** what an author can do about it */
@@ -80,8 +78,10 @@ export function planImage(recipe: ImageRecipe): ImagePlanResult {
   const files: ImagePlan["files"] = [];
   const steps: BuildStep[] = [];
   // Several may use uv's and pip's at the same time, but not apt's.
-  const cache = (name: string, target: string, sharing = "shared"): string =>
-    `--mount=type=cache,id=cogway-${recipe.cache_scope}-${name},sharing=${sharing},target=${target}`;
+  const cache = (name: string, target: string, sharing = "shared"): string[] =>
+    recipe.cache_scope === null
+      ? []
+      : [`--mount=type=cache,id=cogway-${recipe.cache_scope}-${name},sharing=${sharing},target=${target}`];
   const host = [HOST_SECRET, CA_SECRET].map((id) => `--mount=type=secret,id=${id}`);
   const uv = "--mount=type=bind,from=uv,source=/opt/uv/bin,target=/opt/uv/bin";
   /** One RUN whose text is a file of the context. */
@@ -98,9 +98,9 @@ export function planImage(recipe: ImageRecipe): ImagePlanResult {
     "rm -f /etc/apt/apt.conf.d/docker-clean",
     "apt-get -qq update",
   ];
-  const aptCache = [cache("apt", "/var/cache/apt", "locked"), cache("lists", "/var/lib/apt/lists", "locked")];
+  const aptCache = [...cache("apt", "/var/cache/apt", "locked"), ...cache("lists", "/var/lib/apt/lists", "locked")];
   const install = "apt-get -qq -o APT::Keep-Downloaded-Packages=true install -y --no-install-recommends";
-  const settings = [`if [ -f ${SECRETS}/${HOST_SECRET} ]; then . ${SECRETS}/${HOST_SECRET}; fi`];
+  const settings = [`if [ -f ${SECRETS_FOLDER}/${HOST_SECRET} ]; then . ${SECRETS_FOLDER}/${HOST_SECRET}; fi`];
   const uvSettings = [
     "export VIRTUAL_ENV=/opt/venv UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_NO_PROGRESS=1",
     "export UV_PYTHON_INSTALL_DIR=/opt/python UV_CACHE_DIR=/root/.cache/uv",
@@ -118,10 +118,9 @@ export function planImage(recipe: ImageRecipe): ImagePlanResult {
       "fi",
       `/opt/uv/bin/python -m pip install --quiet --disable-pip-version-check ${quote(UV_PIN)}`,
     ],
-    [...host, ...aptCache, cache("pip", "/root/.cache/pip")],
+    [...host, ...aptCache, ...cache("pip", "/root/.cache/pip")],
     {
       title: "Fetching uv",
-      stage: "environment",
       code: "build.environment",
       advice: "The host must reach a Python package index, and the base image must have Python or apt.",
     },
@@ -132,7 +131,6 @@ export function planImage(recipe: ImageRecipe): ImagePlanResult {
     aptCache,
     {
       title: "Installing system packages",
-      stage: "environment",
       code: "build.system_packages",
       advice: "Correct build.system_packages in cog.yaml.",
     },
@@ -140,10 +138,9 @@ export function planImage(recipe: ImageRecipe): ImagePlanResult {
   const python = script(
     "python",
     [...settings, ...uvSettings, `/opt/uv/bin/uv venv --quiet --seed --python ${quote(recipe.python)} /opt/venv`],
-    [uv, ...host, cache("uv", "/root/.cache/uv")],
+    [uv, ...host, ...cache("uv", "/root/.cache/uv")],
     {
       title: `Making an environment of Python ${recipe.python}`,
-      stage: "environment",
       code: "build.python",
       advice: `Python ${recipe.python} cannot be had here: the base image has another, and no download of it was found. Change build.python_version in cog.yaml, such as to "${minorOf(recipe.python)}", or let the host reach uv's downloads.`,
     },
@@ -165,11 +162,10 @@ export function planImage(recipe: ImageRecipe): ImagePlanResult {
       uv,
       `--mount=type=bind,source=${REQUIREMENTS_FOLDER},target=/${REQUIREMENTS_FOLDER}`,
       ...host,
-      cache("uv", "/root/.cache/uv"),
+      ...cache("uv", "/root/.cache/uv"),
     ],
     {
       title: "Installing the requirements",
-      stage: "environment",
       code: "build.requirements",
       advice: "Correct the requirements: the lines above say which of them cannot be installed.",
     },
@@ -181,11 +177,10 @@ export function planImage(recipe: ImageRecipe): ImagePlanResult {
       [
         ...host,
         ...secrets.map(({ id, target }) => `--mount=type=secret,id=${id},target=${target}`),
-        cache("pip", "/root/.cache/pip"),
+        ...cache("pip", "/root/.cache/pip"),
       ],
       {
         title,
-        stage: "environment",
         code: "build.run",
         advice: "Correct the command in cog.yaml; it runs as root, before the source is there.",
       },
@@ -198,14 +193,12 @@ export function planImage(recipe: ImageRecipe): ImagePlanResult {
   );
   const user = script("user", [`echo 'model:x:${MODEL_UID}:${MODEL_UID}:model:/tmp:/bin/sh' >> /etc/passwd`], [], {
     title: "Making the user of the model",
-    stage: "environment",
     code: "build.environment",
     advice: "The base image must have a shell.",
   });
   steps.push({
     mark: `COPY --chown=${MODEL_UID}`,
     title: "Copying the source",
-    stage: "image",
     code: "build.image",
     advice: "The engine's disk may be full.",
   });
@@ -250,7 +243,8 @@ export function stepOf(plan: ImagePlan, name: string): BuildStep | null {
 function refuse(recipe: ImageRecipe): string | null {
   if (!BASE_PATTERN.test(recipe.base)) return `${recipe.base} is no reference of an image.`;
   if (!/^\d+\.\d+(\.\d+)?$/.test(recipe.python)) return `Python ${recipe.python}: a version such as 3.11 is needed.`;
-  if (!/^[a-z0-9]{1,64}$/.test(recipe.cache_scope)) return `${recipe.cache_scope} is no scope of caches.`;
+  if (recipe.cache_scope !== null && !/^[a-z0-9]{1,64}$/.test(recipe.cache_scope))
+    return `${recipe.cache_scope} is no scope of caches.`;
   for (const { mounts } of recipe.run) {
     for (const { id, target } of mounts) {
       if (!SECRET_ID_PATTERN.test(id) || id === HOST_SECRET || id === CA_SECRET)
