@@ -4,6 +4,7 @@ import { availableParallelism, totalmem } from "node:os";
 import { join, resolve } from "node:path";
 import ipaddr from "ipaddr.js";
 import { z } from "zod";
+import type { OutputBounds } from "./output-spool.ts";
 
 /** Part of the host's memory that instances may book; the rest is for the edge, the origin and the system. */
 const MEMORY_SHARE = 0.8;
@@ -67,6 +68,8 @@ export interface OriginConfig {
   capacity: { instances: number; memory_bytes: number };
   hardware: { sku: string; name: string; cpus: number; memory_bytes: number; gpus: number };
   logLevel: string;
+  /** of files that models make; absent: those of output-spool.ts */
+  outputBounds?: OutputBounds;
 }
 
 /** Parses the environment. The error is one line that names the variable. */

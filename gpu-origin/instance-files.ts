@@ -5,7 +5,10 @@
 import { randomBytes } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import { OUTPUT_FILE_BYTES_MAX, type OutputSpool, type SpooledFile, safeFileName } from "./output-spool.ts";
+import { type OutputBudget, OutputRefused, type OutputSpool, type SpooledFile, safeFileName } from "./output-spool.ts";
+
+/** coglet uses a few at a time; a model that opens more must not take the origin's descriptors. */
+const CONNECTIONS_MAX = 256;
 
 /** A file that a prediction reads. */
 export interface ServedInput {
@@ -19,6 +22,9 @@ export interface ServedInput {
 interface Scope {
   inputs: Map<string, ServedInput>;
   outputs: Map<string, SpooledFile>;
+  budget: OutputBudget;
+  /** the first upload that was not taken: coglet tells only its status */
+  refusal: OutputRefused | null;
 }
 
 export class InstanceFiles {
@@ -38,6 +44,12 @@ export class InstanceFiles {
         response.end();
       });
     });
+    this.#server.maxConnections = CONNECTIONS_MAX;
+  }
+
+  /** Why an upload of this attempt was not taken, if one was. */
+  refusalOf(cogId: string): OutputRefused | null {
+    return this.#scopes.get(cogId)?.refusal ?? null;
   }
 
   /** On an address that this instance alone reaches; port 0 is any. Answers what another process needs to listen there again. */
@@ -59,7 +71,9 @@ export class InstanceFiles {
 
   /** Opens the scope of an attempt, named by coglet's id of the prediction. */
   open(cogId: string): void {
-    if (!this.#scopes.has(cogId)) this.#scopes.set(cogId, { inputs: new Map(), outputs: new Map() });
+    if (this.#scopes.has(cogId)) return;
+    const budget = this.#spool.newBudget();
+    this.#scopes.set(cogId, { inputs: new Map(), outputs: new Map(), budget, refusal: null });
   }
 
   /** Closes it and returns the files that nobody took. Uploads that are on their way are refused. */
@@ -110,9 +124,23 @@ export class InstanceFiles {
     const cogId = request.headers["x-prediction-id"];
     const scope = typeof cogId === "string" ? this.#scopes.get(cogId) : undefined;
     if (scope === undefined || typeof cogId !== "string") return refuse(response, 403);
-    if (Number(request.headers["content-length"] ?? 0) > OUTPUT_FILE_BYTES_MAX) return refuse(response, 413);
     const name = safeFileName(decode(path.slice("/outputs/".length).split("?")[0] ?? ""));
-    const file = await this.#spool.writeStream(request, name, request.headers["content-type"] ?? "");
+    const type = request.headers["content-type"] ?? "";
+    const length = request.headers["content-length"];
+    let file: SpooledFile;
+    try {
+      file = await this.#spool.writeStream(
+        request,
+        name,
+        type,
+        scope.budget,
+        length === undefined ? null : Number(length),
+      );
+    } catch (error) {
+      if (!(error instanceof OutputRefused)) throw error;
+      scope.refusal ??= error;
+      return refuse(response, error.code === "output.too_large" ? 413 : 507);
+    }
     // The prediction may have ended meanwhile.
     if (this.#scopes.get(cogId) !== scope) {
       await this.#spool.remove(file);

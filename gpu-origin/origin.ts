@@ -51,7 +51,7 @@ export class Origin {
     const edge = this.#edge;
     const versions = new VersionStore(join(dataDir, "versions"));
     const environments = new Environments(config.cacheDir, env);
-    const spool = new OutputSpool(join(dataDir, "spool", "outputs"));
+    const spool = new OutputSpool(join(dataDir, "spool", "outputs"), undefined, config.outputBounds);
     const blobsFolder = join(dataDir, "blobs");
     takeOverWeights(join(dataDir, "weights"), blobsFolder);
     const blobs = new BlobCache(blobsFolder, edge);

@@ -144,6 +144,13 @@ function isFileData(text: string): boolean {
   return text.startsWith("data:") && text.slice(0, 600).includes(";base64,");
 }
 
+/** Whether the output is one file and never nothing. coglet gives nothing for a path that it cannot read: a folder, a file that is not there. */
+export function mustBeFile(schema: Record<string, unknown>): boolean {
+  const { components } = schema as { components?: { schemas?: { Output?: Record<string, unknown> } } };
+  const output = components?.schemas?.Output;
+  return output?.["type"] === "string" && output["format"] === "uri" && output["nullable"] !== true;
+}
+
 function holdsFile(value: unknown, files: InstanceFiles, depth: number): boolean {
   if (typeof value === "string") return isFileData(value) || files.isOwnUrl(value);
   if (typeof value !== "object" || value === null || depth > DEPTH_MAX) return false;

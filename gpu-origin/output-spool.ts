@@ -9,9 +9,25 @@ import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { OUTPUT_PART_BYTES } from "../schema/origin-protocol.ts";
+import { freeBytes, isDiskFull, megabytes } from "./builds/disk.ts";
 
-/** One output file. */
-export const OUTPUT_FILE_BYTES_MAX = 5 * 1024 ** 3;
+/** What models may make of files. They can call the file server past coglet, so nothing is left to their good will. */
+export interface OutputBounds {
+  file_bytes: number;
+  /** of one attempt, whether its output names them or not */
+  attempt_files: number;
+  attempt_bytes: number;
+  /** left free on the disk for everything else that the origin keeps there */
+  free_bytes: number;
+}
+const OUTPUT_BOUNDS: OutputBounds = {
+  file_bytes: 5 * 1024 ** 3,
+  attempt_files: 10_000,
+  attempt_bytes: 50 * 1024 ** 3,
+  free_bytes: 1024 ** 3,
+};
+/** The free space is asked for at the begin of each file, and after so many bytes. */
+const FREE_CHECK_BYTES = 64 * 1024 ** 2;
 /** File systems and URLs agree on this many bytes. */
 const NAME_BYTES_MAX = 255;
 const CONTENT_TYPE_MAX = 255;
@@ -33,28 +49,101 @@ export interface SpooledFile {
   parts: FilePart[];
 }
 
+/** A file that is not taken; the message is for the prediction's error. */
+export class OutputRefused extends Error {
+  readonly code: "output.too_large" | "output.disk_full";
+
+  constructor(code: OutputRefused["code"], message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** What one attempt has made so far. Bytes count as they come, so that many uploads at once do not pass together. */
+export class OutputBudget {
+  readonly #bounds: OutputBounds;
+  #files = 0;
+  #bytes = 0;
+
+  constructor(bounds: OutputBounds) {
+    this.#bounds = bounds;
+  }
+
+  /** Throws {@link OutputRefused} where there is no room for another file, of that size if it is known. */
+  beginFile(name: string, size: number | null): void {
+    this.#files += 1;
+    if (this.#files > this.#bounds.attempt_files) {
+      throw new OutputRefused("output.too_large", `A prediction may make ${this.#bounds.attempt_files} files.`);
+    }
+    this.check(name, size ?? 0, size ?? 0);
+  }
+
+  take(name: string, chunk: number, fileBytes: number): void {
+    this.#bytes += chunk;
+    this.check(name, fileBytes, 0);
+  }
+
+  check(name: string, fileBytes: number, more: number): void {
+    const { file_bytes, attempt_bytes } = this.#bounds;
+    if (fileBytes > file_bytes) {
+      throw new OutputRefused("output.too_large", `The output file ${name} is larger than ${megabytes(file_bytes)}.`);
+    }
+    if (this.#bytes + more > attempt_bytes) {
+      throw new OutputRefused(
+        "output.too_large",
+        `The files of this prediction are larger than ${megabytes(attempt_bytes)} together.`,
+      );
+    }
+  }
+}
+
 export class OutputSpool {
   readonly #root: string;
   readonly #partBytes: number;
+  readonly #bounds: OutputBounds;
 
-  constructor(root: string, partBytes = OUTPUT_PART_BYTES) {
+  constructor(root: string, partBytes = OUTPUT_PART_BYTES, bounds = OUTPUT_BOUNDS) {
     rmSync(root, { recursive: true, force: true });
     mkdirSync(root, { recursive: true, mode: 0o700 });
     this.#root = root;
     this.#partBytes = partBytes;
+    this.#bounds = bounds;
   }
 
-  /** Reads a stream to its end. Not synced to disk: a host that dies ends the attempt anyway. Throws when it is too large or breaks off. */
-  async writeStream(stream: Readable, name: string, contentType: string): Promise<SpooledFile> {
+  /** For a new attempt. */
+  newBudget(): OutputBudget {
+    return new OutputBudget(this.#bounds);
+  }
+
+  /**
+   * Reads a stream to its end; `size` is what was announced. Not synced to disk: a host that dies ends the attempt anyway. Throws when it breaks off, and
+   * {@link OutputRefused} when it does not fit.
+   */
+  async writeStream(
+    stream: Readable,
+    name: string,
+    contentType: string,
+    budget = this.newBudget(),
+    size: number | null = null,
+  ): Promise<SpooledFile> {
     const path = this.#newPath();
+    const shownName = safeFileName(name);
     const digests = new FileDigests(this.#partBytes);
+    const checkFree = (): Promise<void> => this.#checkFree(shownName);
+    budget.beginFile(shownName, size);
+    await checkFree();
     try {
       await pipeline(
         stream,
         async function* (chunks: AsyncIterable<Buffer>) {
+          let checkAt = FREE_CHECK_BYTES;
           for await (const chunk of chunks) {
             digests.update(chunk);
-            if (digests.size > OUTPUT_FILE_BYTES_MAX) throw new Error(`larger than ${OUTPUT_FILE_BYTES_MAX} bytes`);
+            budget.take(shownName, chunk.length, digests.size);
+            if (digests.size > checkAt) {
+              await checkFree();
+              checkAt += FREE_CHECK_BYTES;
+            }
             yield chunk;
           }
         },
@@ -63,9 +152,13 @@ export class OutputSpool {
       );
     } catch (error) {
       await rm(path, { force: true });
-      throw error;
+      throw isDiskFull(error) ? diskFull(shownName) : error;
     }
     return describe(path, name, contentType, digests);
+  }
+
+  async #checkFree(name: string): Promise<void> {
+    if ((await freeBytes(this.#root)) < this.#bounds.free_bytes) throw diskFull(name);
   }
 
   async writeBytes(bytes: Buffer, name: string, contentType: string): Promise<SpooledFile> {
@@ -83,6 +176,10 @@ export class OutputSpool {
   #newPath(): string {
     return join(this.#root, randomBytes(16).toString("hex"));
   }
+}
+
+function diskFull(name: string): OutputRefused {
+  return new OutputRefused("output.disk_full", `The output file ${name} could not be kept: the origin's disk is full.`);
 }
 
 /** The digest of a file and those of its parts, out of the same bytes: when the edge has held the parts to theirs, the file's is true of what it stored. */

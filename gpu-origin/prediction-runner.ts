@@ -20,7 +20,7 @@ import type { InstanceFiles } from "./instance-files.ts";
 import type { AttemptKey, Journal } from "./journal.ts";
 import type { Log } from "./log.ts";
 import { LogBudget } from "./log-budget.ts";
-import type { OutputFiles, OutputScope } from "./output-files.ts";
+import { mustBeFile, type OutputFiles, type OutputScope } from "./output-files.ts";
 import { isIteratorOutput, mayHoldFiles, type PreparedVersion, secretsOf } from "./prepared-version.ts";
 
 /** coglet answers before its slot is free, so a 409 only means: a few milliseconds later. */
@@ -67,6 +67,7 @@ export class PredictionRunner {
   readonly #isIterator: boolean;
   readonly #mayHoldFiles: boolean;
   readonly #isTrainer: boolean;
+  readonly #mustBeFile: boolean;
   #state: AttemptState["state"] = "waiting";
   #started = false;
   #hasStartedEvent = false;
@@ -102,6 +103,7 @@ export class PredictionRunner {
     this.#isIterator = isIteratorOutput(target.version.schema);
     this.#mayHoldFiles = mayHoldFiles(target.version.schema);
     this.#isTrainer = target.isTrainer;
+    this.#mustBeFile = !target.isTrainer && mustBeFile(target.version.schema);
     if (start.deadline_ms !== undefined) {
       const guard = start.deadline_ms + DEADLINE_GUARD_MS;
       this.#after(guard, () => this.cancel({ reason: "deadline", force_after_ms: DEADLINE_FORCE_MS }));
@@ -214,6 +216,15 @@ export class PredictionRunner {
     }
     const { predict_time, ...metrics } = result.metrics;
     if (this.#version.token_metric !== null) delete metrics[this.#version.token_metric];
+    const refusal = result.status === "failed" ? this.#files.refusalOf(this.#cogId) : null;
+    if (refusal !== null) {
+      const predict_time_s = typeof predict_time === "number" ? predict_time : this.#elapsedS();
+      return { status: "failed", code: refusal.code, error: refusal.message, predict_time_s };
+    }
+    if (result.status === "succeeded" && (result.output ?? null) === null && this.#mustBeFile) {
+      const error = "The model returned a path at which there is no file.";
+      return { status: "failed", code: "output.missing", error, predict_time_s: this.#elapsedS() };
+    }
     this.#finalOutput(result);
     return {
       status: result.status,

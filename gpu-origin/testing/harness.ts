@@ -11,6 +11,7 @@ import type { AttemptEvent, InstanceBoot, InstanceStatus, WeightsSource } from "
 import type { OriginConfig } from "../config.ts";
 import { createLog } from "../log.ts";
 import { Origin } from "../origin.ts";
+import type { OutputBounds } from "../output-spool.ts";
 import { FakeEdge, JOIN_TOKEN } from "./fake-edge.ts";
 
 export const TEST_CACHE = fileURLToPath(new URL("../../.cogway-test/cache", import.meta.url));
@@ -38,6 +39,7 @@ function testConfig(options: {
   models?: string[];
   port?: number;
   allowPrivateUrls?: string[];
+  outputBounds?: OutputBounds;
 }): OriginConfig {
   const port = options.port ?? testPort();
   return {
@@ -54,6 +56,7 @@ function testConfig(options: {
     capacity: { instances: 16, memory_bytes: 64 * 1024 ** 3 },
     hardware: { sku: "cpu", name: "CPU", cpus: 2, memory_bytes: 1024 ** 3, gpus: 0 },
     logLevel: process.env.COGWAY_TEST_LOG ?? "silent",
+    ...(options.outputBounds === undefined ? {} : { outputBounds: options.outputBounds }),
   };
 }
 
@@ -73,7 +76,10 @@ export class TestOrigin {
     this.#remove = remove;
   }
 
-  static async start(models: string[], options: { allowPrivateUrls?: string[] } = {}): Promise<TestOrigin> {
+  static async start(
+    models: string[],
+    options: { allowPrivateUrls?: string[]; outputBounds?: OutputBounds } = {},
+  ): Promise<TestOrigin> {
     const edge = new FakeEdge();
     await edge.listen();
     const { path, remove } = temporaryFolder();
