@@ -98,4 +98,6 @@ export interface Driver {
   ranOutOfMemory(instanceId: string): boolean;
   /** Removes coglet's own folder of an ended prediction, which coglet leaves behind. */
   sweep(instanceId: string, cogId: string): void;
+  /** Ends what the driver itself does; instances go on. */
+  close(): Promise<void>;
 }

@@ -27,7 +27,7 @@ describe("the process driver", () => {
   beforeAll(async () => {
     const spec = { python_version: null, requirements: "", run: [] };
     const made = await new Environments(TEST_CACHE, process.env).ensure(spec, folder.path);
-    if (made.kind === "failed") throw new Error(made.detail);
+    if (made.kind !== "ready") throw new Error(made.kind === "failed" ? made.detail : made.kind);
     binDir = made.binDir;
   }, 240_000);
   afterAll(() => folder.remove());

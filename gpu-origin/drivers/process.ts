@@ -222,6 +222,8 @@ export class ProcessDriver implements Driver {
     }
   }
 
+  async close(): Promise<void> {}
+
   #forget(group: Group): void {
     clearInterval(group.poll);
     this.#groups.delete(group.record.instance_id);

@@ -92,4 +92,6 @@ export class FakeDriver implements Driver {
   }
 
   sweep(): void {}
+
+  async close(): Promise<void> {}
 }
