@@ -2,11 +2,14 @@
  * Everything about a model's folder that can be told without running it: its two YAML files, and that what they name exists. Reads files, changes nothing.
  * Origins call it before a build, and `cogway check` before a push.
  */
-import { closeSync, existsSync, openSync, readSync, statSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { type CogYaml, checkCogYaml, refOf } from "./cog-yaml.ts";
 import { type CogwayYaml, checkCogwayYaml } from "./cogway-yaml.ts";
-import { type Fault, faultText, nearest, YAML_BYTES_MAX } from "./yaml-faults.ts";
+import { conflictText, type Resolution, resolveCompatibility } from "./compatibility.ts";
+import { isFile, readBounded } from "./folder-files.ts";
+import { readRequirements } from "./requirements-file.ts";
+import { type Fault, faultText, nearest, type Place, YAML_BYTES_MAX } from "./yaml-faults.ts";
 
 /** Of a file that is looked through for a name. */
 const SOURCE_BYTES_MAX = 4 * 1024 ** 2;
@@ -20,6 +23,8 @@ export interface ModelCheck {
   cog: CogYaml | null;
   /** empty where there is no cogway.yaml, or a broken one */
   cogway: CogwayYaml;
+  /** base image, CUDA and wheels that belong together; null where something does not fit, which is then one of the faults */
+  resolution: Resolution | null;
 }
 
 /** The author has to change something; the message says what and where, one fault a line. */
@@ -36,7 +41,8 @@ export function checkModel(folder: string, host?: CheckHost): ModelCheck {
   const text = readBounded(join(folder, "cog.yaml"), YAML_BYTES_MAX + 1);
   if (text === null) {
     const message = "is missing: a model's folder has a cog.yaml.";
-    return { faults: [{ file: "cog.yaml", line: 1, column: 1, message }], warnings: [], cog: null, cogway: {} };
+    const fault = { file: "cog.yaml", line: 1, column: 1, message };
+    return { faults: [fault], warnings: [], cog: null, cogway: {}, resolution: null };
   }
   const cogCheck = checkCogYaml(text);
   const cog = cogCheck.value;
@@ -46,66 +52,92 @@ export function checkModel(folder: string, host?: CheckHost): ModelCheck {
   const cogwayCheck = isSilent ? null : checkCogwayYaml(cogwayText, cog);
   const faults = [...cogCheck.faults, ...(cogwayCheck?.faults ?? [])];
   const warnings = [...cogCheck.warnings, ...(cogwayCheck?.warnings ?? [])];
+  let resolution: Resolution | null = null;
   if (cog !== null) {
-    const place = placesIn(text);
-    for (const [member, message] of missingNames(folder, cog)) faults.push({ ...place(member), message });
+    for (const [place, message] of missingNames(folder, cog)) {
+      faults.push({ ...cogCheck.placeOf(place), message });
+    }
+    resolution = checkPackages(folder, cog, cogCheck.placeOf, faults, warnings);
     if (host?.driver === "process" && host.python !== undefined && !isPythonOf(cog.build.python_version, host.python)) {
       const message = `build.python_version is ${cog.build.python_version}; this host has ${host.python}, which is used.`;
-      warnings.push({ ...place("python_version"), message });
+      warnings.push({ ...cogCheck.placeOf(["build", "python_version"]), message });
     }
   }
-  return { faults, warnings, cog, cogway: cogwayCheck?.value ?? {} };
+  return { faults, warnings, cog, cogway: cogwayCheck?.value ?? {}, resolution };
+}
+
+/** Reads the requirements and resolves what goes together; what does not is added to `faults`. */
+function checkPackages(
+  folder: string,
+  cog: CogYaml,
+  placeOf: (place: Place) => Omit<Fault, "message">,
+  faults: Fault[],
+  warnings: Fault[],
+): Resolution | null {
+  const { python_version: python, python_requirements: file, gpu, cuda, cudnn } = cog.build;
+  // That the file itself is missing was said.
+  if (file !== undefined && !isFile(join(folder, file))) return null;
+  const { requirements, faults: unread } = readRequirements(folder, cog);
+  faults.push(...unread.map((fault) => ({ ...fault, column: 1 })));
+  const result = resolveCompatibility({ python, gpu, cuda, cudnn, requirements });
+  const members = ["python_requirements", "python_packages", "cuda", "cudnn", "python_version"] as const;
+  const place = placeOf(["build", members.find((name) => cog.build[name] !== undefined) ?? "python_version"]);
+  if (result.kind === "conflict") {
+    faults.push({ ...place, message: conflictText(result) });
+    return null;
+  }
+  warnings.push(...result.warnings.map((message) => ({ ...place, message })));
+  return result;
 }
 
 /** The two files of a model without faults; throws a {@link ModelFault} that names every fault, one a line. */
-export function readModel(folder: string): { cog: CogYaml; cogway: CogwayYaml; warnings: Fault[] } {
-  const { cog, cogway, faults, warnings } = checkModel(folder);
+export function readModel(folder: string): {
+  cog: CogYaml;
+  cogway: CogwayYaml;
+  resolution: Resolution | null;
+  warnings: Fault[];
+} {
+  const { cog, cogway, resolution, faults, warnings } = checkModel(folder);
   if (cog === null || faults.length > 0) {
     throw new ModelFault(faults.map((fault) => `${folder}/${faultText(fault)}`).join("\n"));
   }
-  return { cog, cogway, warnings };
+  return { cog, cogway, resolution, warnings };
 }
 
 function isPythonOf(wanted: string, has: string): boolean {
   return has === wanted || has.startsWith(`${wanted}.`);
 }
 
-/** Where a member is written, found by its name: cog.yaml names each of these once. */
-function placesIn(text: string): (member: string) => Omit<Fault, "message"> {
-  const lines = text.split("\n");
-  return (member) => {
-    const pattern = new RegExp(`(^|[\\s{,"'])${member}["']?\\s*:`);
-    const line = lines.findIndex((candidate) => pattern.test(candidate.replace(/#.*/, "")));
-    return { file: "cog.yaml", line: Math.max(line, 0) + 1, column: (lines[line]?.indexOf(member) ?? 0) + 1 };
-  };
-}
-
-/** What cog.yaml names and the folder has not got: pairs of a member and what to change. */
-function missingNames(folder: string, cog: CogYaml): [string, string][] {
-  const faults: [string, string][] = [];
+/** What cog.yaml names and the folder has not got: where it is named, and what to change. */
+function missingNames(folder: string, cog: CogYaml): [Place, string][] {
+  const faults: [Place, string][] = [];
   const requirements = cog.build.python_requirements;
   if (requirements !== undefined && !isFile(join(folder, requirements)))
-    faults.push(["python_requirements", `build.python_requirements names ${requirements}, which is missing.`]);
+    faults.push([
+      ["build", "python_requirements"],
+      `build.python_requirements names ${requirements}, which is missing.`,
+    ]);
   const refs: [string, string | undefined][] = [
     [cog.run === undefined ? "predict" : "run", refOf(cog)],
     ["train", cog.train],
   ];
   for (const [member, ref] of refs) {
     const message = ref === undefined ? null : refFault(folder, member, ref);
-    if (message !== null) faults.push([member, message]);
+    if (message !== null) faults.push([[member], message]);
   }
-  for (const { source } of cog.weights) {
+  for (const [index, { source }] of cog.weights.entries()) {
     for (const { uri } of source) {
       if (/^https:/i.test(uri)) continue;
       const path = uri.replace(/^file:(\/\/)?/i, "");
-      if (!existsSync(join(folder, path))) faults.push(["weights", `weights: ${uri} is missing in this folder.`]);
+      if (!existsSync(join(folder, path)))
+        faults.push([["weights", index, "source"], `weights: ${uri} is missing in this folder.`]);
     }
   }
   const max = cog.concurrency.max ?? 1;
   const [file = "", name = ""] = refOf(cog).split(":");
   const code = max > 1 ? readBounded(join(folder, file), SOURCE_BYTES_MAX) : null;
   if (code !== null && hasName(code, name) && !/\basync\s+def\s+(run|predict)\b/.test(code))
-    faults.push(["max", `concurrency.max is ${max}, which needs an \`async def run\` in ${file}.`]);
+    faults.push([["concurrency", "max"], `concurrency.max is ${max}, which needs an \`async def run\` in ${file}.`]);
   return faults;
 }
 
@@ -127,20 +159,4 @@ function hasName(code: string, name: string): boolean {
     `^\\s*((class|def|async\\s+def)\\s+${name}\\b|${name}\\s*(:[^=]+)?=|from\\s.*\\bimport\\s+\\*|(from|import)\\s[^\\n]*\\b${name}\\b|\\(?\\s*${name}\\s*,?\\s*\\)?$)`,
     "m",
   ).test(code);
-}
-
-function isFile(path: string): boolean {
-  return existsSync(path) && statSync(path).isFile();
-}
-
-/** The beginning of a file, or null where there is none. */
-function readBounded(path: string, bytesMax: number): string | null {
-  if (!isFile(path)) return null;
-  const file = openSync(path, "r");
-  try {
-    const bytes = Buffer.alloc(Math.min(statSync(path).size, bytesMax));
-    return bytes.toString("utf8", 0, readSync(file, bytes, 0, bytes.length, 0));
-  } finally {
-    closeSync(file);
-  }
 }

@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { COGWAY_MEMBERS } from "./cogway-yaml.ts";
+import { isInFolder } from "./folder-files.ts";
 import { checkYaml, isRecord, nearest, type Place, pathText, type RuleContext, type YamlCheck } from "./yaml-faults.ts";
 
 /** Newer ones are unknown to the tables and to coglet's tests. */
@@ -14,11 +15,6 @@ const SDK_VERSION_MIN = [0, 16, 0] as const;
 const CUDA_MAJOR_MIN = 11;
 
 const EXAMPLE = `build:\n  python_version: "${DEFAULT_PYTHON}"\nrun: "predict.py:Runner"`;
-
-/** In the folder: no absolute path and no way up. */
-function isInFolder(path: string): boolean {
-  return path !== "" && !path.startsWith("/") && !path.includes("\0") && !path.split("/").includes("..");
-}
 
 const RefSchema = z
   .string()

@@ -43,6 +43,8 @@ export interface YamlCheck<T> {
   warnings: Fault[];
   /** null when there are faults */
   value: T | null;
+  /** where a member is written, for faults that are found outside of the file */
+  placeOf(place: Place, where?: "key" | "value"): Omit<Fault, "message">;
 }
 
 type Document = ReturnType<typeof parseDocument>;
@@ -50,10 +52,11 @@ type Document = ReturnType<typeof parseDocument>;
 export function checkYaml<T>(file: string, bytes: string, { rules, ...shape }: YamlRules<T>): YamlCheck<T> {
   const faults: Fault[] = [];
   const warnings: Fault[] = [];
-  const failed = (message: string, line = 1, column = 1): YamlCheck<T> => ({
-    faults: [{ file, line, column, message }],
+  const failed = (message: string): YamlCheck<T> => ({
+    faults: [{ file, line: 1, column: 1, message }],
     warnings,
     value: null,
+    placeOf: () => ({ file, line: 1, column: 1 }),
   });
   if (Buffer.byteLength(bytes) > YAML_BYTES_MAX)
     return failed(`is larger than ${YAML_BYTES_MAX / 1024} KiB, so it is no ${file}.`);
@@ -77,15 +80,17 @@ export function checkYaml<T>(file: string, bytes: string, { rules, ...shape }: Y
   };
   for (const error of document.errors)
     faults.push({ file, ...at(error.pos[0]), message: yamlMessage(error.code, error.message) });
-  if (faults.length > 0) return { faults: faults.slice(0, FAULTS_MAX), warnings, value: null };
+  const placeOf: YamlCheck<T>["placeOf"] = (place, where = "value") => ({
+    file,
+    ...at(offsetOf(document, place, where)),
+  });
+  if (faults.length > 0) return { faults: faults.slice(0, FAULTS_MAX), warnings, value: null, placeOf };
   if (plain === null || plain === undefined) return failed(`is empty. It must say at least:\n${shape.example}`);
   if (!isRecord(plain)) return failed(`must be a list of "name: value" lines, such as:\n${shape.example}`);
 
-  const add =
-    (list: Fault[]) =>
-    (place: Place, message: string, where: "key" | "value" = "value") => {
-      list.push({ file, ...at(offsetOf(document, place, where)), message });
-    };
+  const add = (list: Fault[]): RuleContext["fault"] => {
+    return (place, message, where) => void list.push({ ...placeOf(place, where), message });
+  };
   const fault = add(faults);
   const warn = add(warnings);
   const value = withoutNulls(plain);
@@ -104,6 +109,7 @@ export function checkYaml<T>(file: string, bytes: string, { rules, ...shape }: Y
     faults: faults.slice(0, FAULTS_MAX),
     warnings: warnings.slice(0, FAULTS_MAX),
     value: faults.length === 0 && parsed.success ? parsed.data : null,
+    placeOf,
   };
 }
 

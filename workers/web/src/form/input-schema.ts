@@ -90,6 +90,8 @@ function control(name: string, schema: Json): UiSchema {
 function member(document: Json, name: string, raw: Json): Json {
   const { nullable, allOf, $ref, ...schema } = resolve(document, raw);
   const result: Json = { ...schema, title: words(name) };
+  // "Nothing" is what an empty field says already.
+  if (result["default"] === null) delete result["default"];
   if (isObject(schema["items"])) result["items"] = { ...resolve(document, schema["items"]), title: words(name) };
   return result;
 }
