@@ -87,7 +87,8 @@ export function decidePlacement(
 /** The origins that can run it, full or not; or what none of them has, and what would help. */
 function ableOrigins(request: PlacementRequest, origins: PlacementOrigin[]): PlacementOrigin[] | string {
   const { hardware, gpus, package: kind, is_trusted } = request;
-  const alive = origins.filter((origin) => origin.is_alive && origin.skus.includes(hardware));
+  const isFit = (sku: string): boolean => sku === hardware || (hardware === ANY_GPU && sku.startsWith(`${ANY_GPU}-`));
+  const alive = origins.filter((origin) => origin.is_alive && origin.skus.some(isFit));
   if (alive.length === 0) return `No origin with hardware "${hardware}" is connected.`;
   const fitted = alive.filter((origin) => gpusOf(origin) >= gpus);
   if (fitted.length === 0) {
@@ -99,6 +100,9 @@ function ableOrigins(request: PlacementRequest, origins: PlacementOrigin[]): Pla
   const able = is_trusted ? packaged : packaged.filter((origin) => origin.runs?.untrusted);
   return able.length === 0 ? NO_UNTRUSTED : able;
 }
+
+/** What a model asks for that says only `build.gpu: true`. */
+const ANY_GPU = "gpu";
 
 const NO_IMAGES = "No origin that is connected runs container images: one must be started with COGWAY_DRIVER=docker.";
 const NO_SOURCES =

@@ -21,10 +21,12 @@ export async function publishBuilt(
     return { kind: "refused", code: "build.failed", detail, schema_diff: null };
   }
   const { id, owner, name, manifest, account_id, is_forced } = request;
-  return publishVersion(edge, {
+  const made = await publishVersion(edge, {
     ...{ owner, name, account_id, is_forced, build_id: id },
     package: { kind: "source", repository: `${owner}/${name}`, manifest },
     version: end.version,
     description: end.description ?? null,
   });
+  const isBreaking = made.kind === "refused" && made.code === "version.breaking";
+  return isBreaking ? { ...made, detail: `${made.detail} Or force it: cogway push --force.` } : made;
 }

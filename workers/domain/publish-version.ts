@@ -55,7 +55,7 @@ export function diffFrom(
 export function breakingRefusal({ model }: CatalogModel, diff: SchemaDiff | null): string | null {
   const promise = model.is_official ? "official" : model.is_stable ? "stable" : null;
   if (promise === null || diff === null || diff.breaking.length === 0) return null;
-  return `It would break callers of this ${promise} model: ${diff.breaking.join("; ")}. Change it so that they need not change, or force it.`;
+  return `It would break callers of this ${promise} model: ${diff.breaking.join("; ")}. Change it so that they need not.`;
 }
 
 /** Null where the latest version is another one by now. */

@@ -36,7 +36,8 @@ export async function putManifest(
   const repository = repositoryStub(edge.env, name);
   const staged = await repository.stageManifest(manifest);
   if (staged.kind === "missing") throw missing(staged.digests);
-  const image = manifest.config === null ? null : await readImage(edge, name, digest, manifest.config.digest);
+  const image =
+    manifest.config === null ? null : await readImage(edge, name, digest, manifest.config.digest, tags.length > 0);
   await edge.env.FILES.put(staged.key, bytes);
   const row = { ...manifest, digest, size_bytes: bytes.length, key: staged.key, tags };
   if (!(await repository.putManifest(row))) throw missing([]);

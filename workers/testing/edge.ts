@@ -6,11 +6,14 @@ import {
   type AttemptAck,
   type AttemptEvent,
   type AttemptStart,
+  type BuildAck,
+  type BuildStart,
   type InstanceBoot,
   type ModelAnnounce,
   ORIGIN_PROTOCOL_VERSION,
   type Register,
 } from "../../schema/origin-protocol.ts";
+import type { BuildEvent } from "../../schema/packages.ts";
 import type { ProblemDocument } from "../../schema/problems.ts";
 import { bodyDigest, type SigningKey, signRequest } from "../../schema/request-signature.ts";
 import type { StoredLimits } from "../../schema/tables/accounts.ts";
@@ -182,6 +185,9 @@ export class FakeOrigin {
   readonly boots: InstanceBoot[] = [];
   readonly attempts: AttemptStart[] = [];
   readonly cancels: string[] = [];
+  readonly builds: BuildStart[] = [];
+  /** ids of builds that were canceled here */
+  readonly canceledBuilds: string[] = [];
   readonly key: SigningKey;
 
   private constructor(key: SigningKey) {
@@ -210,6 +216,8 @@ export class FakeOrigin {
       this.boots.push(boot);
       return Response.json(statusOf(boot, "boot"), { status: 202 });
     }
+    const build = /^\/v1\/builds\/([a-z2-7]{26})(\/cancel)?$/.exec(path);
+    if (build !== null) return this.#answerBuild(request, build[1] ?? "", build[2] !== undefined);
     const attempt = /^\/v1\/attempts\/([a-z2-7]{26})\/(\d+)(\/cancel)?$/.exec(path);
     if (attempt === null) return Response.json({ code: "route.not_found", detail: path }, { status: 404 });
     const [, prediction_id = "", number = "", cancel] = attempt;
@@ -217,6 +225,35 @@ export class FakeOrigin {
     else if (request.method === "PUT") this.attempts.push(await request.json<AttemptStart>());
     const state = { prediction_id, attempt: Number(number), state: "running", started: true, last_event_i: -1 };
     return Response.json(state, { status: 202 });
+  }
+
+  async #answerBuild(request: Request, build_id: string, isCancel: boolean): Promise<Response> {
+    if (isCancel) this.canceledBuilds.push(build_id);
+    else if (request.method === "PUT") this.builds.push(await request.json<BuildStart>());
+    const isKnown = this.builds.some((start) => start.build_id === build_id);
+    if (!isKnown) return Response.json({ code: "build.unknown", detail: "no such build" }, { status: 404 });
+    return Response.json({ build_id, state: "running", last_event_i: -1 }, { status: 202 });
+  }
+
+  /** The build that the edge began here. */
+  async buildOf(buildId: string): Promise<BuildStart> {
+    return vi.waitFor(
+      () => {
+        const start = this.builds.find(({ build_id }) => build_id === buildId);
+        if (start === undefined) throw new Error("no build yet");
+        return start;
+      },
+      { timeout: WAIT_MS, interval: 20 },
+    );
+  }
+
+  /** Sends events of a build; `i` and time are filled in from the first index on. */
+  async buildEvents(buildId: string, first: number, events: BuildEventBody[]): Promise<BuildAck> {
+    const numbered = events.map((event, k) => ({ ...event, i: first + k, t_ms: first + k }));
+    const body = JSON.stringify({ protocol: ORIGIN_PROTOCOL_VERSION, events: numbered });
+    const answer = await this.send("POST", `/origin/v1/builds/${buildId}/events`, body);
+    if (!answer.ok) throw new Error(await answer.text());
+    return answer.json();
   }
 
   /** A signed call. */
@@ -302,6 +339,11 @@ export class FakeOrigin {
   }
 }
 
+export type BuildEventBody = BuildEvent extends infer E
+  ? E extends BuildEvent
+    ? Omit<E, "i" | "t_ms">
+    : never
+  : never;
 type EventBody = AttemptEvent extends infer E ? (E extends AttemptEvent ? Omit<E, "i" | "t_ms"> : never) : never;
 
 export function aRegister(change: Partial<Register> = {}): Register {
