@@ -21,6 +21,12 @@ function actionsOf(method: string, path: string): RegistryAction[] {
   return method === "DELETE" && !path.includes("/blobs/uploads/") ? ["delete"] : ["pull", "push"];
 }
 
+/** A mount also reads from where the blob is; a client that may not gets a token without it, and uploads. */
+function mountScope(c: Context<AppEnv>): Pick<RegistryAccess, "name" | "actions">[] {
+  const from = c.req.query("from");
+  return from === undefined || ownerAndName(from) === null ? [] : [{ name: from, actions: ["pull"] }];
+}
+
 /** A refusal that tells clients where to get a token, and for what. */
 export function challenge(c: Context<AppEnv>, scopes: Pick<RegistryAccess, "name" | "actions">[]): RegistryError {
   const settings = settingsOf(c.env);
@@ -63,7 +69,7 @@ export const guardRepository: MiddlewareHandler<AppEnv> = async (c, next) => {
   const name = `${c.req.param("owner")}/${c.req.param("name")}`;
   const actions = actionsOf(c.req.method, c.req.path);
   if (!isRepositoryName(name)) throw new RegistryError("NAME_INVALID", "This is no name of a repository.");
-  const wanted = [{ name, actions }];
+  const wanted = [{ name, actions }, ...mountScope(c)];
   await authenticateToken(c, wanted);
   const access = c.get("registryAccess") ?? [];
   const isGranted = actions.every((action) => grants(access, name, action));

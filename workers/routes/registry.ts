@@ -33,6 +33,8 @@ type RegistryContext = Context<AppEnv>;
 const TAGS_MAX = 1_000;
 /** Referrers of one answer: their annotations have up to 64 KiB each, and an index 4 MiB. */
 const REFERRERS_MAX = 50;
+/** Characters of a wrong name that its refusal repeats. */
+const REFERENCE_SHOWN = 128;
 /** What one request may bring: below the smallest body bound of the platform (100 MB). Clients that know it send larger blobs in chunks. */
 const CHUNK_BYTES_MAX = 96 * 1024 ** 2;
 
@@ -220,13 +222,16 @@ registry.delete(UPLOAD, async (c) => {
 
 // ---- manifests
 
-/** A tag or a digest. */
+/** A tag or a digest; nothing else can name a manifest. */
 function referenceOf(c: RegistryContext): string {
   const reference = c.req.param("reference") ?? "";
   if (isTag(reference) || isDigest(reference)) return reference;
-  throw reference.includes(":")
-    ? new RegistryError("DIGEST_INVALID", "This is no digest.")
-    : new RegistryError("TAG_INVALID", "A tag has 1 to 128 of A-Z, a-z, 0-9, '_', '.', '-', the first no '.' or '-'.");
+  throw unknownManifest(reference);
+}
+
+function unknownManifest(reference: string): RegistryError {
+  const detail = { reference: reference.slice(0, REFERENCE_SHOWN) };
+  return new RegistryError("MANIFEST_UNKNOWN", "This repository has no such manifest.", { detail });
 }
 
 const MANIFEST = `${AT}/manifests/:reference`;
@@ -242,12 +247,21 @@ registry.get(MANIFEST, async (c) => {
     const answer = await answerStored(c.req.raw, content, async () => (await c.env.FILES.get(key))?.body ?? null);
     if (answer !== null) return answer;
   }
-  throw new RegistryError("MANIFEST_UNKNOWN", "This repository has no such manifest.", { detail: { reference } });
+  throw unknownManifest(reference);
 });
+
+/** What a manifest is to be called by. */
+function newReferenceOf(c: RegistryContext): string {
+  const reference = c.req.param("reference") ?? "";
+  if (reference.includes(":")) return digestOf(reference);
+  if (isTag(reference)) return reference;
+  const rule = "1 to 128 of A-Z, a-z, 0-9, '_', '.' and '-', and begins with none of the last two";
+  throw new RegistryError("TAG_INVALID", `A tag has ${rule}.`);
+}
 
 registry.put(MANIFEST, async (c) => {
   const { name } = repositoryOf(c);
-  const reference = referenceOf(c);
+  const reference = newReferenceOf(c);
   const tags = [...(isTag(reference) ? [reference] : []), ...(c.req.queries("tag") ?? [])];
   if (!tags.every(isTag)) throw new RegistryError("TAG_INVALID", "One of the tags is none.");
   const length = Number(c.req.header("content-length") ?? 0);
@@ -287,7 +301,7 @@ registry.delete(MANIFEST, async (c) => {
   const isGone = isTag(reference)
     ? await repository.deleteTag(reference)
     : await deleteManifest(edgeOf(c), name, reference);
-  if (!isGone) throw new RegistryError("MANIFEST_UNKNOWN", "This repository has no such manifest.");
+  if (!isGone) throw unknownManifest(reference);
   return c.body(null, 202);
 });
 
