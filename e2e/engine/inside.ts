@@ -1,6 +1,6 @@
 /**
  * The inner half of with-engine.ts: runs below tini, the first process of namespaces of its own. It starts the engine, imports the base image, runs the
- * command, and ends the engine. What it leaves the namespaces end.
+ * command, and leaves: with the first process the kernel ends all others, the engine among them, and its data is thrown away.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { createReadStream, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
@@ -13,7 +13,6 @@ import { NoEngine } from "./machine.ts";
 const NO_ENGINE = 75;
 const NETWORK_TIMEOUT_MS = 10_000;
 const ENGINE_TIMEOUT_MS = 30_000;
-const STOP_TIMEOUT_MS = 10_000;
 const POLL_MS = 50;
 /** These run in a network namespace of their own: the ranges must only differ from slirp4netns's 10.0.2.0/24 and from what the machine itself reaches. */
 const BRIDGE = "10.213.0.1/24";
@@ -35,24 +34,19 @@ async function main(): Promise<number> {
   for (const path of ["/etc/docker", "/run/docker"]) system("mount", "-t", "tmpfs", "tmpfs", path);
   await until("the network", NETWORK_TIMEOUT_MS, () => networkInterfaces()["tap0"] !== undefined);
   const engine = startEngine();
-  try {
-    await until("the engine", ENGINE_TIMEOUT_MS, async () => {
-      if (engine.exitCode !== null) throw new NoEngine(`dockerd ended with ${engine.exitCode}: ${lastLine()}`);
-      return existsSync(socket) && (await call("GET", "/_ping")) === 200;
-    });
-    const [repository = "", tag = ""] = BASE_IMAGE.split(":");
-    const imported = await call("POST", `/images/create?fromSrc=-&repo=${repository}&tag=${tag}`, archive);
-    if (imported !== 200) throw new NoEngine(`the base image could not be imported: ${imported}`);
-    if (isStopped) return 143;
-    const [program = "", ...args] = command;
-    const host = `unix://${socket}`;
-    const env = { ...process.env, COGWAY_TEST_DOCKER_HOST: host, DOCKER_HOST: host };
-    running = spawn(program, args, { stdio: "inherit", env });
-    return await exitCode(running);
-  } finally {
-    engine.kill("SIGTERM");
-    await Promise.race([exitCode(engine), new Promise((resolve) => setTimeout(resolve, STOP_TIMEOUT_MS))]);
-  }
+  await until("the engine", ENGINE_TIMEOUT_MS, async () => {
+    if (engine.exitCode !== null) throw new NoEngine(`dockerd ended with ${engine.exitCode}: ${lastLine()}`);
+    return existsSync(socket) && (await call("GET", "/_ping")) === 200;
+  });
+  const [repository = "", tag = ""] = BASE_IMAGE.split(":");
+  const imported = await call("POST", `/images/create?fromSrc=-&repo=${repository}&tag=${tag}`, archive);
+  if (imported !== 200) throw new NoEngine(`the base image could not be imported: ${imported}`);
+  if (isStopped) return 143;
+  const [program = "", ...args] = command;
+  const host = `unix://${socket}`;
+  const env = { ...process.env, COGWAY_TEST_DOCKER_HOST: host, DOCKER_HOST: host };
+  running = spawn(program, args, { stdio: "inherit", env });
+  return await exitCode(running);
 }
 
 function startEngine(): ChildProcess {
@@ -65,13 +59,12 @@ function startEngine(): ChildProcess {
     "cgroup-parent": `/${basename(folder)}`,
     bip: BRIDGE,
     "default-address-pools": [POOL],
-    "shutdown-timeout": 2,
     // gVisor's own network stack and its kvm platform do not run on every kernel; the container's own network namespace bounds it as well.
     runtimes: { runsc: { path: "/usr/bin/runsc", runtimeArgs: ["--network=host", "--platform=ptrace"] } },
   };
   writeFileSync(join(folder, "daemon.json"), JSON.stringify(configuration));
   const log = process.env["COGWAY_TEST_ENGINE_LOG"] === "1" ? "inherit" : openSync(join(folder, "dockerd.log"), "a");
-  // A group of its own: Ctrl-C is for the command; the engine ends after it.
+  // A group of its own: Ctrl-C is for the command, which may still need the engine.
   const args = ["--config-file", join(folder, "daemon.json")];
   return spawn("dockerd", args, { stdio: ["ignore", log, log], detached: true });
 }
@@ -123,9 +116,10 @@ function exitCode(child: ChildProcess): Promise<number> {
 }
 
 try {
-  process.exitCode = await main();
+  // The engine's process would keep this one.
+  process.exit(await main());
 } catch (error) {
   if (!(error instanceof NoEngine)) throw error;
   process.stderr.write(`no engine: ${error.message}\n`);
-  process.exitCode = NO_ENGINE;
+  process.exit(NO_ENGINE);
 }
