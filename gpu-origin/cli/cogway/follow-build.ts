@@ -70,6 +70,7 @@ class BuildView {
 /** One message for an end that is no success. */
 export function requireBuilt({ id, model, status, error }: Build): void {
   if (status === "succeeded") return;
-  if (status === "canceled") throw new CliFault(`Build ${id} was canceled.`, { exitCode: INTERRUPTED_EXIT });
+  if (status === "canceled")
+    throw new CliFault(`Build ${id} was canceled. Push again to begin another.`, { exitCode: INTERRUPTED_EXIT });
   throw new CliFault(error ?? `Build ${id} failed; its log says why: cogway logs ${model}`);
 }

@@ -94,6 +94,10 @@ async function push(
   requireBuilt(build);
   const test = options.test ? await testPrediction(context, build) : null;
   report(context, folder, model, build, uploaded, test);
+  if (test !== null && test.status !== "succeeded") {
+    const reason = test.error?.trimEnd() ?? `it was ${test.status}`;
+    throw new CliFault(`The version is made, but its example fails: ${reason}\nIts log: cogway logs ${test.id}`);
+  }
 }
 
 /** Made here where it is missing, so that the registry has a repository for it. */
@@ -129,7 +133,7 @@ async function send(
     const size = plan.files.reduce((sum, { size_bytes }) => sum + size_bytes, 0);
     terminal.step("pack", `${plan.files.length} files, ${bytes(size)}, in ${plan.manifest.layers.length} layers`);
     const registry = new RegistryClient(connection, model, abort.signal);
-    const view = new UploadView(terminal);
+    const view = new UploadView(terminal, plan.blobs);
     const uploaded = await uploadBlobs(registry, plan, view, { concurrency: options.concurrency, abort }).finally(() =>
       view.end(),
     );
@@ -155,15 +159,8 @@ async function watch({ terminal, interrupts }: Context, builds: BuildsClient, be
         exitCode: INTERRUPTED_EXIT,
       }),
     );
-  const cancel = (): void => {
-    void builds.cancel(begun.id).then(
-      () =>
-        abort.abort(
-          new CliFault(`Build ${begun.id} was canceled. Push again to begin another.`, { exitCode: INTERRUPTED_EXIT }),
-        ),
-      (error: unknown) => abort.abort(error),
-    );
-  };
+  // The stream then ends with the build.
+  const cancel = (): void => void builds.cancel(begun.id).catch((error: unknown) => abort.abort(error));
   let isAsking = false;
   const ask = async (): Promise<void> => {
     isAsking = true;
@@ -227,9 +224,9 @@ function report(
   });
   if (test !== null) {
     const isGood = test.status === "succeeded";
-    const text = isGood ? outputText(test.output) : (test.error ?? test.status);
+    const text = isGood ? outputText(test.output) : "";
     const shown = text.length > TEST_OUTPUT_CHARACTERS_MAX ? `${text.slice(0, TEST_OUTPUT_CHARACTERS_MAX)}…` : text;
-    terminal.step("test", `${terminal.paint(isGood ? "green" : "red", test.status)} ${shown}`);
+    terminal.step("test", `${terminal.paint(isGood ? "green" : "red", test.status)} ${shown}`.trimEnd());
   }
   showDiff(context, build);
   terminal.line();
