@@ -12,6 +12,8 @@ const MEMORY_SHARE = 0.8;
 const MEMORY_PER_INSTANCE_BYTES = 1024 ** 3;
 const INSTANCES_MIN = 4;
 const INSTANCES_MAX = 32;
+/** Room for the networks of 64 instances. */
+const SUBNETS_BITS_MAX = 24;
 
 const CidrListSchema = z
   .string()
@@ -47,6 +49,19 @@ const EnvironmentSchema = z.object({
     }),
   COGWAY_JOIN_TOKEN: z.string().min(1).optional(),
   COGWAY_DRIVER: z.enum(["process", "docker", "kubernetes"]).default("process"),
+  COGWAY_DOCKER_HOST: z.string().optional(),
+  /** what Docker's own tools take */
+  DOCKER_HOST: z.string().optional(),
+  COGWAY_DOCKER_RUNTIME: z.string().optional(),
+  COGWAY_DOCKER_SUBNETS: z
+    .string()
+    .refine(
+      (text) => ipaddr.IPv4.isValidCIDR(text) && Number(text.split("/")[1]) <= SUBNETS_BITS_MAX,
+      `must be an IPv4 CIDR range of /${SUBNETS_BITS_MAX} or larger`,
+    )
+    .default("10.197.0.0/16"),
+  COGWAY_TRUST_ALL_MODELS: z.enum(["0", "1"], "must be 1 or 0").default("0"),
+  COGWAY_INSTANCE_CPUS: z.coerce.number("must be a number of cores").min(0.1).optional(),
   COGWAY_ALLOW_PRIVATE_URLS: CidrListSchema,
   COGWAY_INSTANCES_MAX: z.coerce.number().int().min(1).optional(),
   COGWAY_MEMORY_MB: z.coerce.number().int().min(64).optional(),
@@ -67,6 +82,13 @@ export interface OriginConfig {
   allowPrivateUrls: string[];
   capacity: { instances: number; memory_bytes: number };
   hardware: { sku: string; name: string; cpus: number; memory_bytes: number; gpus: number };
+  /** cores that one instance may use, where the driver can bound them */
+  instanceCpus: number;
+  driver: "process" | "docker";
+  /** of the docker driver; it is what drivers/docker.ts documents */
+  docker: { host: string; runtime: string | null; subnets: string };
+  /** runs models of others than the operator though the driver keeps nothing apart */
+  trustsAllModels: boolean;
   logLevel: string;
   /** of files that models make; absent: those of output-spool.ts */
   outputBounds?: OutputBounds;
@@ -83,8 +105,16 @@ export function parseConfig(
     return { ok: false, detail: `${issue?.path.join(".") ?? "environment"}: ${issue?.message ?? "invalid"}` };
   }
   const values = parsed.data;
-  if (values.COGWAY_DRIVER !== "process") {
-    return { ok: false, detail: `COGWAY_DRIVER=${values.COGWAY_DRIVER} is not available yet; use process.` };
+  if (values.COGWAY_DRIVER === "kubernetes") {
+    return { ok: false, detail: "COGWAY_DRIVER=kubernetes is not available yet; use process or docker." };
+  }
+  const [hostName, host] =
+    values.COGWAY_DOCKER_HOST === undefined
+      ? ["DOCKER_HOST", values.DOCKER_HOST ?? ""]
+      : ["COGWAY_DOCKER_HOST", values.COGWAY_DOCKER_HOST];
+  if (values.COGWAY_DRIVER === "docker" && host !== "" && !host.startsWith("unix:///")) {
+    const detail = `${hostName}=${host}: instances are reached on this host's own bridges, so the engine must be this host's: unix:///path/to/docker.sock`;
+    return { ok: false, detail };
   }
   const dataDir = resolve(values.COGWAY_DATA);
   const memory = hostMemoryBytes();
@@ -108,6 +138,10 @@ export function parseConfig(
         memory_bytes: bookable,
       },
       hardware: { sku: "cpu", name: "CPU", cpus: availableParallelism(), memory_bytes: memory, gpus: 0 },
+      instanceCpus: Math.min(values.COGWAY_INSTANCE_CPUS ?? availableParallelism(), availableParallelism()),
+      driver: values.COGWAY_DRIVER,
+      docker: { host, runtime: values.COGWAY_DOCKER_RUNTIME ?? null, subnets: values.COGWAY_DOCKER_SUBNETS },
+      trustsAllModels: values.COGWAY_TRUST_ALL_MODELS === "1",
       logLevel: values.COGWAY_LOG_LEVEL,
     },
   };

@@ -87,7 +87,7 @@ describe("the origin's process", () => {
   const endOf = (id: string, type: "finished" | "lost") =>
     edge.until(() => edge.eventsOf(id).find((event) => event.type === type), `${type} of ${id}`);
 
-  it("joins once, then registers with its own key; after kill -9 it tells what was lost and leaves no process behind", async () => {
+  it("joins once, then registers with its own key; after kill -9 it tells what was lost, keeps what is ready, and goes on with it", async () => {
     const first = start(["slow"]);
     const target = await ready("slow");
     const id = await send(target, { seconds: 60 });
@@ -97,14 +97,37 @@ describe("the origin's process", () => {
     first.kill("SIGKILL");
     await exited(first);
 
-    start(["slow"]);
+    const second = start(["slow"]);
     expect(await endOf(id, "lost")).toMatchObject({ started: true, i: edge.eventsOf(id).length - 1 });
-    expect(group.filter(isAlive)).toEqual([]);
     expect(edge.registrations.map((registration) => registration.joined)).toEqual([true, false]);
+    expect(edge.registrations.at(-1)?.instances).toMatchObject([{ instance_id: target.instance, state: "ready" }]);
     expect(new Set(edge.registrations.map((registration) => registration.incarnation)).size).toBe(2);
     expect(statSync(join(folder.path, "origin-credential.json")).mode & 0o777).toBe(0o600);
     const state = await edge.call("GET", `/v1/attempts/${id}/1`);
     expect(state.body).toMatchObject({ state: "lost", started: true });
+
+    const next = await send(target, { seconds: 0 });
+    expect(await endOf(next, "finished")).toMatchObject({ status: "succeeded" });
+    expect(processesIn(folder.path)).toEqual(group);
+    second.kill("SIGTERM");
+    expect(await exited(second)).toBe(0);
+    expect(group.filter(isAlive)).toEqual([]);
+  }, 150_000);
+
+  it("ends what an earlier process left where it hangs", async () => {
+    const first = start(["slow"]);
+    const target = await ready("slow");
+    const group = processesIn(folder.path);
+    first.kill("SIGKILL");
+    await exited(first);
+    for (const pid of group) process.kill(pid, "SIGSTOP");
+    start(["slow"]);
+    await edge.until(() => edge.registrations.length === 2, "a registration");
+    expect(edge.registrations.at(-1)?.instances).toEqual([]);
+    expect(group.filter(isAlive)).toEqual([]);
+    expect(
+      (await edge.call("POST", `/v1/instances/${target.instance}/drain`, { reason: "idle", grace_ms: 0 })).status,
+    ).toBe(404);
   }, 150_000);
 
   it("on SIGTERM lets a prediction end, tells the edge, stops everything and exits 0", async () => {
@@ -128,7 +151,7 @@ describe("the origin's process", () => {
     await edge.until(() => edge.registrations.length > 0, "a registration");
   });
 
-  it("ends with one clear line and exit 1: a broken model that was named, a driver that comes later, a taken port", async () => {
+  it("ends with one clear line and exit 1: a broken model that was named, an engine that is not there, a taken port", async () => {
     const broken = start([join(folder.path, "nothing")], { COGWAY_MODELS: "nothing" });
     expect(await exited(broken)).toBe(1);
     expect(lastProgress(output)).toMatchObject({
@@ -137,8 +160,13 @@ describe("the origin's process", () => {
       detail: expect.stringContaining("not a folder"),
     });
     output = "";
-    expect(await exited(start([], { COGWAY_DRIVER: "docker" }))).toBe(1);
-    expect(lastProgress(output)).toMatchObject({ step: "fatal", detail: expect.stringContaining("not available yet") });
+    expect(
+      await exited(start([], { COGWAY_DRIVER: "docker", COGWAY_DOCKER_HOST: `unix://${folder.path}/none.sock` })),
+    ).toBe(1);
+    expect(lastProgress(output)).toMatchObject({
+      step: "fatal",
+      detail: expect.stringContaining("no container engine answers"),
+    });
     output = "";
     expect(
       await exited(start([], { COGWAY_ORIGIN_PORT: String(edge.port), COGWAY_DATA: join(folder.path, "b") })),

@@ -4,7 +4,9 @@
  */
 import { HEARTBEAT_INTERVAL_MS, ORIGIN_PROTOCOL_VERSION, type Register } from "../schema/origin-protocol.ts";
 import type { OriginConfig } from "./config.ts";
+import type { Driver } from "./drivers/driver.ts";
 import { type EdgeClient, loadCredential, saveCredential } from "./edge-client.ts";
+import { type GpuAllocator, gpuHardware } from "./gpus.ts";
 import { type Log, logProgress } from "./log.ts";
 import type { Supervisor } from "./supervisor.ts";
 
@@ -17,6 +19,8 @@ export class Registration {
   readonly #config: OriginConfig;
   readonly #edge: EdgeClient;
   readonly #supervisor: Supervisor;
+  readonly #driver: Driver;
+  readonly #gpus: Pick<GpuAllocator, "working">;
   readonly #incarnation: string;
   readonly #credentialPath: string;
   readonly #log: Log;
@@ -27,6 +31,8 @@ export class Registration {
     config: OriginConfig;
     edge: EdgeClient;
     supervisor: Supervisor;
+    driver: Driver;
+    gpus: Pick<GpuAllocator, "working">;
     incarnation: string;
     credentialPath: string;
     log: Log;
@@ -34,6 +40,8 @@ export class Registration {
     this.#config = parts.config;
     this.#edge = parts.edge;
     this.#supervisor = parts.supervisor;
+    this.#driver = parts.driver;
+    this.#gpus = parts.gpus;
     this.#incarnation = parts.incarnation;
     this.#credentialPath = parts.credentialPath;
     this.#log = parts.log;
@@ -92,9 +100,13 @@ export class Registration {
       url: config.url,
       incarnation: this.#incarnation,
       region: "local",
-      driver: "process",
-      hardware: [config.hardware],
-      capacity: config.capacity,
+      driver: this.#driver.name,
+      hardware: [config.hardware, ...gpuHardware(this.#gpus.working, config.hardware)],
+      capacity: { ...config.capacity, gpus: this.#gpus.working.length },
+      runs: {
+        packages: this.#driver.name === "docker" ? ["source", "image"] : ["source"],
+        untrusted: this.#driver.isolates || config.trustsAllModels,
+      },
       instances: this.#supervisor.statuses(),
     };
   }

@@ -15,7 +15,6 @@ export const COGLET_PORT = 5000;
 const NOBODY = "65534:65534";
 /** A model of eight GPUs runs some hundreds of threads; a fork bomb stops here. */
 const PIDS_MAX = 2_048;
-const OPEN_FILES_MAX = 65_536;
 /** An idle coglet holds 50 MB. */
 export const MEMORY_BYTES_MIN = 128 * 1024 ** 2;
 /** Shared memory of frameworks' data loaders; it counts as the container's memory. */
@@ -68,7 +67,7 @@ export function containerRequest(spec: StartSpec, image: ImageFacts, place: Cont
   const options: ContainerCreateOptions = {
     name: place.name,
     Image: launch.image,
-    Cmd: ["python", "-m", "cog.server.http", "--host", "0.0.0.0", ...spec.args],
+    Cmd: [...(launch.prefix ?? []), "python", "-m", "cog.server.http", "--host", "0.0.0.0", ...spec.args],
     User: /^[1-9]\d*(:\d+)?$/.test(image.user) ? image.user : NOBODY,
     WorkingDir: FOLDER,
     Hostname: "model",
@@ -100,10 +99,8 @@ export function containerRequest(spec: StartSpec, image: ImageFacts, place: Cont
       ShmSize: Math.min(Math.floor(memory / 2), SHM_BYTES_MAX),
       IpcMode: "private",
       ...OWN_CONTROL_GROUPS,
-      Ulimits: [
-        { Name: "nofile", Soft: OPEN_FILES_MAX, Hard: OPEN_FILES_MAX },
-        { Name: "core", Soft: 0, Hard: 0 },
-      ],
+      // Open files stay as the engine has them: more than the host's own limit it may not be able to give, and each counts as memory.
+      Ulimits: [{ Name: "core", Soft: 0, Hard: 0 }],
       NetworkMode: place.network,
       // Names of hosts would go out by the engine's resolver, past the network: without egress there is none.
       ...(spec.egress ? {} : { Dns: ["127.0.0.1"] }),

@@ -2,11 +2,10 @@
  * Rules of the host's packet filter for the bridges of instances, by iptables. The engine keeps bridges apart from each other and, where a network is
  * internal, from everything beyond the host; it does not keep a container from the host itself, where whatever listens on all addresses answers on the
  * bridge's. The rules close that but for the file servers, and keep instances with egress to public addresses. They match bridges by the start of their
- * names, so one set serves all instances of all origins of a host; the last origin takes them away.
+ * names, so one set serves all instances of all origins of a host.
  */
-import { execFile } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
-import { promisify } from "node:util";
+import { readFileSync } from "node:fs";
+import { execa } from "execa";
 import ipaddr from "ipaddr.js";
 
 /** Starts of the names of bridges without and with egress; a name has at most 15 characters. */
@@ -38,8 +37,6 @@ const PRIVATE_RANGES = [
 ];
 const ESTABLISHED = ["-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED"];
 
-type Run = (args: string[]) => Promise<void>;
-
 /** The rules, as arguments of iptables. `nameservers` may be asked for names though they are private. */
 export function chains(
   nameservers: string[],
@@ -69,17 +66,20 @@ export function chains(
   ];
 }
 
-/** Puts the rules in place, where they are not; chains are filled anew. Null, or one line that says why it cannot be done. */
-export async function raiseFirewall(run: Run = iptables): Promise<string | null> {
+/** Puts the rules in place, where they are not. Null, or one line that says why it cannot be done. They stay: other origins of the host count on them. */
+export async function raiseFirewall(): Promise<string | null> {
   try {
-    for (const { chain, rules, jumps } of chains(nameservers())) {
-      // Filled before anything jumps there; a second origin fills it with the same.
-      await run(["-N", chain]).catch(() => {});
-      await run(["-F", chain]);
-      for (const rule of rules) await run(["-A", chain, ...rule]);
-      for (const { from, rule } of jumps) {
-        await run(["-C", from, ...rule]).catch(() => run(["-I", from, "1", ...rule]));
-      }
+    const all = chains(nameservers());
+    // Each chain is emptied and filled in one step.
+    const heads = all.map(({ chain }) => `:${chain} - [0:0]\n`);
+    const rules = all.flatMap(({ chain, rules }) => rules.map((rule) => `-A ${chain} ${rule.join(" ")}\n`));
+    await run("iptables-restore", ["-w", "--noflush"], `*filter\n${heads.join("")}${rules.join("")}COMMIT\n`);
+    for (const { from, rule } of all.flatMap(({ jumps }) => jumps)) {
+      const isThere = await run("iptables", ["-w", "-C", from, ...rule]).then(
+        () => true,
+        () => false,
+      );
+      if (!isThere) await run("iptables", ["-w", "-I", from, "1", ...rule]);
     }
     return null;
   } catch (error) {
@@ -88,21 +88,10 @@ export async function raiseFirewall(run: Run = iptables): Promise<string | null>
   }
 }
 
-/** Takes them away when no instance's bridge is left on the host. */
-export async function lowerFirewall(run: Run = iptables): Promise<void> {
-  const bridges = readdirSync("/sys/class/net");
-  if (bridges.some((name) => name.startsWith(INTERNAL_BRIDGE) || name.startsWith(EGRESS_BRIDGE))) return;
-  for (const { chain, jumps } of chains([])) {
-    for (const { from, rule } of jumps) await run(["-D", from, ...rule]).catch(() => {});
-    await run(["-F", chain]).catch(() => {});
-    await run(["-X", chain]).catch(() => {});
-  }
-}
-
-async function iptables(args: string[]): Promise<void> {
-  // Administrators' programs lie where not every PATH looks. -w waits for other users of the tables.
-  const env = { PATH: `${process.env.PATH ?? ""}:/usr/sbin:/sbin` };
-  await promisify(execFile)("iptables", ["-w", "5", ...args], { env, timeout: TIMEOUT_MS });
+async function run(program: string, args: string[], input = ""): Promise<void> {
+  // Administrators' programs lie where not every PATH looks.
+  const PATH = `${process.env.PATH ?? ""}:/usr/sbin:/sbin`;
+  await execa(program, args, { input, env: { PATH }, extendEnv: false, timeout: TIMEOUT_MS });
 }
 
 /** IPv4 addresses that the host asks for names, without those on itself, which the engine asks in the containers' stead. */

@@ -10,7 +10,7 @@ import type Docker from "dockerode";
 import { COGLET_PORT, containerRequest, INSTANCE_LABEL, imageFacts, ORIGIN_LABEL } from "./docker-container.ts";
 import { bounded, Engine, isAway, messageOf, statusOf } from "./docker-engine.ts";
 import { EngineEvents } from "./docker-events.ts";
-import { FILES_PORT, lowerFirewall, raiseFirewall } from "./docker-firewall.ts";
+import { FILES_PORT, raiseFirewall } from "./docker-firewall.ts";
 import { InstanceNetworks } from "./docker-network.ts";
 import { ContainerOutput } from "./docker-output.ts";
 import { FolderSweep } from "./docker-sweep.ts";
@@ -110,20 +110,24 @@ export class DockerDriver implements Driver {
   }
 
   async #raiseFirewall(): Promise<void> {
-    this.#firewallFault = await raiseFirewall();
-    if (this.#firewallFault === null) return;
-    this.#options.warn(
-      `The host's packet filter could not be set (${this.#firewallFault}): models can reach what listens on all addresses of this host, and those that ask for egress are not started.`,
-    );
+    const fault = await raiseFirewall();
+    if (fault !== null && fault !== this.#firewallFault) {
+      this.#options.warn(
+        `The host's packet filter could not be set (${fault}): models can reach what listens on all addresses of this host, and those that ask for egress are not started.`,
+      );
+    }
+    this.#firewallFault = fault;
   }
 
   async filesAddress({ instance_id, egress }: Pick<StartSpec, "instance_id" | "egress">): Promise<FilesAddress> {
+    // Again each time, beside the network that takes longer: whoever administers the host may have reset its rules.
+    const [result] = await Promise.all([this.#networks.ensure(instance_id, egress), this.#raiseFirewall()]);
+    if (result.kind === "failed") return { kind: "failed", detail: result.detail };
     if (egress && this.#firewallFault !== null) {
-      const detail = `models with egress need iptables on the host, which keeps them to public addresses: ${this.#firewallFault}`;
+      await this.release(instance_id);
+      const detail = `a model with egress needs iptables on the host, to be kept to public addresses: ${this.#firewallFault}`;
       return { kind: "failed", detail };
     }
-    const result = await this.#networks.ensure(instance_id, egress);
-    if (result.kind === "failed") return { kind: "failed", detail: result.detail };
     return { kind: "ready", host: result.network.host, port: FILES_PORT };
   }
 
@@ -136,7 +140,7 @@ export class DockerDriver implements Driver {
       const detail = messageOf(error);
       if (isAway(error)) return { kind: "failed", reason: "away", detail };
       await this.#removeContainers(spec.instance_id).catch(() => {});
-      return { kind: "failed", reason: "spawn", detail };
+      return { kind: "failed", reason: "spawn", detail: startFault(detail) };
     } finally {
       this.#starting.delete(spec.instance_id);
     }
@@ -209,6 +213,7 @@ export class DockerDriver implements Driver {
     if (isOutOfMemory) this.#outOfMemory.add(container.record.instance_id);
     await Promise.race([container.outputEnded, wait(LAST_LINES_MS)]);
     this.#containers.delete(containerId);
+    await this.#remove(this.engine.docker.getContainer(containerId)).catch(() => {});
     container.watch.onExit({ code: code ?? state?.ExitCode ?? null, signal: null, isOutOfMemory });
   }
 
@@ -314,7 +319,6 @@ export class DockerDriver implements Driver {
 
   async close(): Promise<void> {
     this.#events.stop();
-    if (this.#isStarted && this.#firewallFault === null) await lowerFirewall();
   }
 
   #listContainers(instanceId?: string): Promise<Docker.ContainerInfo[]> {
@@ -338,4 +342,10 @@ export class DockerDriver implements Driver {
 function unlessGone(error: unknown): void {
   const status = statusOf(error);
   if (status !== 304 && status !== 404 && status !== 409) throw error;
+}
+
+/** The engine's words, with what the operator has to do where they do not tell. */
+function startFault(detail: string): string {
+  if (!detail.startsWith("could not select device driver")) return detail;
+  return `the container engine cannot give GPUs to containers; install the NVIDIA Container Toolkit and restart it (${detail})`;
 }

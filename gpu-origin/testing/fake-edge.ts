@@ -58,7 +58,7 @@ export class FakeEdge {
   /** output files that were to be kept as weights */
   readonly kept: FileRef[] = [];
   readonly batches: EventBatch[] = [];
-  readonly registrations: { incarnation: string; joined: boolean }[] = [];
+  readonly registrations: { incarnation: string; joined: boolean; instances: InstanceStatus[] }[] = [];
   heartbeats = 0;
   /** answers 503 to event batches and uploads, while true */
   isAway = false;
@@ -186,7 +186,8 @@ export class FakeEdge {
   #register(value: unknown, isJoin: boolean): [number, unknown] {
     const register = RegisterSchema.parse(value);
     if (isJoin && register.join_token !== JOIN_TOKEN) return [401, { detail: "wrong join token" }];
-    this.registrations.push({ incarnation: register.incarnation, joined: isJoin });
+    const { incarnation, instances } = register;
+    this.registrations.push({ incarnation, joined: isJoin, instances });
     this.#origin = { url: register.url };
     return [200, { origin_id: "origin-of-tests", ...(isJoin ? { key: this.key } : {}) }];
   }

@@ -55,6 +55,10 @@ function testConfig(options: {
     allowPrivateUrls: options.allowPrivateUrls ?? [],
     capacity: { instances: 16, memory_bytes: 64 * 1024 ** 3 },
     hardware: { sku: "cpu", name: "CPU", cpus: 2, memory_bytes: 1024 ** 3, gpus: 0 },
+    instanceCpus: 2,
+    driver: "process",
+    docker: { host: "", runtime: null, subnets: "10.197.0.0/16" },
+    trustsAllModels: false,
     logLevel: process.env.COGWAY_TEST_LOG ?? "silent",
     ...(options.outputBounds === undefined ? {} : { outputBounds: options.outputBounds }),
   };
