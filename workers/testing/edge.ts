@@ -314,6 +314,11 @@ export class FakeOrigin {
     if (statuses.length > 0) await this.#post([], statuses);
   }
 
+  /** Reports one of them as a test says. */
+  async reportAs(boot: InstanceBoot, change: Record<string, unknown>): Promise<void> {
+    await this.#post([], [{ ...statusOf(boot, "boot"), ...change }]);
+  }
+
   /** Sends events of an attempt; `i` and time are filled in from the first index on. */
   async events(predictionId: string, first: number, events: EventBody[]): Promise<AttemptAck[]> {
     const numbered = events.map((event, k) => ({ ...event, i: first + k, t_ms: first + k }) as AttemptEvent);
