@@ -2,6 +2,9 @@ import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { ModelAnnounce } from "../schema/origin-protocol.ts";
+import { BlobCache } from "./builds/blob-cache.ts";
+import { VersionMaker } from "./builds/make-version.ts";
+import { ProcessBuilder } from "./builds/process-builder.ts";
 import { Environments } from "./environments.ts";
 import { createLog } from "./log.ts";
 import { Models } from "./models.ts";
@@ -10,6 +13,7 @@ import { VersionStore } from "./prepared-version.ts";
 import { TEST_CACHE, temporaryFolder } from "./testing/harness.ts";
 
 const YAML = 'build: { python_version: "3.11" }\nrun: "predict.py:Runner"\n';
+const NO_EDGE = { fetchRange: async () => ({ kind: "unavailable" as const, detail: "no edge" }) };
 const PREDICTOR =
   "from cog import BaseRunner\n\nclass Runner(BaseRunner):\n    def run(self, text: str) -> str:\n        return text\n";
 
@@ -22,6 +26,14 @@ describe("preparing models", () => {
     folder = temporaryFolder();
     announced = [];
     versions = new VersionStore(join(folder.path, "versions"));
+    const policy = { allowCidrs: [] };
+    const builder = new ProcessBuilder({
+      versions,
+      environments: new Environments(TEST_CACHE, process.env),
+      trainersFolder: join(folder.path, "trainers"),
+      trustsAll: false,
+      env: process.env,
+    });
     models = new Models({
       edge: {
         announceModel: async (name, announce) => {
@@ -30,7 +42,7 @@ describe("preparing models", () => {
         },
       },
       versions,
-      environments: new Environments(TEST_CACHE, process.env),
+      maker: new VersionMaker(builder, { versions, blobs: new BlobCache(join(folder.path, "blobs"), NO_EDGE), policy }),
       hasGpu: false,
       log: createLog("silent"),
     });
@@ -98,7 +110,7 @@ describe("preparing models", () => {
       "sub/y.py": "",
     });
     symlinkSync("/nowhere/at/all", join(dir, "broken"));
-    expect(listFiles(dir)).toEqual([".dockerignore", "cog.yaml", "predict.py", "sub/y.py"]);
+    expect(listFiles(dir)).toEqual([".dockerignore", "cog.yaml", "data/keep.txt", "predict.py", "sub/y.py"]);
   });
 
   it("keeps a model that needs a GPU listed without a version, and that is no fault", async () => {

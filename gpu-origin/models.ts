@@ -2,38 +2,28 @@
  * Makes model folders into versions that can be booted, and announces them: `preparing` for all at once, then one by one, the smallest environment first and
  * trainers of unknown size last, `ready` or `failed`. A version that was prepared before is ready at once.
  */
-import { existsSync, readFileSync, rmSync, statSync } from "node:fs";
-import { cp, mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { existsSync, statSync } from "node:fs";
+import { cp, mkdir, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { execa } from "execa";
-import { z } from "zod";
 import { NAME_PATTERN } from "../schema/ids.ts";
 import type { ModelAnnounce } from "../schema/origin-protocol.ts";
+import type { VersionMaker } from "./builds/make-version.ts";
+import { builtOf, describe } from "./builds/source-model.ts";
 import type { EdgeClient } from "./edge-client.ts";
-import { COG_VERSION, type Environments } from "./environments.ts";
 import { type Log, logProgress } from "./log.ts";
 import { ModelFault, readModel } from "./packaging/check-model.ts";
-import { type CogYaml, refOf } from "./packaging/cog-yaml.ts";
+import type { CogYaml } from "./packaging/cog-yaml.ts";
 import type { CogwayYaml } from "./packaging/cogway-yaml.ts";
 import { digestOf, listFiles, readFiles } from "./packaging/source.ts";
-import { type EnvironmentSpec, type PreparedVersion, schemaForCoglet, type VersionStore } from "./prepared-version.ts";
+import type { PreparedVersion, VersionStore } from "./prepared-version.ts";
 
-const MAKE_SCHEMA = fileURLToPath(new URL("./python/make_schema.py", import.meta.url));
-/** Importing a predictor may import a framework. */
-const SCHEMA_TIMEOUT_S = 300;
-const MEMORY_DEFAULT_MB = 512;
 /** Unknown sizes are prepared after the small known ones. */
 const ENVIRONMENT_DEFAULT_MB = 500;
-const README_BYTES_MAX = 262_144;
+/** The operator's own: these are for what hangs or runs away. */
+const TIME_LIMIT_MS = 3_600_000;
+const DISK_LIMIT_BYTES = 256 * 1024 ** 3;
 const ANNOUNCE_RETRY_MS = 500;
 const ANNOUNCE_TRIES = 20;
-
-const SchemaFactsSchema = z.object({
-  schema: z.record(z.string(), z.unknown()),
-  concurrency: z.number().int().min(1).nullable(),
-  output_is_file_list: z.boolean(),
-});
 
 export interface ModelFolder {
   name: string;
@@ -55,7 +45,7 @@ export type Prepared =
 export interface ModelsParts {
   edge: Pick<EdgeClient, "announceModel">;
   versions: VersionStore;
-  environments: Environments;
+  maker: VersionMaker;
   hasGpu: boolean;
   log: Log;
 }
@@ -85,7 +75,7 @@ export class Models {
         done: results.length,
         total: folders.length,
       });
-      const result = await this.#prepareOne(model);
+      const result = await this.#prepareOne(model, signal);
       results.push(result);
       if (result.kind === "ready") {
         logProgress(this.#parts.log, {
@@ -104,25 +94,17 @@ export class Models {
     return results;
   }
 
-  async #prepareOne(model: ModelFolder): Promise<Prepared> {
+  async #prepareOne(model: ModelFolder, signal: AbortSignal): Promise<Prepared> {
     if (model.cog.build.gpu && !this.#parts.hasGpu) {
       return this.#fail(model.name, model.folder, "It needs a GPU, and this host has none.", model, false);
     }
     try {
-      const version = await this.#prepare(model);
+      const version = await this.#prepare(model, signal);
+      const { prepared: _, ...built } = builtOf(version);
       await this.#announce(model.name, {
         ...description(model),
         state: "ready",
-        version: {
-          id: version.id,
-          cog_version: COG_VERSION,
-          openapi_schema: version.schema,
-          slots: version.slots,
-          memory_bytes: version.memory_bytes,
-          ...(version.train_memory_bytes === null ? {} : { train_memory_bytes: version.train_memory_bytes }),
-          hardware: "cpu",
-          idempotent: version.idempotent,
-        },
+        version: built,
       });
       return { name: model.name, kind: "ready", version };
     } catch (error) {
@@ -142,61 +124,44 @@ export class Models {
   }
 
   /** Throws what its author can read. */
-  async #prepare(model: ModelFolder): Promise<PreparedVersion> {
-    const { versions } = this.#parts;
-    const files = listFiles(model.folder);
-    const id = digestOf(await readFiles(model.folder, files));
+  async #prepare(model: ModelFolder, signal: AbortSignal): Promise<PreparedVersion> {
+    const { versions, maker, log } = this.#parts;
+    const paths = listFiles(model.folder);
+    const files = await readFiles(model.folder, paths, signal);
+    const id = digestOf(files);
     const known = versions.get(id);
-    // Settings of cogway.yaml are part of the content, so a known id has them as they were; only its name may be another.
     if (known !== null) return known;
-    const source = versions.sourceFolder(id);
-    await copyFiles(model.folder, files, source);
-    const spec = environmentSpec(model, source);
-    const environment = await this.#makeEnvironment(model, spec, source);
-    logProgress(this.#parts.log, { step: "schema", model: model.name });
-    const facts = await makeSchema(model, source, environment);
-    const version: PreparedVersion = {
-      id,
-      name: model.name,
-      environment: spec,
-      ref: refOf(model.cog),
-      train_ref: model.cog.train ?? null,
-      slots: model.cog.concurrency.max ?? facts.concurrency ?? 1,
-      memory_bytes: (model.cogway.memory_mb ?? MEMORY_DEFAULT_MB) * 1024 ** 2,
-      train_memory_bytes: model.cogway.train_memory_mb === undefined ? null : model.cogway.train_memory_mb * 1024 ** 2,
-      idempotent: model.cogway.idempotent ?? false,
-      token_metric: model.cogway.token_metric ?? null,
-      output_is_file_list: facts.output_is_file_list,
-      env: Object.fromEntries(model.cog.environment.map(splitVariable)),
-      hardware: "cpu",
-      gpus: 0,
-      egress: false,
-      package: null,
-      schema: facts.schema,
-    };
-    await mkdir(join(source, ".cog"), { recursive: true });
-    await writeFile(join(source, ".cog", "openapi_schema.json"), JSON.stringify(schemaForCoglet(facts.schema)));
-    versions.save(version);
-    return version;
-  }
-
-  async #makeEnvironment(model: ModelFolder, spec: EnvironmentSpec, source: string): Promise<string> {
-    const { log, environments } = this.#parts;
-    const { sdk_version, system_packages } = model.cog.build;
-    if (sdk_version !== undefined && String(sdk_version) !== COG_VERSION) {
-      const detail = `cog.yaml asks for cog ${sdk_version}; this origin runs ${COG_VERSION}.`;
-      logProgress(log, { step: "warning", model: model.name, detail });
+    const release = versions.hold(id);
+    const temporary = versions.temporaryFolder();
+    try {
+      await copyFiles(model.folder, paths, temporary);
+      await versions.takeSource({ id, name: model.name, folder: temporary, files });
+      const source = { id, name: model.name, folder: versions.sourceFolder(id), files };
+      const progress = (step: "environment" | "schema" | "warning", detail?: string): void =>
+        logProgress(log, { step, model: model.name, ...(detail === undefined ? {} : { detail }) });
+      const result = await maker.make(
+        {
+          source,
+          is_trusted: true,
+          signal,
+          time_limit_ms: TIME_LIMIT_MS,
+          disk_limit_bytes: DISK_LIMIT_BYTES,
+          onStage: (stage) => (stage === "schema" ? progress("schema") : undefined),
+          onLine: (line) => {
+            const warning = /^warning: (.*)/.exec(line)?.[1];
+            if (warning !== undefined) progress("warning", warning);
+            else if (isWorthShowing(line)) progress("environment", withoutHost(line).slice(0, 120));
+          },
+        },
+        null,
+      );
+      if (result.kind === "built") return result.version;
+      throw new ModelFault(result.kind === "failed" ? result.detail : "The origin is shutting down.");
+    } finally {
+      await rm(temporary, { recursive: true, force: true });
+      release();
+      versions.discard(id);
     }
-    if (system_packages.length > 0) {
-      const detail = `System packages are not installed by the process driver; the host must have: ${system_packages.join(", ")}.`;
-      logProgress(log, { step: "warning", model: model.name, detail });
-    }
-    const result = await environments.ensure(spec, source, (detail) =>
-      logProgress(log, { step: "environment", model: model.name, detail }),
-    );
-    if (result.kind === "failed") throw new ModelFault(result.detail);
-    if (result.warning !== undefined) logProgress(log, { step: "warning", model: model.name, detail: result.warning });
-    return result.binDir;
   }
 
   /** Tried again for a while: the edge may be starting. */
@@ -241,98 +206,33 @@ function readFolder(folder: string): ModelFolder | { name: string; fault: string
 
 /** All that the folder says, with null for what it does not say: what is left out would stay at the edge as it was. */
 function description({ name, folder, cogway }: ModelFolder): Omit<ModelAnnounce, "state"> {
-  const example = exampleInput(folder);
+  const { title, example_input, stable: _, ...said } = describe(folder, cogway);
   return {
+    ...said,
     visibility: cogway.visibility ?? "public",
-    title: cogway.title ?? name,
-    description: cogway.description ?? null,
-    tags: cogway.tags ?? [],
+    title: title ?? name,
     collections: cogway.collections ?? [],
     official: cogway.official ?? null,
-    weights_license: cogway.weights_license ?? null,
-    readme: readText(join(folder, "README.md"))?.slice(0, README_BYTES_MAX) ?? null,
-    ...(example === null ? {} : { example_input: example }),
+    ...(example_input === null ? {} : { example_input }),
   };
 }
 
-function exampleInput(folder: string): Record<string, unknown> | null {
-  const text = readText(join(folder, "example.json"));
-  if (text === null) return null;
-  try {
-    return z.record(z.string(), z.unknown()).safeParse(JSON.parse(text)).data ?? null;
-  } catch {
-    return null;
-  }
+/** What of an installer's line tells that it goes on. */
+function isWorthShowing(line: string): boolean {
+  return /^\s*(Making|Fetching|Fetched|Waiting|Collecting|Downloading|Installing collected packages|Building|Resolved|Prepared|Installed|Bytecode compiled|Successfully installed|==>|\$)/.test(
+    line,
+  );
 }
 
-function readText(path: string): string | null {
-  return existsSync(path) ? readFileSync(path, "utf8") : null;
+function withoutHost(line: string): string {
+  return line.trim().replace(/https?:\/\/\S+\//, "");
 }
 
-function splitVariable(entry: string): [string, string] {
-  const at = entry.indexOf("=");
-  return [entry.slice(0, at), entry.slice(at + 1)];
-}
-
-function environmentSpec(model: ModelFolder, source: string): EnvironmentSpec {
-  const { build } = model.cog;
-  const file = build.python_requirements;
-  const text = file === undefined ? (build.python_packages ?? []).join("\n") : readText(join(source, file));
-  if (text === null) throw new ModelFault(`${model.folder}/cog.yaml: the requirements file ${file} is missing.`);
-  const lines = text
-    .split("\n")
-    .map((line) => line.replace(/(^|\s)#.*/, "").trim())
-    // The runtime is pinned by the origin.
-    .filter((line) => line !== "" && !/^(cog|coglet)\s*([=<>!~[;@]|$)/.test(line));
-  return {
-    python_version: build.python_version,
-    requirements: lines.join("\n"),
-    run: build.run.map(({ command }) => command),
-  };
-}
-
-async function makeSchema(
-  model: ModelFolder,
-  source: string,
-  binDir: string,
-): Promise<z.infer<typeof SchemaFactsSchema>> {
-  const out = join(source, ".cog", "openapi_schema.json");
-  const args = [MAKE_SCHEMA, "--ref", refOf(model.cog), "--out", out, "--timeout", String(SCHEMA_TIMEOUT_S)];
-  if (model.cog.train !== undefined) args.push("--train-ref", model.cog.train);
-  const { PATH, HOME, LANG } = process.env;
-  const result = await execa(join(binDir, "python"), args, {
-    cwd: source,
-    extendEnv: false,
-    env: {
-      ...Object.fromEntries(model.cog.environment.map(splitVariable)),
-      ...(HOME === undefined ? {} : { HOME }),
-      ...(LANG === undefined ? {} : { LANG }),
-      PATH: `${binDir}:${PATH ?? ""}`,
-      HF_HUB_OFFLINE: "1",
-    },
-    reject: false,
-    stdin: "ignore",
-    timeout: (SCHEMA_TIMEOUT_S + 10) * 1000,
-    maxBuffer: 16 * 1024 ** 2,
-  });
-  if (result.exitCode !== 0) {
-    throw new ModelFault(
-      result.stderr.trim().split("\n").at(-1) || `${refOf(model.cog)}: its schema could not be made.`,
-    );
-  }
-  return SchemaFactsSchema.parse(JSON.parse(result.stdout.trim().split("\n").at(-1) ?? ""));
-}
-
-/** Copies into a folder that appears whole or not at all. */
-async function copyFiles(folder: string, files: string[], target: string): Promise<void> {
-  const temporary = `${target}.part`;
-  rmSync(temporary, { recursive: true, force: true });
-  for (const name of files) {
-    const to = join(temporary, name);
+async function copyFiles(folder: string, paths: string[], target: string): Promise<void> {
+  await mkdir(target, { recursive: true, mode: 0o700 });
+  for (const path of paths) {
+    const to = join(target, path);
     await mkdir(dirname(to), { recursive: true });
-    await cp(join(folder, name), to, { dereference: true });
+    await cp(join(folder, path), to, { dereference: true });
   }
-  await mkdir(temporary, { recursive: true });
-  await rm(target, { recursive: true, force: true });
-  await rename(temporary, target);
 }

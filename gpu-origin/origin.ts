@@ -2,12 +2,17 @@
  * Puts the parts of an origin together, and starts and ends them in the right order: what a dead predecessor left is ended before the server listens, the
  * edge knows this origin before events are sent, models come last.
  */
-import { existsSync, mkdirSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { newId } from "../schema/ids.ts";
 import { BlobCache, takeOverWeights } from "./builds/blob-cache.ts";
+import { VersionMaker } from "./builds/make-version.ts";
+import { ProcessBuilder } from "./builds/process-builder.ts";
+import { provideVersions } from "./builds/provide-version.ts";
+import { SourceFetch } from "./builds/source-fetch.ts";
 import type { OriginConfig } from "./config.ts";
-import { ProcessDriver } from "./drivers/process.ts";
+import { createDriver } from "./drivers/create-driver.ts";
+import type { Driver } from "./drivers/driver.ts";
 import { EdgeClient } from "./edge-client.ts";
 import { Environments } from "./environments.ts";
 import { EventPush } from "./event-push.ts";
@@ -35,6 +40,7 @@ export class Origin {
   readonly #edge: EdgeClient;
   readonly #push: EventPush;
   readonly #gpus: GpuAllocator;
+  readonly #driver: Driver;
   readonly #models: Models;
   readonly #registration: Registration;
   readonly #stopping = new AbortController();
@@ -56,35 +62,28 @@ export class Origin {
     takeOverWeights(join(dataDir, "weights"), blobsFolder);
     const blobs = new BlobCache(blobsFolder, edge);
     this.#gpus = new GpuAllocator(() => probeGpus(env));
+    blobs.onNeedOfRoom(() => versions.removeOldest());
     const policy = { allowCidrs: config.allowPrivateUrls };
+    const builder = new ProcessBuilder({
+      versions,
+      environments,
+      trainersFolder: join(dataDir, "trainers"),
+      trustsAll: config.trustsAllModels,
+      env,
+    });
+    const sources = new SourceFetch({ edge, blobs, versions });
+    const maker = new VersionMaker(builder, { versions, blobs, policy });
     this.#push = new EventPush(this.journal, edge, log, (key) => {
       this.supervisor.cancelAttempt(key, { reason: "fenced", force_after_ms: 5_000 });
     });
+    this.#driver = createDriver(config, env, log);
     this.supervisor = new Supervisor({
-      driver: new ProcessDriver(join(dataDir, "tmp"), env),
+      driver: this.#driver,
       journal: this.journal,
       push: this.#push,
       versions,
-      provideVersion: async ({ version_id }) => {
-        const version = versions.get(version_id);
-        return version === null
-          ? { kind: "failed", detail: "this origin has not prepared this version" }
-          : { kind: "ready", version };
-      },
-      builder: {
-        launch: async (version, { instance_id, mode }) => {
-          const source = versions.sourceFolder(version.id);
-          const environment = await environments.ensure(version.environment, source);
-          if (environment.kind === "failed") return environment;
-          const trainer = mode === "train" ? join(dataDir, "trainers", instance_id) : null;
-          if (trainer !== null) versions.makeTrainerFolder(version, trainer);
-          const release = (): void => {
-            if (trainer !== null) rmSync(trainer, { recursive: true, force: true });
-          };
-          const { binDir } = environment;
-          return { kind: "ready", launch: { kind: "process", cwd: trainer ?? source, binDir }, release };
-        },
-      },
+      provideVersion: provideVersions({ versions, blobs, policy, edge, sources }),
+      builder,
       gpus: this.#gpus,
       inputs: new InputFetch(join(dataDir, "spool", "inputs"), edge, { policy, edgeUrl, publicUrl, weights: blobs }),
       outputs: new OutputFiles(edge, spool),
@@ -92,22 +91,27 @@ export class Origin {
       weights: blobs,
       log,
       capacity: config.capacity,
-      cpus: config.hardware.cpus,
-      runsUntrusted: false,
+      cpus: config.instanceCpus,
+      runsUntrusted: this.#driver.isolates || config.trustsAllModels,
     });
-    this.#models = new Models({ edge, versions, environments, hasGpu: existsSync("/dev/nvidiactl"), log });
+    this.#models = new Models({ edge, versions, maker, hasGpu: existsSync("/dev/nvidiactl"), log });
     this.#registration = new Registration({
       config,
       edge,
       supervisor: this.supervisor,
+      driver: this.#driver,
+      gpus: this.#gpus,
       incarnation: this.incarnation,
       credentialPath: join(dataDir, "origin-credential.json"),
       log,
     });
   }
 
-  /** Rejects when the port is taken. Resolves when the server listens; nothing was told to the edge yet. */
+  /** Rejects when the driver cannot work or the port is taken. Resolves when the server listens; nothing was told to the edge yet. */
   async listen(): Promise<void> {
+    const fault = await this.#driver.check();
+    if (fault !== null) throw new Error(fault);
+    await this.#gpus.refresh();
     await this.supervisor.recover();
     const { supervisor, incarnation } = this;
     const app = createApp({ supervisor, secretOf: (keyId) => this.#edge.secretOf(keyId), incarnation, log: this.#log });
@@ -139,6 +143,7 @@ export class Origin {
     this.#registration.stop();
     this.#push.stop();
     await this.#server?.close();
+    await this.#driver.close();
     this.#edge.close();
     this.journal.close();
     this.#log.info("stopped");

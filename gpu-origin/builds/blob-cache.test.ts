@@ -164,11 +164,13 @@ describe("the cache of blobs", () => {
   });
 
   it("takes in a file that came from elsewhere, by its content", async () => {
-    const file = join(folder.path, "file");
-    writeFileSync(file, "a".repeat(SIZE));
     const cache = aCache();
-    const put = await cache.put(file, "model.bin");
-    expect(put).toMatchObject({ sha256: weights("a").sha256, size_bytes: SIZE, name: "model.bin" });
+    const file = cache.temporaryFile();
+    writeFileSync(file, "a".repeat(SIZE));
+    expect(await cache.put(file)).toMatchObject({ sha256: weights("a").sha256, size_bytes: SIZE });
+    expect(existsSync(file)).toBe(false);
+    writeFileSync(file, "b".repeat(SIZE));
+    expect(await cache.put(file, weights("a").sha256)).toBeNull();
     expect(existsSync(file)).toBe(false);
     await held(cache.hold(weights("a")));
     expect(asked).toEqual([]);

@@ -29,6 +29,7 @@ import type { EdgeClient } from "../edge-client.ts";
 import { SOURCE_FILE_MODE } from "../packaging/pack.ts";
 import { isDiskFull } from "./disk.ts";
 import { Limiter } from "./limiter.ts";
+import { SharedWork } from "./shared-work.ts";
 
 /** Of a host's disk. What is in use may be more. */
 export const BLOBS_BYTES_MAX = 20 * 1024 ** 3;
@@ -73,20 +74,13 @@ interface Entry {
   holders: number;
 }
 
-interface Fetching {
-  /** null: it is there */
-  result: Promise<Failure | null>;
-  listeners: Set<(bytes: number) => void>;
-  waiting: number;
-  cancel: AbortController;
-}
-
 export class BlobCache {
   readonly #root: string;
   readonly #edge: Pick<EdgeClient, "fetchRange">;
   readonly #bytesMax: number;
   readonly #entries = new Map<string, Entry>();
-  readonly #fetching = new Map<string, Fetching>();
+  /** null: it is there */
+  readonly #fetching = new SharedWork<Failure | null, number>();
   readonly #ranges = new Limiter(RANGES_OF_ALL);
   /** frees what links blobs, oldest first; false when there is nothing more of it */
   #freeLinks: () => boolean = () => false;
@@ -122,32 +116,37 @@ export class BlobCache {
 
   /** The file. Fetched once, however many ask at the same time; given up when none of them waits any more. */
   async holdBlob(blob: Blob, options: HoldOptions = {}): Promise<HeldBlob> {
-    const { signal, onBytes } = options;
+    const { signal, onBytes: onProgress } = options;
     for (;;) {
       const known = this.#entries.get(blob.sha256);
       if (known !== undefined) return this.#holdEntry(blob.sha256, known, options.name);
-      const fetching = this.#fetching.get(blob.sha256) ?? this.#startFetch(blob);
-      if (onBytes !== undefined) fetching.listeners.add(onBytes);
-      fetching.waiting += 1;
-      const failure = await untilAborted(fetching.result, signal);
-      fetching.waiting -= 1;
-      if (onBytes !== undefined) fetching.listeners.delete(onBytes);
-      if (fetching.waiting === 0) this.#giveUp(blob.sha256, fetching);
+      const failure = await this.#fetching.run(blob.sha256, { signal, onProgress }, (given, tell) =>
+        this.#fetch(blob, tell, given),
+      );
       if (failure === undefined) return { kind: "failed", code: "canceled", detail: "given up" };
       if (failure !== null) return failure;
     }
   }
 
-  /** Takes a file of the same disk into the cache, by its digest; `path` is gone afterwards. */
+  /** A name for a file that is to be taken in. */
+  temporaryFile(): string {
+    return join(this.#root, `${randomBytes(8).toString("hex")}.part`);
+  }
+
+  /** Takes in a file of {@link temporaryFile}, which is gone afterwards. Null where its digest is not `wanted`. */
   async put(
     path: string,
-    name?: string,
-  ): Promise<Extract<HeldBlob, { kind: "held" }> & { sha256: string; size_bytes: number }> {
-    const sha256 = await digestOf(path);
-    const known = this.#entries.get(sha256);
-    if (known !== undefined) await rm(path, { force: true });
-    const entry = known ?? (await this.#keep(sha256, path, name));
-    return { ...this.#holdEntry(sha256, entry, name), sha256, size_bytes: entry.size_bytes };
+    wanted: string | null = null,
+  ): Promise<(Extract<HeldBlob, { kind: "held" }> & { sha256: string; size_bytes: number }) | null> {
+    try {
+      const sha256 = await digestOf(path);
+      if (wanted !== null && wanted !== sha256) return null;
+      await this.#makeRoom((await stat(path)).size);
+      const entry = this.#entries.get(sha256) ?? (await this.#keep(sha256, path));
+      return { ...this.#holdEntry(sha256, entry), sha256, size_bytes: entry.size_bytes };
+    } finally {
+      await rm(path, { force: true });
+    }
   }
 
   /** Whether it is here, so that nothing would be fetched. */
@@ -173,27 +172,9 @@ export class BlobCache {
     return { kind: "held", path, name: basename(path), release };
   }
 
-  #startFetch(blob: Blob): Fetching {
-    const cancel = new AbortController();
-    const listeners = new Set<(bytes: number) => void>();
-    const onBytes = (bytes: number): void => {
-      for (const listener of listeners) listener(bytes);
-    };
-    const result = this.#fetch(blob, onBytes, cancel.signal);
-    const fetching = { result, listeners, waiting: 0, cancel };
-    this.#fetching.set(blob.sha256, fetching);
-    return fetching;
-  }
-
-  /** Whoever asks from now on begins anew. */
-  #giveUp(sha256: string, fetching: Fetching): void {
-    fetching.cancel.abort();
-    if (this.#fetching.get(sha256) === fetching) this.#fetching.delete(sha256);
-  }
-
   async #fetch(blob: Blob, onBytes: (bytes: number) => void, signal: AbortSignal): Promise<Failure | null> {
     await this.#makeRoom(blob.size_bytes);
-    const temporary = join(this.#root, `${randomBytes(8).toString("hex")}.part`);
+    const temporary = this.temporaryFile();
     try {
       const file = await open(temporary, "wx", 0o600);
       try {
@@ -291,8 +272,8 @@ export class BlobCache {
     }
   }
 
-  async #keep(sha256: string, temporary: string, name = sha256): Promise<Entry> {
-    const path = join(this.#root, sha256, name);
+  async #keep(sha256: string, temporary: string): Promise<Entry> {
+    const path = join(this.#root, sha256, sha256);
     await mkdir(join(this.#root, sha256), { recursive: true, mode: 0o700 });
     await chmod(temporary, BLOB_MODE);
     await rename(temporary, path);
@@ -326,11 +307,11 @@ export class BlobCache {
 }
 
 /** Gives a held file a further name; a copy where the disk is another. */
-export async function linkBlob(held: { path: string }, to: string): Promise<void> {
-  await link(held.path, to).catch(async (error: unknown) => {
+export async function linkBlob(from: string, to: string): Promise<void> {
+  await link(from, to).catch(async (error: unknown) => {
     if (!(error instanceof Error && "code" in error && (error.code === "EXDEV" || error.code === "EMLINK")))
       throw error;
-    await copyFile(held.path, to);
+    await copyFile(from, to);
   });
 }
 
@@ -343,18 +324,4 @@ async function digestOf(path: string): Promise<string> {
   const hash = createHash("sha256");
   await pipeline(createReadStream(path, { highWaterMark: 1024 ** 2 }), hash);
   return hash.digest("hex");
-}
-
-/** Undefined when the signal came first. */
-async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T | undefined> {
-  if (signal === undefined) return work;
-  if (signal.aborted) return undefined;
-  const { promise, resolve } = Promise.withResolvers<undefined>();
-  const onAbort = (): void => resolve(undefined);
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    return await Promise.race([work, promise]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
 }

@@ -41,3 +41,8 @@ export function saysDiskFull(text: string): boolean {
 export function megabytes(bytes: number): string {
   return bytes >= 10 * 1024 ** 3 ? `${Math.round(bytes / 1024 ** 3)} GiB` : `${Math.ceil(bytes / 1024 ** 2)} MiB`;
 }
+
+/** One message, for whoever pushed and for whoever can do something about it. */
+export function diskFull(folder: string): string {
+  return `The origin's disk is full. Its operator has to make room on the disk of ${folder}: remove what is not needed there, or below COGWAY_CACHE.`;
+}

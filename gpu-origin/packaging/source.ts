@@ -11,6 +11,11 @@ import dockerIgnore from "@balena/dockerignore";
 /** What tools leave behind, at any depth; `.cog` is made by the build. */
 const EXCLUDED = [".cog", ".git", "__pycache__", ".venv", "node_modules", ".DS_Store"];
 
+/** Whether a file or folder of this name is never part of a source. */
+export function isExcluded(name: string): boolean {
+  return EXCLUDED.includes(name);
+}
+
 export interface SourceFile {
   /** in the folder, with slashes */
   path: string;
@@ -25,7 +30,7 @@ export function listFiles(folder: string): string[] {
   const files: string[] = [];
   const walk = (dir: string): void => {
     for (const entry of readdirSync(dir, { withFileTypes: true })) {
-      if (EXCLUDED.includes(entry.name)) continue;
+      if (isExcluded(entry.name)) continue;
       const path = join(dir, entry.name);
       // A folder that is left out is walked all the same: a later line may take a file of it back.
       if (entry.isDirectory()) {
