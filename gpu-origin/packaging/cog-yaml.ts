@@ -14,7 +14,8 @@ const DEFAULT_PYTHON = "3.11";
 const SDK_VERSION_MIN = [0, 16, 0] as const;
 const CUDA_MAJOR_MIN = 11;
 
-const EXAMPLE = `build:\n  python_version: "${DEFAULT_PYTHON}"\nrun: "predict.py:Runner"`;
+const PYTHON_EXAMPLE = `python_version: "${DEFAULT_PYTHON}"`;
+const EXAMPLE = `build: { ${PYTHON_EXAMPLE} } and run: "predict.py:Runner"`;
 
 const RefSchema = z
   .string()
@@ -27,7 +28,7 @@ const CommandSchema = z
   .regex(/^[^\0]*$/, "must be a command");
 const AbsolutePathSchema = z
   .string()
-  .regex(/^\/[^\0\n]*[^/\0\n]/, 'must be an absolute path such as "/src/weights", and not "/" itself')
+  .regex(/^\/[^\0\n]*[^/\0\n]/, 'must be an absolute path below "/", such as "/src/weights"')
   .refine((path) => !path.split("/").includes(".."), 'must not contain ".."');
 
 const MountSchema = z.strictObject({
@@ -122,6 +123,7 @@ export function checkCogYaml(text: string): YamlCheck<CogYaml> {
   return checkYaml("cog.yaml", text, {
     schema: CogYamlSchema,
     example: EXAMPLE,
+    missing: { build: `build: { ${PYTHON_EXAMPLE} }`, "build.python_version": PYTHON_EXAMPLE },
     textMembers: TEXT_MEMBERS,
     unknownKey,
     rules: checkRules,
@@ -134,20 +136,20 @@ export function refOf(cog: CogYaml): string {
 }
 
 /** Members that older Cogs had, and where they went. */
-const MOVED: Record<string, string> = {
-  python_extra_index_urls: "write `--extra-index-url URL` into the requirements file",
-  python_find_links: "write `--find-links URL` into the requirements file",
-  tests: "Cog has no such member; take it away",
-};
+const MOVED = new Map([
+  ["python_extra_index_urls", "write `--extra-index-url URL` into the requirements file"],
+  ["python_find_links", "write `--find-links URL` into the requirements file"],
+  ["tests", "Cog has no such member; take it away"],
+]);
 
 function unknownKey(place: Place, key: string): string {
   const here = place.length === 0 ? Object.keys(TOP) : membersOf(place);
   const name = pathText([...place, key]);
   const hint = (): string => {
-    if (place.length === 0 && key in BUILD) return `it belongs into build`;
-    if (place[0] === "build" && key in TOP) return "it belongs to the top level, outside of build";
+    if (place.length === 0 && Object.hasOwn(BUILD, key)) return `it belongs into build`;
+    if (place[0] === "build" && Object.hasOwn(TOP, key)) return "it belongs to the top level, outside of build";
     if (COGWAY_MEMBERS.includes(key)) return "it belongs into cogway.yaml";
-    const moved = MOVED[key];
+    const moved = MOVED.get(key);
     if (moved !== undefined) return moved;
     const meant = nearest(key, here) ?? (place.length === 0 ? nearest(key, Object.keys(BUILD)) : null);
     if (meant === null) return `known here are ${here.join(", ")}`;
@@ -178,7 +180,7 @@ function checkRules(cog: Record<string, unknown>, context: RuleContext): void {
   checkEnvironment(cog["environment"], context);
   checkWeights(cog["weights"], context);
   const build = isRecord(cog["build"]) ? cog["build"] : {};
-  checkBuild(build, context, cog["build"] === undefined);
+  checkBuild(build, context);
   checkConcurrency(cog["concurrency"], build["python_version"], context);
 }
 
@@ -213,15 +215,13 @@ function checkConcurrency(concurrency: unknown, python: unknown, { fault, warn }
     );
 }
 
-function checkBuild(build: Record<string, unknown>, { fault, warn }: RuleContext, isMissing: boolean): void {
+function checkBuild(build: Record<string, unknown>, { fault, warn }: RuleContext): void {
   const at = (name: string): Place => ["build", name];
   const { python_version: python, cuda, sdk_version: sdk } = build;
   if (typeof python === "string" && /^\d+\.\d+(\.\d+)?$/.test(python)) {
     const minor = python.split(".").slice(0, 2).join(".");
     if (!PYTHON_VERSIONS.includes(minor))
       fault(at("python_version"), `build.python_version must be one of ${PYTHON_VERSIONS.join(", ")}, not ${python}.`);
-  } else if (isMissing) {
-    fault([], `build.python_version is missing: add build: { python_version: "${DEFAULT_PYTHON}" }.`);
   }
   if (build["python_requirements"] !== undefined && build["python_packages"] !== undefined)
     fault(at("python_packages"), "build.python_packages and build.python_requirements exclude each other.", "key");
@@ -263,7 +263,7 @@ function checkWeights(weights: unknown, { fault }: RuleContext): void {
       if (names.has(name)) fault(["weights", index, "name"], `weights: the name ${name} is used twice.`);
       names.add(name);
     }
-    if (typeof target === "string") {
+    if (typeof target === "string" && /^\/[^/]/.test(target)) {
       const path = `${target.replace(/\/+/g, "/").replace(/\/$/, "")}/`;
       const other = targets.find((known) => known.startsWith(path) || path.startsWith(known));
       if (other !== undefined)

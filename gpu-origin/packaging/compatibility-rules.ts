@@ -31,7 +31,7 @@ export interface Wish {
 
 export interface Fit {
   image: CudaImage | null;
-  /** of the torch wheels; null for cpu, or without torch */
+  /** of the torch wheels; null for those of cpu, or without torch */
   wheelCuda: string | null;
   warnings: string[];
 }
@@ -146,7 +146,7 @@ function cpuFit(wish: Wish, asked: Asked, warnings: string[]): Fit | string {
   }
   if (wish.wheelCuda !== null)
     warnings.push(`The requirements ask for torch with CUDA ${wish.wheelCuda}, and build.gpu is not set.`);
-  return { image: null, wheelCuda: null, warnings };
+  return { image: null, wheelCuda: wish.wheelCuda, warnings };
 }
 
 function gpuFit(wish: Wish, asked: Asked, warnings: string[]): Fit | string {

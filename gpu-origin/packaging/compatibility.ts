@@ -22,6 +22,9 @@ import {
 import { parseRequirements, type Requirement, type Requirements } from "./requirements.ts";
 
 const TORCH_INDEX = "https://download.pytorch.org/whl/";
+/** What a change weighs besides its size: one large change is better than two small ones. A step between Pythons counts as two between releases. */
+const CHANGE = 2;
+const PYTHON_STEP = 2;
 
 export interface CompatibilityRequest {
   /** such as 3.11 or 3.11.4 */
@@ -142,11 +145,11 @@ function nearestSet(wish: Wish, asked: Asked): string | null {
               wheelCuda: isOpen ? null : wish.wheelCuda,
             };
             const distance =
-              apart(PYTHON_VERSIONS, python, wish.python) * 2 +
-              (torchAt === null ? 0 : Math.abs(torchIndex - torchAt)) +
-              (tfAt === null ? 0 : Math.abs(tfIndex - tfAt)) +
-              (cuda === wish.cuda ? 0 : cuda === null ? 3 : 1 + cudaApart(cuda, wish.cuda)) +
-              (isOpen ? 2 : 0);
+              steps(apart(PYTHON_VERSIONS, python, wish.python), PYTHON_STEP) +
+              steps(torchAt === null ? 0 : Math.abs(torchIndex - torchAt), 1) +
+              steps(tfAt === null ? 0 : Math.abs(tfIndex - tfAt), 1) +
+              steps(cuda === wish.cuda ? 0 : cuda === null ? 1 : cudaApart(cuda, wish.cuda), 1) +
+              (isOpen ? CHANGE : 0);
             if (best !== null && distance >= best.distance) continue;
             const fit = fitOf(changed, noSpecifiers(asked));
             if (typeof fit !== "string") best = { distance, text: setText(wish, changed, fit, asked) };
@@ -197,6 +200,10 @@ function setText(wish: Wish, changed: Wish, fit: Fit, asked: Asked): string {
     parts.push(`CUDA ${minorOf(fit.image.cuda)}${isUnset ? " (without build.cuda)" : ""}`, `cuDNN ${fit.image.cudnn}`);
   }
   return parts.join(", ");
+}
+
+function steps(count: number, weight: number): number {
+  return count === 0 ? 0 : CHANGE + count * weight;
 }
 
 function apart(list: string[], a: string, b: string): number {

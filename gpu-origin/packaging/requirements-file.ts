@@ -35,9 +35,13 @@ export function readRequirements(folder: string, { build }: CogYaml): Requiremen
     const lines: string[] = [];
     for (const { line, content } of logicalLines(text)) {
       const include = includes.find((known) => known.line === line);
-      const path = include === undefined ? null : posix.join(posix.dirname(file), include.path);
+      const isElsewhere = /^\/|:\/\//.test(include?.path ?? "");
+      const path =
+        include === undefined
+          ? null
+          : posix.normalize(isElsewhere ? include.path : `${posix.dirname(file)}/${include.path}`);
       if (path === null) lines.push(content);
-      else if (!isInFolder(path))
+      else if (isElsewhere || !isInFolder(path))
         result.faults.push({ file, line, message: `${path} must lie in the model's folder.` });
       else if (depth === DEPTH_MAX) result.faults.push({ file, line, message: "files include each other too deep." });
       else if (/^(-c|--constraint)/.test(content)) result.constraints += read(path, depth + 1);

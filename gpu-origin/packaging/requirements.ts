@@ -37,7 +37,7 @@ export interface MarkerEnvironment {
 export function parseRequirements(text: string, environment: MarkerEnvironment): Requirements {
   const result: Requirements = { packages: [], indexUrls: [], includes: [] };
   for (const { line, content } of logicalLines(text)) {
-    const option = /^(--?[a-z-]+)(?:\s*=\s*|\s+|(?=[^\s=-]))(.*)$/.exec(content);
+    const option = /^(--[a-z-]+|-[a-z])[\s=]*(.*)$/.exec(content);
     if (content.startsWith("-")) {
       const value = option?.[2]?.trim() ?? "";
       const name = option?.[1] ?? "";

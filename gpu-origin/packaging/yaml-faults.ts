@@ -29,8 +29,10 @@ export interface RuleContext {
 
 export interface YamlRules<T> {
   schema: z.ZodType<T>;
-  /** what to write into an empty file */
+  /** what to write into an empty file, in one line */
   example: string;
+  /** what to write for members that must be there, by their path */
+  missing?: Record<string, string>;
   /** members that are texts though they look like numbers, such as `build.python_version` */
   textMembers?: Place[];
   /** the fault for a member that the schema does not know */
@@ -72,21 +74,24 @@ export function checkYaml<T>(file: string, bytes: string, { rules, ...shape }: Y
     }
   } catch (error) {
     // A bomb of aliases, or nesting that no stack holds.
-    return failed(`cannot be read as YAML: ${error instanceof RangeError ? "it is nested too deep" : textOf(error)}.`);
+    return failed(`is not YAML: ${yamlReason(textOf(error))}.`);
   }
   const at = (offset: number): { line: number; column: number } => {
     const { line, col } = lines.linePos(offset);
     return { line: Math.max(line, 1), column: Math.max(col, 1) };
   };
-  for (const error of document.errors)
-    faults.push({ file, ...at(error.pos[0]), message: yamlMessage(error.code, error.message) });
+  for (const error of document.errors) {
+    const place = at(error.pos[0]);
+    const isFollowUp = faults.some(({ line, column }) => line === place.line && column === place.column);
+    if (!isFollowUp) faults.push({ file, ...place, message: yamlMessage(error.code, error.message) });
+  }
   const placeOf: YamlCheck<T>["placeOf"] = (place, where = "value") => ({
     file,
     ...at(offsetOf(document, place, where)),
   });
   if (faults.length > 0) return { faults: faults.slice(0, FAULTS_MAX), warnings, value: null, placeOf };
-  if (plain === null || plain === undefined) return failed(`is empty. It must say at least:\n${shape.example}`);
-  if (!isRecord(plain)) return failed(`must be a list of "name: value" lines, such as:\n${shape.example}`);
+  if (plain === null || plain === undefined) return failed(`is empty; it must say at least ${shape.example}.`);
+  if (!isRecord(plain)) return failed(`must be lines of "name: value", such as ${shape.example}.`);
 
   const add = (list: Fault[]): RuleContext["fault"] => {
     return (place, message, where) => void list.push({ ...placeOf(place, where), message });
@@ -99,7 +104,8 @@ export function checkYaml<T>(file: string, bytes: string, { rules, ...shape }: Y
     if (issue.code === "unrecognized_keys") {
       for (const key of issue.keys) fault([...issue.path, key], shape.unknownKey(issue.path, key), "key");
     } else {
-      fault(issue.path, `${pathText(issue.path)} ${issueText(issue)}`);
+      const path = pathText(issue.path);
+      fault(issue.path, `${path} ${issueText(issue, shape.missing?.[path])}`);
     }
   }
   if (isRecord(value)) rules(value, { fault, warn });
@@ -208,7 +214,13 @@ function yamlMessage(code: string, message: string): string {
   if (code === "TAB_AS_INDENT") return "is indented by a tab; YAML takes spaces only.";
   if (code === "DUPLICATE_KEY") return "says a thing twice: this key was given before. Keep one of them.";
   if (code === "MULTIPLE_DOCS") return "holds more than one document; take away the `---`.";
-  return `is not YAML: ${message.split("\n")[0]?.replace(/\.$/, "") ?? ""}.`;
+  return `is not YAML: ${yamlReason(message.split("\n")[0] ?? "")}.`;
+}
+
+function yamlReason(message: string): string {
+  if (/call stack/.test(message)) return "it is nested too deep";
+  if (/Excessive alias count/.test(message)) return "its aliases make it too large";
+  return message.replace(/"quote/, "quote").replace(/\.$/, "");
 }
 
 const TYPE_NAMES: Record<string, string> = {
@@ -220,10 +232,10 @@ const TYPE_NAMES: Record<string, string> = {
   object: "a group of names and values",
 };
 
-function issueText(issue: z.core.$ZodIssue): string {
+function issueText(issue: z.core.$ZodIssue, missing: string | undefined): string {
   const given = "input" in issue ? issue.input : undefined;
   if (issue.code === "invalid_type") {
-    if (given === undefined) return "is missing.";
+    if (given === undefined) return missing === undefined ? "is missing." : `is missing: add ${missing}.`;
     return `must be ${TYPE_NAMES[issue.expected] ?? issue.expected}, not ${shown(given)}.`;
   }
   if (issue.code === "invalid_value")
