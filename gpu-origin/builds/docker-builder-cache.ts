@@ -80,10 +80,12 @@ export class VersionImages {
     return removed;
   }
 
-  /** All names of it; false where the engine keeps it, as it does while a container uses it. */
+  /** All names of it; false while a container uses it. */
   async remove(versionId: string): Promise<boolean> {
     try {
       const image = await this.#docker.getImage(tagOf(versionId)).inspect();
+      const users = await this.#docker.listContainers({ all: true, filters: { ancestor: [image.Id] } });
+      if (users.length > 0) return false;
       const others = (image.RepoDigests ?? []).filter((name) => !name.startsWith(`${IMAGE_REPOSITORY}@`));
       const isOurs = (image.RepoTags ?? []).every((name) => name.startsWith(`${IMAGE_REPOSITORY}:`));
       await this.#docker.getImage(tagOf(versionId)).remove();

@@ -6,6 +6,8 @@ const LOOK_MS = 1_000;
 /** Left for everything else on that disk. */
 export const DISK_RESERVE_BYTES = 1024 ** 3;
 
+export const DISK_FULL = "The disk of the container engine is full. Make room on the host, then push again.";
+
 export class DiskWatch {
   readonly #docker: Docker;
   readonly #limitBytes: number;
@@ -40,7 +42,7 @@ export class DiskWatch {
           `The build filled more than ${megabytes(this.#limitBytes)}, its bound. Leave packages out, or take smaller ones.`,
         );
       } else if (free < DISK_RESERVE_BYTES) {
-        this.#end("The disk of the container engine is full. Make room on the host, then push again.");
+        this.#end(DISK_FULL);
       }
     };
     await look();

@@ -19,7 +19,7 @@ import { type ImagePlan, LOCK_PATH, MODEL_UID, REQUIREMENTS_FOLDER, SOURCE_FOLDE
 export const IMAGE_REPOSITORY = "cogway/version";
 /** Thousands of packages are below it. */
 const LOCK_BYTES_MAX = 4 * 1024 ** 2;
-/** Containers that only hold an image while something is taken out of it or added. */
+/** Containers that only hold an image while something is taken out of it or added; its value names the origin. */
 export const HOLDER_LABEL = "run.cogway.holder";
 
 export function tagOf(versionId: string): string {
@@ -74,10 +74,15 @@ function add(tar: Pack, name: string, content: Buffer): Promise<void> {
 }
 
 /** Gives `use` a container of the image that never runs. */
-async function holding<T>(docker: Docker, image: string, use: (container: Docker.Container) => Promise<T>): Promise<T> {
+async function holding<T>(
+  docker: Docker,
+  image: string,
+  originId: string,
+  use: (container: Docker.Container) => Promise<T>,
+): Promise<T> {
   const container = await docker.createContainer({
     Image: image,
-    Labels: { [HOLDER_LABEL]: "1" },
+    Labels: { [HOLDER_LABEL]: originId },
     HostConfig: { NetworkMode: "none" },
   });
   try {
@@ -88,8 +93,8 @@ async function holding<T>(docker: Docker, image: string, use: (container: Docker
 }
 
 /** What was installed, as the build wrote it down. */
-export function readLock(docker: Docker, image: string): Promise<string> {
-  return holding(docker, image, async (container) => {
+export function readLock(docker: Docker, image: string, originId: string): Promise<string> {
+  return holding(docker, image, originId, async (container) => {
     const archive = await container.getArchive({ path: LOCK_PATH });
     const reader = extract();
     archive.pipe(reader);
@@ -102,6 +107,7 @@ export function readLock(docker: Docker, image: string): Promise<string> {
 }
 
 export interface Finish {
+  originId: string;
   /** whose image the result is */
   version_id: string;
   labels: Record<string, string>;
@@ -112,7 +118,7 @@ export interface Finish {
 
 /** Adds the schema's layer and the labels, and names the result. */
 export function finishImage(docker: Docker, image: string, finish: Finish): Promise<string> {
-  return holding(docker, image, async (container) => {
+  return holding(docker, image, finish.originId, async (container) => {
     const tar = pack();
     const owner = { uid: MODEL_UID, gid: MODEL_UID, mtime: new Date(0) };
     const folder = `${SOURCE_FOLDER.slice(1)}/.cog`;

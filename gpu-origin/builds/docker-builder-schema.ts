@@ -10,6 +10,7 @@ import { z } from "zod";
 import type { Mount } from "./builder.ts";
 import { MODEL_UID, SOURCE_FOLDER } from "./dockerfile.ts";
 import { messageOf } from "./engine-call.ts";
+import { type SchemaFacts, SchemaFactsSchema } from "./source-model.ts";
 
 const MAKE_SCHEMA = fileURLToPath(new URL("../python/make_schema.py", import.meta.url));
 /** Importing a predictor may import a framework. */
@@ -22,18 +23,11 @@ const CPUS = 2;
 /** A schema with thousands of choices is below it. */
 const OUTPUT_BYTES_MAX = 8 * 1024 ** 2;
 const ERROR_BYTES_MAX = 65_536;
-/** Found and removed at the next start, should this process end meanwhile. */
+/** Its value names the origin: at the next start what this process left is removed. */
 export const SCHEMA_CONTAINER_LABEL = "run.cogway.schema";
 
-const SchemaFactsSchema = z.object({
-  schema: z.record(z.string(), z.unknown()),
-  concurrency: z.number().int().min(1).nullable(),
-  output_is_file_list: z.boolean(),
-  warnings: z.array(z.string()).default([]),
-});
-export type SchemaFacts = z.infer<typeof SchemaFactsSchema>;
-
 export interface SchemaRun {
+  originId: string;
   image: string;
   ref: string;
   train_ref: string | null;
@@ -71,7 +65,7 @@ export async function makeSchema(docker: Docker, run: SchemaRun): Promise<Schema
     WorkingDir: SOURCE_FOLDER,
     AttachStdout: true,
     AttachStderr: true,
-    Labels: { [SCHEMA_CONTAINER_LABEL]: "1" },
+    Labels: { [SCHEMA_CONTAINER_LABEL]: run.originId },
     HostConfig: {
       NetworkMode: "none",
       ReadonlyRootfs: true,

@@ -3,6 +3,7 @@
  * becomes part of an image, of its history or of a cache key.
  */
 import { readFileSync } from "node:fs";
+import { z } from "zod";
 import { SECRET_BYTES_MAX } from "./buildkit-session.ts";
 import { CA_SECRET, HOST_SECRET, SECRETS_FOLDER } from "./dockerfile.ts";
 
@@ -52,6 +53,22 @@ export function hostSettings(env: Record<string, string | undefined>, isTrusted:
   }
   if (Object.keys(variables).length > 0) secrets.set(HOST_SECRET, Buffer.from(exportLines(variables)));
   return { buildArgs: Object.fromEntries(given(PROXIES)), secrets };
+}
+
+/**
+ * COGWAY_BASE_IMAGE: one image for all, or a JSON object from resolved images to others, for hosts that reach no registry of images. Null where it is
+ * neither.
+ */
+export function baseImages(setting: string): ((resolved: string) => string) | null {
+  const text = setting.trim();
+  if (text === "") return (resolved) => resolved;
+  if (!text.startsWith("{")) return () => text;
+  try {
+    const images = z.record(z.string(), z.string()).parse(JSON.parse(text));
+    return (resolved) => images[resolved] ?? resolved;
+  } catch {
+    return null;
+  }
 }
 
 function readBundle(path: string): Buffer {

@@ -40,6 +40,8 @@ export interface ImageRecipe {
   pre_install: string[];
   /** what pip reads */
   requirements: string;
+  /** lines of a constraints file; may be empty */
+  constraints: string;
   /** every package with its version: nothing is resolved anew */
   is_locked: boolean;
   /** packages that come with every model: its runtime */
@@ -147,6 +149,7 @@ export function planImage(recipe: ImageRecipe): ImagePlanResult {
   );
   files.push({ path: `${REQUIREMENTS_FOLDER}/requirements.txt`, text: `${recipe.requirements}\n` });
   files.push({ path: `${REQUIREMENTS_FOLDER}/cogway-runtime.txt`, text: `${recipe.runtime.join("\n")}\n` });
+  files.push({ path: `${REQUIREMENTS_FOLDER}/cogway-constraints.txt`, text: `${recipe.constraints}\n` });
   const requirements = script(
     "requirements",
     [
@@ -154,7 +157,7 @@ export function planImage(recipe: ImageRecipe): ImagePlanResult {
       ...uvSettings,
       `cd /${REQUIREMENTS_FOLDER}`,
       // pip's own rule: the best version of all indexes. A lock names what was resolved, so nothing is looked at again.
-      `/opt/uv/bin/uv pip install --index-strategy unsafe-best-match ${recipe.is_locked ? "--no-deps -r requirements.txt" : "-r cogway-runtime.txt -r requirements.txt"}`,
+      `/opt/uv/bin/uv pip install --index-strategy unsafe-best-match ${recipe.is_locked ? "--no-deps -r requirements.txt" : "-c cogway-constraints.txt -r cogway-runtime.txt -r requirements.txt"}`,
       `/opt/uv/bin/uv pip freeze > ${LOCK_PATH}`,
       "python -c 'import cog, coglet'",
     ],
