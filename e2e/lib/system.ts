@@ -14,7 +14,7 @@ import { waitFor } from "./wait.ts";
 const ROOT = resolve(import.meta.dirname, "../..");
 /** Rebuildable things only; ignored by git and kept between runs. */
 export const CACHE = join(ROOT, ".cogway-test/cache");
-const MODEL_FOLDERS = ["e2e/models", "gpu-origin/testing/models", "examples/models"];
+const MODEL_FOLDERS = ["e2e/models", "e2e/docker/models", "gpu-origin/testing/models", "examples/models"];
 /** The first start on a fresh clone makes the Python environment of the test models. */
 const READY_TIMEOUT_MS = 300_000;
 /** The design's bound for the end of everything after SIGTERM. */

@@ -18,7 +18,7 @@ class Runner(BaseRunner):
         self,
         probe: str = Input(description="name of a harm, or `all` probes, or `none`", default="none"),
         world: str = Input(description="JSON: what the test knows about the outside", default="{}"),
-        file: Path = Input(description="read and forgotten", default=None),
+        file: Path | None = Input(description="read and forgotten", default=None),
     ) -> str:
         if file is not None:
             file.read_bytes()
