@@ -4,6 +4,7 @@ import { availableParallelism, totalmem } from "node:os";
 import { join, resolve } from "node:path";
 import ipaddr from "ipaddr.js";
 import { z } from "zod";
+import { baseImages } from "./builds/dockerfile-host.ts";
 import type { OutputBounds } from "./output-spool.ts";
 
 /** Part of the host's memory that instances may book; the rest is for the edge, the origin and the system. */
@@ -60,6 +61,15 @@ const EnvironmentSchema = z.object({
       `must be an IPv4 CIDR range of /${SUBNETS_BITS_MAX} or larger`,
     )
     .default("10.197.0.0/16"),
+  COGWAY_BASE_IMAGE: z
+    .string()
+    .refine((text) => baseImages(text) !== null, "must be an image, or a JSON object from images to images")
+    .default(""),
+  COGWAY_BUILD_SECRETS: z.string().min(1).optional(),
+  /** builds at a time */
+  COGWAY_BUILDS_MAX: z.coerce.number().int().min(1).max(16).default(1),
+  /** of the large files that versions and fine-tunes share; what is in use may be more */
+  COGWAY_BLOBS_GB: z.coerce.number().int().min(1).default(20),
   COGWAY_TRUST_ALL_MODELS: z.enum(["0", "1"], "must be 1 or 0").default("0"),
   COGWAY_INSTANCE_CPUS: z.coerce.number("must be a number of cores").min(0.1).optional(),
   COGWAY_ALLOW_PRIVATE_URLS: CidrListSchema,
@@ -86,9 +96,21 @@ export interface OriginConfig {
   instanceCpus: number;
   driver: "process" | "docker";
   /** of the docker driver; it is what drivers/docker.ts documents */
-  docker: { host: string; runtime: string | null; subnets: string };
+  docker: {
+    host: string;
+    runtime: string | null;
+    subnets: string;
+    /** what models are built on in place of the images that are resolved: one image, or JSON; empty: as resolved */
+    baseImage: string;
+    /** folder whose files are secrets for build.run of the operator's models */
+    buildSecrets: string | null;
+  };
   /** runs models of others than the operator though the driver keeps nothing apart */
   trustsAllModels: boolean;
+  /** builds at a time */
+  buildsMax: number;
+  /** bound of the cache of large files */
+  blobsBytesMax: number;
   logLevel: string;
   /** of files that models make; absent: those of output-spool.ts */
   outputBounds?: OutputBounds;
@@ -140,7 +162,15 @@ export function parseConfig(
       hardware: { sku: "cpu", name: "CPU", cpus: availableParallelism(), memory_bytes: memory, gpus: 0 },
       instanceCpus: Math.min(values.COGWAY_INSTANCE_CPUS ?? availableParallelism(), availableParallelism()),
       driver: values.COGWAY_DRIVER,
-      docker: { host, runtime: values.COGWAY_DOCKER_RUNTIME ?? null, subnets: values.COGWAY_DOCKER_SUBNETS },
+      docker: {
+        host,
+        runtime: values.COGWAY_DOCKER_RUNTIME ?? null,
+        subnets: values.COGWAY_DOCKER_SUBNETS,
+        baseImage: values.COGWAY_BASE_IMAGE,
+        buildSecrets: values.COGWAY_BUILD_SECRETS === undefined ? null : resolve(values.COGWAY_BUILD_SECRETS),
+      },
+      buildsMax: values.COGWAY_BUILDS_MAX,
+      blobsBytesMax: values.COGWAY_BLOBS_GB * 1024 ** 3,
       trustsAllModels: values.COGWAY_TRUST_ALL_MODELS === "1",
       logLevel: values.COGWAY_LOG_LEVEL,
     },

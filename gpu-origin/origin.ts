@@ -6,8 +6,9 @@ import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { newId } from "../schema/ids.ts";
 import { BlobCache, takeOverWeights } from "./builds/blob-cache.ts";
+import { createBuilder } from "./builds/create-builder.ts";
+import { BuildQueue } from "./builds/build-queue.ts";
 import { VersionMaker } from "./builds/make-version.ts";
-import { ProcessBuilder } from "./builds/process-builder.ts";
 import { provideVersions } from "./builds/provide-version.ts";
 import { SourceFetch } from "./builds/source-fetch.ts";
 import type { OriginConfig } from "./config.ts";
@@ -42,6 +43,7 @@ export class Origin {
   readonly #gpus: GpuAllocator;
   readonly #driver: Driver;
   readonly #models: Models;
+  readonly #builds: BuildQueue;
   readonly #registration: Registration;
   readonly #stopping = new AbortController();
   #server: { close: () => Promise<void> } | null = null;
@@ -60,23 +62,31 @@ export class Origin {
     const spool = new OutputSpool(join(dataDir, "spool", "outputs"), undefined, config.outputBounds);
     const blobsFolder = join(dataDir, "blobs");
     takeOverWeights(join(dataDir, "weights"), blobsFolder);
-    const blobs = new BlobCache(blobsFolder, edge);
+    const blobs = new BlobCache(blobsFolder, edge, config.blobsBytesMax);
     this.#gpus = new GpuAllocator(() => probeGpus(env));
     blobs.onNeedOfRoom(() => versions.removeOldest());
     const policy = { allowCidrs: config.allowPrivateUrls };
-    const builder = new ProcessBuilder({
-      versions,
-      environments,
-      trainersFolder: join(dataDir, "trainers"),
-      trustsAll: config.trustsAllModels,
-      env,
-    });
+    this.#driver = createDriver(config, env, log);
+    const builder = createBuilder(config, this.#driver, { versions, environments, edge, env });
     const sources = new SourceFetch({ edge, blobs, versions });
     const maker = new VersionMaker(builder, { versions, blobs, policy });
+    const runsUntrusted = this.#driver.isolates || config.trustsAllModels;
+    this.#builds = new BuildQueue({
+      path: join(dataDir, "builds.sqlite"),
+      edge,
+      sources,
+      maker,
+      runsUntrusted,
+      atOnce: config.buildsMax,
+      hidden: [
+        [`${config.cacheDir}/`, ""],
+        [`${dataDir}/`, ""],
+      ],
+      log,
+    });
     this.#push = new EventPush(this.journal, edge, log, (key) => {
       this.supervisor.cancelAttempt(key, { reason: "fenced", force_after_ms: 5_000 });
     });
-    this.#driver = createDriver(config, env, log);
     this.supervisor = new Supervisor({
       driver: this.#driver,
       journal: this.journal,
@@ -92,7 +102,7 @@ export class Origin {
       log,
       capacity: config.capacity,
       cpus: config.instanceCpus,
-      runsUntrusted: this.#driver.isolates || config.trustsAllModels,
+      runsUntrusted,
     });
     this.#models = new Models({ edge, versions, maker, hasGpu: existsSync("/dev/nvidiactl"), log });
     this.#registration = new Registration({
@@ -114,7 +124,8 @@ export class Origin {
     await this.#gpus.refresh();
     await this.supervisor.recover();
     const { supervisor, incarnation } = this;
-    const app = createApp({ supervisor, secretOf: (keyId) => this.#edge.secretOf(keyId), incarnation, log: this.#log });
+    const secretOf = (keyId: string): string | null => this.#edge.secretOf(keyId);
+    const app = createApp({ supervisor, builds: this.#builds, secretOf, incarnation, log: this.#log });
     this.#server = await listen(app, this.#config.port);
   }
 
@@ -122,6 +133,7 @@ export class Origin {
   async join(): Promise<boolean> {
     if (!(await this.#registration.register())) return false;
     this.#push.start();
+    this.#builds.begin();
     this.#registration.startHeartbeats();
     return true;
   }
@@ -138,7 +150,9 @@ export class Origin {
   async shutDown(graceMs: number): Promise<void> {
     this.#stopping.abort();
     logProgress(this.#log, { step: "draining" });
+    const builds = this.#builds.stop();
     await this.supervisor.shutDown(graceMs);
+    await builds;
     await this.#push.flushed(FLUSH_TIMEOUT_MS);
     this.#registration.stop();
     this.#push.stop();

@@ -51,8 +51,8 @@ export interface DockerBuilderParts extends Omit<ImageMakerParts, "images"> {
   edge: Pick<EdgeClient, "registryToken">;
   /** host and port of the edge, as the engine reaches it */
   registryHost: string;
-  /** for what can be made again */
-  cacheDir: string;
+  /** for the dates of use and the schemas of instances */
+  stateDir: string;
 }
 
 type Ensured = { kind: "ready" } | { kind: "failed"; detail: string };
@@ -65,17 +65,18 @@ export class DockerBuilder implements Builder {
   readonly #builds = new SharedWork<BuildResult, Told>();
   readonly #pulls = new SharedWork<Ensured>();
   readonly #schemas: string;
+  #reaped: Promise<void> | null = null;
 
   constructor(parts: DockerBuilderParts) {
     this.#parts = parts;
-    this.#schemas = join(parts.cacheDir, "schemas");
+    this.#schemas = join(parts.stateDir, "schemas");
     mkdirSync(this.#schemas, { recursive: true });
-    this.images = new VersionImages(parts.docker, join(parts.cacheDir, "images.json"));
+    this.images = new VersionImages(parts.docker, join(parts.stateDir, "images.json"));
     this.#maker = new ImageMaker({ ...parts, images: this.images });
   }
 
-  /** Removes containers of builds that an earlier process of this origin left. Before the first build. */
-  async reap(): Promise<void> {
+  /** Removes containers of builds that an earlier process of this origin left. */
+  async #reap(): Promise<void> {
     const { docker, originId } = this.#parts;
     for (const label of [HOLDER_LABEL, SCHEMA_CONTAINER_LABEL]) {
       const filters = { label: [`${label}=${originId}`] };
@@ -88,10 +89,17 @@ export class DockerBuilder implements Builder {
     }
   }
 
+  /** Before the first build; a failure is told by what follows it. */
+  #reapOnce(): Promise<void> {
+    this.#reaped ??= this.#reap().catch(() => {});
+    return this.#reaped;
+  }
+
   async build(request: BuildRequest): Promise<BuildResult> {
     const { source, signal } = request;
     const release = this.images.hold(source.id);
     try {
+      await this.#reapOnce();
       const version = await this.#known(source);
       if (version !== null) return { kind: "built", version, warnings: [] };
       const onProgress = (told: Told): void =>
@@ -141,6 +149,7 @@ export class DockerBuilder implements Builder {
     const { versions } = this.#parts;
     const source = await versions.source(version.id, version.name);
     if (source === null) return { kind: "failed", detail: "the source of this version is not on this host" };
+    await this.#reapOnce();
     onProgress("building the image again");
     // A trainer is launched with a schema that is not the version's own: that one is read where it is kept, else made again.
     const kept = versions.get(version.id) ?? (request.mode === "train" ? null : version);

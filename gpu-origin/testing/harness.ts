@@ -57,7 +57,7 @@ function testConfig(options: {
     hardware: { sku: "cpu", name: "CPU", cpus: 2, memory_bytes: 1024 ** 3, gpus: 0 },
     instanceCpus: 2,
     driver: "process",
-    docker: { host: "", runtime: null, subnets: "10.197.0.0/16" },
+    docker: { host: "", runtime: null, subnets: "10.197.0.0/16", baseImage: "", buildSecrets: null },
     trustsAllModels: false,
     logLevel: process.env.COGWAY_TEST_LOG ?? "silent",
     ...(options.outputBounds === undefined ? {} : { outputBounds: options.outputBounds }),
