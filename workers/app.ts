@@ -19,6 +19,7 @@ import { models } from "./routes/models.ts";
 import { organizations } from "./routes/organizations.ts";
 import { originOutputs } from "./routes/origin-outputs.ts";
 import { originPackages } from "./routes/origin-packages.ts";
+import { originRegistry } from "./routes/origin-registry.ts";
 import { originWeights } from "./routes/origin-weights.ts";
 import { origins } from "./routes/origins.ts";
 import { outputs } from "./routes/outputs.ts";
@@ -67,7 +68,7 @@ for (const path of ["/v1/*", "/outputs/*", "/openapi.json"]) app.use(path, publi
 const routers = [
   ...[predictions, trainings, batches, streams, outputs, webhooks],
   ...[search, models, versions, builds, examples, shares, collections, deployments, files, registry],
-  ...[account, tokens, organizations, origins, originOutputs, originPackages, originWeights, health],
+  ...[account, tokens, organizations, origins, originOutputs, originPackages, originRegistry, originWeights, health],
 ];
 for (const routes of routers) {
   app.route("/", routes);

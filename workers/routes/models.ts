@@ -1,5 +1,6 @@
 /** Models and hardware: Replicate's HTTP API. Their versions, examples and shares are in files of their own. */
 import { createRoute, z } from "@hono/zod-openapi";
+import { repositoryStub } from "../../durable-objects/stubs.ts";
 import { bearer, OwnerNameParams, problemResponses, problems } from "../../schema/api/common.ts";
 import {
   CreateModelSchema,
@@ -195,6 +196,7 @@ models.openapi(
     if (!(await deleteModel(c.env.DB, owner, name))) {
       throw new AppError("model.not_empty", `${owner}/${name} has versions. Delete each of them first.`);
     }
+    await repositoryStub(c.env, `${owner}/${name}`).empty();
     catalogChanged(edge, [`${owner}/${name}`]);
     return c.body(null, 204);
   },

@@ -6,6 +6,7 @@ import type { Context } from "hono";
 import type { RepositoryApi } from "../../durable-objects/registry-contract.ts";
 import { repositoryStub } from "../../durable-objects/stubs.ts";
 import { repositoryRights, unknownRepository } from "../domain/registry-access.ts";
+import { answerBlob, answerManifest } from "../domain/registry-content.ts";
 import { RegistryError, registryAnswer } from "../domain/registry-errors.ts";
 import { deleteManifest, putManifest } from "../domain/registry-manifests.ts";
 import { isDigest, isRepositoryName, isTag, ownerAndName } from "../domain/registry-names.ts";
@@ -19,7 +20,6 @@ import {
   type UploadRequest,
   unknownUpload,
 } from "../domain/registry-uploads.ts";
-import { answerStored } from "../domain/stored-file.ts";
 import { type AppEnv, edgeOf } from "../env.ts";
 import { renderError } from "../middleware/problems.ts";
 import { challenge, guardRepository, requireLogin } from "../middleware/registry-guard.ts";
@@ -81,23 +81,10 @@ function created(location: string, digest: string, headers: Record<string, strin
 registry.get(`${AT}/blobs/:digest`, async (c) => {
   const { repository } = repositoryOf(c);
   const digest = digestOf(c.req.param("digest"));
-  const held = await repository.blob(digest);
-  const answer =
-    held === null
-      ? null
-      : await answerStored(c.req.raw, contentOf("application/octet-stream", held.size_bytes, digest), async (range) => {
-          const options = range.kind === "part" ? { range: { offset: range.offset, length: range.length } } : {};
-          return (await c.env.FILES.get(held.key, options))?.body ?? null;
-        });
+  const answer = await answerBlob(c.env.FILES, c.req.raw, repository, digest);
   if (answer !== null) return answer;
   throw new RegistryError("BLOB_UNKNOWN", "This repository does not have the blob.", { detail: { digest } });
 });
-
-/** Bytes that are named by their digest never change. */
-function contentOf(content_type: string, size_bytes: number, digest: string) {
-  const headers = { "docker-content-digest": digest, "cache-control": "private, max-age=31536000, immutable" };
-  return { content_type, size_bytes, etag: `"${digest}"`, headers, name: null };
-}
 
 registry.delete(`${AT}/blobs/:digest`, async (c) => {
   const { repository } = repositoryOf(c);
@@ -239,14 +226,8 @@ const MANIFEST = `${AT}/manifests/:reference`;
 registry.get(MANIFEST, async (c) => {
   const { repository } = repositoryOf(c);
   const reference = referenceOf(c);
-  const found = await repository.manifest(reference);
-  if (found !== null) {
-    const { media_type, size_bytes, digest, key } = found;
-    const content = contentOf(media_type, size_bytes, digest);
-    if (isTag(reference)) content.headers["cache-control"] = "no-cache";
-    const answer = await answerStored(c.req.raw, content, async () => (await c.env.FILES.get(key))?.body ?? null);
-    if (answer !== null) return answer;
-  }
+  const answer = await answerManifest(c.env.FILES, c.req.raw, repository, reference);
+  if (answer !== null) return answer;
   throw unknownManifest(reference);
 });
 
