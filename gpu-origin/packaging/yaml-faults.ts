@@ -67,7 +67,7 @@ export function checkYaml<T>(file: string, bytes: string, { rules, ...shape }: Y
   let document: Document;
   let plain: unknown;
   try {
-    document = parseDocument(text, { lineCounter: lines, merge: true, prettyErrors: false });
+    document = parseDocument(text, { lineCounter: lines, merge: true, prettyErrors: false, logLevel: "error" });
     if (document.errors.length === 0) {
       takeAsText(document, shape.textMembers ?? []);
       plain = document.toJS();
