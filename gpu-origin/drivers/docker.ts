@@ -75,6 +75,11 @@ export class DockerDriver implements Driver {
   #firewallFault: string | null = null;
   #isStarted = false;
 
+  /** names this origin's data folder */
+  get originId(): string {
+    return this.#options.originId;
+  }
+
   constructor(options: DockerOptions) {
     this.#options = options;
     this.engine = new Engine(options.host);
