@@ -416,3 +416,73 @@ describe("calls to an origin", () => {
     expect(asked).toBe(4);
   });
 });
+
+describe("what origins run", () => {
+  const DOCKER = { runs: { packages: ["source" as const, "image" as const], untrusted: true } };
+  const MANIFEST = `sha256:${"a".repeat(64)}`;
+
+  it("guarantees that a package goes only where it runs, with all that its instance needs to know", () =>
+    withFleet(async (fleet, { host, originId, restart }) => {
+      const request = aPlace({
+        package: { kind: "source", repository: "alice/model", manifest: MANIFEST },
+        is_trusted: false,
+        egress: true,
+      });
+      expect(await fleet.place(request)).toMatchObject({ kind: "refused", reason: "no_origin" });
+      await fleet.register(aRegister(DOCKER), originId);
+      // What it registered is stored: the fleet's own restart changes nothing.
+      const again = restart();
+      expect(await again.place(request)).toMatchObject({ kind: "placed" });
+      const { package: from, is_trusted, egress } = request;
+      expect(host.booted[0]).toMatchObject({ package: from, is_trusted, egress });
+    }));
+
+  it("guarantees that devices are counted for each instance, also when one fails between heartbeats", () =>
+    withFleet(async (fleet, { originId, host, beat }) => {
+      const capacity = { instances: 4, memory_bytes: 4_000, gpus: 2 };
+      await fleet.register(aRegister({ ...DOCKER, capacity }), originId);
+      const first = await placed(fleet, { gpus: 2 });
+      expect(host.booted[0]?.gpus).toBe(2);
+      expect(await fleet.place(aPlace({ gpus: 1 }))).toMatchObject({ reason: "no_room" });
+      expect(await fleet.place(aPlace())).toMatchObject({ kind: "placed" });
+      await fleet.heartbeat(originId, { incarnation: "first", instances: [], capacity: { ...capacity, gpus: 1 } });
+      await beat([aStatus({ instance_id: first, state: "stopped" })]);
+      expect(await fleet.place(aPlace({ gpus: 2 }))).toMatchObject({ reason: "no_origin" });
+      expect(await fleet.place(aPlace({ gpus: 1 }))).toMatchObject({ kind: "placed" });
+    }));
+
+  it("guarantees that builds are spread over the origins that build, and that their ends count", () =>
+    withFleet(async (fleet, { originId }) => {
+      expect(await fleet.placeBuild("b1", true, [])).toMatchObject({ refused: expect.any(String) });
+      await fleet.register(aRegister(DOCKER), originId);
+      expect(await fleet.placeBuild("b1", false, [])).toEqual({ origin_id: originId });
+      expect(await fleet.placeBuild("b1", false, [originId])).toMatchObject({ refused: expect.any(String) });
+      await fleet.buildEnded("b1");
+    }));
+
+  it("guarantees that the tables of an earlier release are opened", () =>
+    withObject("FLEETS", freshName(), async (state) => {
+      const { sql } = state.storage;
+      sql.exec(`
+        CREATE TABLE origins (origin_id TEXT PRIMARY KEY, url TEXT NOT NULL, incarnation TEXT NOT NULL, region TEXT NOT NULL, driver TEXT NOT NULL,
+          hardware TEXT NOT NULL, capacity TEXT NOT NULL, is_lost INTEGER NOT NULL);
+        CREATE TABLE keys (key_id TEXT PRIMARY KEY, origin_id TEXT NOT NULL, secret TEXT NOT NULL, created_at INTEGER NOT NULL);
+        CREATE TABLE join_tokens (token_sha256 TEXT PRIMARY KEY, origin_id TEXT NOT NULL, incarnation TEXT NOT NULL);
+        CREATE TABLE instances (instance_id TEXT PRIMARY KEY, origin_id TEXT NOT NULL, deployment_key TEXT NOT NULL, version_id TEXT NOT NULL,
+          memory_bytes INTEGER NOT NULL, placed_at INTEGER NOT NULL, is_draining INTEGER NOT NULL);
+        CREATE TABLE known_versions (origin_id TEXT NOT NULL, version_id TEXT NOT NULL, placed_at INTEGER NOT NULL, PRIMARY KEY (origin_id, version_id));
+      `);
+      const { url, incarnation, hardware, capacity } = aRegister();
+      sql.exec(
+        "INSERT INTO origins VALUES ('old', ?, ?, 'local', 'process', ?, ?, 0)",
+        ...[url, incarnation, JSON.stringify(hardware), JSON.stringify(capacity)],
+      );
+      sql.exec("INSERT INTO keys VALUES ('k', 'old', 'c2VjcmV0', 0)");
+      const host = new Host();
+      host.secrets.set("k", "c2VjcmV0");
+      const fleet = new FleetObject(state as never, host.env());
+      expect(await fleet.health()).toEqual({ origins_alive: 1 });
+      expect(await fleet.place(aPlace())).toMatchObject({ kind: "placed", origin_id: "old" });
+      expect(await fleet.heartbeat("old", { incarnation, instances: [] })).toMatchObject({ known: true });
+    }));
+});

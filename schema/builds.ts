@@ -121,7 +121,10 @@ export function nextBuild(record: BuildRecord, happening: BuildHappening, now: n
         const error = `The origins that built it were lost, ${record.tries} times in a row: what it does may break its host, such as taking all memory.`;
         return ended(record, { status: "failed", code: "build.origin_lost", error }, now);
       }
-      return { ...waiting(record, "The origin that built it was lost; another one begins anew."), waiting_since: now };
+      return {
+        ...waiting(record, "The origin that built it was lost; another one begins anew."),
+        ...{ except: [origin.id], waiting_since: now },
+      };
     }
     case "publishing":
       return { ...record, publishing_at: now };

@@ -29,7 +29,7 @@ export function freshName(): string {
   return `test:${names}:${crypto.randomUUID()}`;
 }
 
-type ObjectBinding = "ACCOUNTS" | "BATCHES" | "DEPLOYMENTS" | "FLEETS" | "PREDICTIONS";
+type ObjectBinding = "ACCOUNTS" | "BATCHES" | "BUILDS" | "DEPLOYMENTS" | "FLEETS" | "PREDICTIONS";
 
 /** Replaces bindings of Env by objects that answer to any name. */
 export function envWith(fakes: {
