@@ -50,8 +50,8 @@ export interface DockerOptions {
 interface Container {
   record: InstanceRecord;
   watch: Watch;
-  /** of what it writes; ends with it */
-  outputEnded: Promise<void>;
+  /** what it writes; ends with it */
+  output: ContainerOutput;
   isTold: boolean;
   isOutOfMemory: boolean;
 }
@@ -195,12 +195,12 @@ export class DockerDriver implements Driver {
     const stream = await bounded(
       this.engine.docker.getContainer(record.handle).attach({ stream: true, stdout: true, stderr: true, logs: false }),
     );
-    const outputEnded = new Promise<void>((resolve) => output.once("close", resolve));
     stream.on("error", () => output.end());
     stream.on("close", () => output.end());
+    output.on("error", () => {});
     stream.pipe(output);
     readLines(output, watch.onLine);
-    const container: Container = { record, watch, outputEnded, isTold: false, isOutOfMemory: false };
+    const container: Container = { record, watch, output, isTold: false, isOutOfMemory: false };
     this.#containers.set(record.handle, container);
     return container;
   }
@@ -216,7 +216,10 @@ export class DockerDriver implements Driver {
     );
     const isOutOfMemory = container.isOutOfMemory || (state?.OOMKilled ?? false);
     if (isOutOfMemory) this.#outOfMemory.add(container.record.instance_id);
-    await Promise.race([container.outputEnded, wait(LAST_LINES_MS)]);
+    const { output } = container;
+    if (!output.closed)
+      await Promise.race([new Promise((resolve) => output.once("close", resolve)), wait(LAST_LINES_MS)]);
+    output.destroy();
     this.#containers.delete(containerId);
     await this.#remove(this.engine.docker.getContainer(containerId)).catch(() => {});
     container.watch.onExit({ code: code ?? state?.ExitCode ?? null, signal: null, isOutOfMemory });
@@ -324,6 +327,8 @@ export class DockerDriver implements Driver {
 
   async close(): Promise<void> {
     this.#events.stop();
+    for (const { output } of this.#containers.values()) output.destroy();
+    this.#containers.clear();
   }
 
   #listContainers(instanceId?: string): Promise<Docker.ContainerInfo[]> {

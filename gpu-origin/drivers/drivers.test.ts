@@ -1,11 +1,12 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { newId } from "../../schema/ids.ts";
 import type { InstanceStatus } from "../../schema/origin-protocol.ts";
 import { Environments } from "../environments.ts";
 import { Instance } from "../instance.ts";
 import { createLog } from "../log.ts";
+import { DRIVER_MODEL } from "../testing/driver-model.ts";
 import { TEST_CACHE, temporaryFolder, testModel } from "../testing/harness.ts";
 import { describeDriverContract } from "./driver-contract.ts";
 import { ProcessDriver } from "./process.ts";
@@ -14,7 +15,9 @@ import { FakeDriver, FakeHost } from "./testing/fake.ts";
 describe("the fake driver", () => {
   const host = new FakeHost();
   describeDriverContract({
-    createDriver: () => new FakeDriver(host),
+    createDriver: async () => new FakeDriver(host),
+    env: {},
+    runsCoglet: false,
     launch: () => ({ kind: "process", cwd: "/", binDir: "/bin" }),
     missing: () => ({ kind: "process", cwd: "/", binDir: "/missing/bin" }),
     reused: (handle) => `${handle}0`,
@@ -23,20 +26,27 @@ describe("the fake driver", () => {
 
 describe("the process driver", () => {
   const folder = temporaryFolder();
+  const model = join(folder.path, "model");
   let binDir = "";
   beforeAll(async () => {
     const spec = { python_version: null, requirements: "", run: [] };
     const made = await new Environments(TEST_CACHE, process.env).ensure(spec, folder.path);
     if (made.kind !== "ready") throw new Error(made.kind === "failed" ? made.detail : made.kind);
     binDir = made.binDir;
+    for (const [name, content] of Object.entries(DRIVER_MODEL)) {
+      mkdirSync(dirname(join(model, name)), { recursive: true });
+      writeFileSync(join(model, name), content);
+    }
   }, 240_000);
   afterAll(() => folder.remove());
   const createDriver = (): ProcessDriver => new ProcessDriver(join(folder.path, "tmp"), process.env);
 
   describeDriverContract({
-    createDriver,
-    launch: () => ({ kind: "process", cwd: testModel("noop"), binDir }),
-    missing: () => ({ kind: "process", cwd: testModel("noop"), binDir: "/missing/bin" }),
+    createDriver: async () => createDriver(),
+    launch: () => ({ kind: "process", cwd: model, binDir }),
+    env: { COG_PREDICT_TYPE_STUB: "predict.py:Runner" },
+    runsCoglet: true,
+    missing: () => ({ kind: "process", cwd: model, binDir: "/missing/bin" }),
     reused: (handle) => handle.replace(/:.*/, ":1"),
   });
 

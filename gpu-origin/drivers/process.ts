@@ -51,6 +51,7 @@ export class ProcessDriver implements Driver {
   readonly isolates = false;
   readonly #groups = new Map<string, Group>();
   readonly #tmpRoot: string;
+  #isClosed = false;
   /** environment of this process that models get: nothing of ours, no credentials */
   readonly #inherited: Record<string, string>;
 
@@ -122,6 +123,7 @@ export class ProcessDriver implements Driver {
   }
 
   #exited(group: Group, exit: Exit): void {
+    if (this.#isClosed) return;
     // Its worker may live on; without its server it is of no use.
     signalGroup(group.pid, "SIGKILL");
     // The pipe ends when the last of the group is gone.
@@ -222,7 +224,14 @@ export class ProcessDriver implements Driver {
     }
   }
 
-  async close(): Promise<void> {}
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    for (const { poll, output } of this.#groups.values()) {
+      clearInterval(poll);
+      output?.destroy();
+    }
+    this.#groups.clear();
+  }
 
   #forget(group: Group): void {
     clearInterval(group.poll);
@@ -328,14 +337,16 @@ function residentBytes(pid: number): number {
   }
 }
 
+/** Each thread has children of its own. */
 function hasLivingChild(pid: number): boolean {
   try {
-    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
-    return children
-      .split(" ")
-      .some((child) => child !== "" && !readFileSync(`/proc/${child}/stat`, "utf8").includes(") Z "));
+    const threads = readdirSync(`/proc/${pid}/task`);
+    const children = threads.flatMap((thread) =>
+      readFileSync(`/proc/${pid}/task/${thread}/children`, "utf8").trim().split(" "),
+    );
+    return children.some((child) => child !== "" && startTicks(Number(child)) !== null);
   } catch {
-    // No /proc: the setup time-out remains.
+    // No /proc, or it changed on the way: the setup time-out remains.
     return true;
   }
 }
