@@ -32,7 +32,8 @@ export async function followBuild(
 class BuildView {
   readonly #terminal: Terminal;
   #stage: string | null = null;
-  #waitingFor: string | null = null;
+  /** reasons that were told: a build may go back and forth between some */
+  readonly #reasons = new Set<string>();
   /** of a line that has not ended */
   #partial = "";
 
@@ -42,11 +43,11 @@ class BuildView {
 
   status({ stage, waiting_for }: Pick<Build, "stage" | "waiting_for">): void {
     const terminal = this.#terminal;
-    if (waiting_for !== null && waiting_for !== this.#waitingFor) {
+    if (waiting_for !== null && !this.#reasons.has(waiting_for)) {
+      this.#reasons.add(waiting_for);
       terminal.json({ event: "waiting", reason: waiting_for });
       terminal.step("build", terminal.paint("dim", waiting_for));
     }
-    this.#waitingFor = waiting_for;
     if (stage === null || stage === this.#stage) return;
     this.end();
     this.#stage = stage;

@@ -1,14 +1,14 @@
 /** What a push tells at its end. Pure. */
 import type { Build } from "./builds-client.ts";
 import type { ModelName } from "./context.ts";
-import { bytes, quoted, type Style } from "./terminal.ts";
+import { bytes, plural, quoted, type Style } from "./terminal.ts";
 import type { Uploaded } from "./upload.ts";
 
 /** Such as `1 of 4 layers new, 3.2 kB`. */
 export function layersText({ layers, layers_sent, bytes_sent }: Uploaded): string {
   return layers_sent === 0
-    ? `0 of ${layers} layers new`
-    : `${layers_sent} of ${layers} layers new, ${bytes(bytes_sent)}`;
+    ? `0 of ${plural(layers, "layer")} new`
+    : `${layers_sent} of ${plural(layers, "layer")} new, ${bytes(bytes_sent)}`;
 }
 
 type DiffKind = "breaking" | "added" | "changed";

@@ -21,7 +21,7 @@ export interface TerminalOptions {
 }
 
 /** Width of a line's prefix, so that what follows is aligned. */
-const PREFIX_CHARACTERS = 11;
+const PREFIX_CHARACTERS = 12;
 const PREFIX_STYLES: Record<string, Style> = {
   check: "cyan",
   pack: "blue",
@@ -124,6 +124,11 @@ export function duration(ms: number): string {
   const s = ms / 1_000;
   if (s < 10) return `${s.toFixed(1)} s`;
   return s < 120 ? `${Math.round(s)} s` : `${Math.floor(s / 60)} min ${Math.round(s % 60)} s`;
+}
+
+/** Such as `1 file`, `2 files`. */
+export function plural(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 /** Columns as wide as their widest cell; the last is not padded. */

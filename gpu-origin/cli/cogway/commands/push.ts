@@ -18,7 +18,7 @@ import { curlLine, diffLines, diffStyle, layersText } from "../push-report.ts";
 import { RegistryClient, RegistryFault } from "../registry-client.ts";
 import { retried } from "../retry.ts";
 import { outputText } from "../run-outputs.ts";
-import { bytes, duration } from "../terminal.ts";
+import { bytes, duration, plural } from "../terminal.ts";
 import { CONCURRENCY, CONCURRENCY_MAX, failureOf, type Uploaded, uploadBlobs } from "../upload.ts";
 import { UploadView } from "../upload-progress.ts";
 import { modelFolder, requireNoFaults, showWarnings } from "./check.ts";
@@ -131,7 +131,10 @@ async function send(
     const onFile = (path: string): void => terminal.status(`Reading ${path} …`);
     const plan = await planSource(folder, { signal: abort.signal, onFile });
     const size = plan.files.reduce((sum, { size_bytes }) => sum + size_bytes, 0);
-    terminal.step("pack", `${plan.files.length} files, ${bytes(size)}, in ${plan.manifest.layers.length} layers`);
+    terminal.step(
+      "pack",
+      `${plural(plan.files.length, "file")}, ${bytes(size)}, in ${plural(plan.manifest.layers.length, "layer")}`,
+    );
     const registry = new RegistryClient(connection, model, abort.signal);
     const view = new UploadView(terminal, plan.blobs);
     const uploaded = await uploadBlobs(registry, plan, view, { concurrency: options.concurrency, abort }).finally(() =>
