@@ -15,6 +15,7 @@ that a helper made) is known too. coglet itself looks at no type but the inputs'
 
 import argparse
 import collections.abc
+import contextlib
 import ctypes
 import dataclasses
 import difflib
@@ -739,25 +740,33 @@ def explain(error, options):
     return f"{place}: importing it fails: {type(error).__name__}: {one_line(error)}"
 
 
-def run_child(options, result_path):
-    """Imports the model within the limits and writes the facts, or the fault, to `result_path`. Never returns."""
+def limit(kind, size):
+    """Lowers a limit to `size` bytes, or leaves it where the host's own is lower."""
+    _, hard = resource.getrlimit(kind)
+    size = size if hard == resource.RLIM_INFINITY else min(size, hard)
+    resource.setrlimit(kind, (size, size))
+
+
+def run_child(options, result_file):
+    """Imports the model within the limits and writes the facts, or the fault, to `result_file`. Never returns."""
     os.setsid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform == "linux":
+        # Should this program be killed, the child ends with it.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # What the model prints, C libraries too, must not get into our one line of stdout.
     os.dup2(2, 1)
     data = options.memory_mb * 1024 * 1024
-    resource.setrlimit(resource.RLIMIT_DATA, (data, data))
-    whole = data + ADDRESS_SPACE_EXTRA_MB * 1024 * 1024
-    resource.setrlimit(resource.RLIMIT_AS, (whole, whole))
+    limit(resource.RLIMIT_DATA, data)
+    limit(resource.RLIMIT_AS, data + ADDRESS_SPACE_EXTRA_MB * 1024 * 1024)
     sys.path.insert(0, os.getcwd())
     try:
         result = {"facts": make(options)}
     except BaseException as error:  # Whatever a model's top-level code raises is its author's to read.
         result = {"fault": explain(error, options)}
-    with open(result_path, "w", encoding="utf-8") as out:
-        json.dump(result, out)
-    # A thread that the model's module started must not keep the process.
+    result_file.write(json.dumps(result).encode())
+    result_file.flush()
     sys.stderr.flush()
+    # A thread that the model's module started must not keep the process.
     os._exit(0)
 
 
@@ -777,13 +786,12 @@ def wait_for(child, options):
         _, status = os.waitpid(child, 0)
         signal.alarm(0)
     except TimeoutError:
+        os.kill(child, signal.SIGKILL)
         return f"{options.ref}: importing it took longer than {options.timeout} s; move slow work from module level into setup()"
     finally:
-        try:
-            # With what it started.
+        # With what it started.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
         return f"{options.ref}: importing it crashed Python ({name}); it may need more than {options.memory_mb} MB of memory, or a library is broken"
@@ -798,17 +806,13 @@ def main():
     parser.add_argument("--timeout", type=int, default=TIMEOUT_S, help=f"seconds (default {TIMEOUT_S})")
     parser.add_argument("--memory-mb", type=int, default=MEMORY_MB, help=f"bound of its memory (default {MEMORY_MB})")
     options = parser.parse_args()
-    handle, result_path = tempfile.mkstemp(prefix="cogway-schema-")
-    os.close(handle)
-    try:
+    with tempfile.TemporaryFile() as result_file:
         child = os.fork()
         if child == 0:
-            run_child(options, result_path)
+            run_child(options, result_file)
         fault = wait_for(child, options)
-        with open(result_path, encoding="utf-8") as written:
-            text = written.read()
-    finally:
-        os.unlink(result_path)
+        result_file.seek(0)
+        text = result_file.read()
     result = json.loads(text) if text else {"fault": fault}
     if "fault" in result:
         print(result["fault"], file=sys.stderr)
