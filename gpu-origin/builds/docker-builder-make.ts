@@ -7,6 +7,7 @@ import type { BuildStage } from "../../schema/packages.ts";
 import { COG_VERSION } from "../environments.ts";
 import { ModelFault, readModel } from "../packaging/check-model.ts";
 import { refOf } from "../packaging/cog-yaml.ts";
+import { faultText } from "../packaging/yaml-faults.ts";
 import { type PreparedVersion, schemaForCoglet } from "../prepared-version.ts";
 import type { BuildRequest, BuildResult, SourceFolder } from "./builder.ts";
 import { buildImage } from "./buildkit.ts";
@@ -105,6 +106,7 @@ export class ImageMaker {
     const { source, signal, is_trusted } = request;
     tell({ stage: "resolve" });
     const model = readSource(source);
+    for (const warning of model.advice) tell({ line: `warning: ${warning}` });
     tell({ stage: "environment" });
     const { image, planned } = await this.#image(source, model, known.lock, is_trusted, signal, tell);
     tell({ stage: "schema" });
@@ -127,7 +129,7 @@ export class ImageMaker {
       for (const line of made.lines) tell({ line });
       throw stop("build.schema", made.detail);
     }
-    const warnings = [...planned.warnings, ...(made?.facts.warnings ?? [])];
+    const warnings = [...model.advice, ...planned.warnings, ...(made?.facts.warnings ?? [])];
     for (const warning of made?.facts.warnings ?? []) tell({ line: `warning: ${warning}` });
     const version =
       known.version ?? (made === null ? null : preparedOf(source, model, made.facts, { ...planned.environment, lock }));
@@ -249,9 +251,10 @@ export class ImageMaker {
 
 type Planned = Extract<RecipeResult, { kind: "ready" }> & { plan: ImagePlan };
 
-function readSource(source: SourceFolder): SourceModel {
+function readSource(source: SourceFolder): SourceModel & { advice: string[] } {
   try {
-    return readModel(source.folder);
+    const { warnings, ...model } = readModel(source.folder);
+    return { ...model, advice: warnings.map(faultText) };
   } catch (error) {
     if (error instanceof ModelFault) throw stop("build.manifest", error.message.replaceAll(`${source.folder}/`, ""));
     throw error;
