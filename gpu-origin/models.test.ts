@@ -42,7 +42,11 @@ describe("preparing models", () => {
         },
       },
       versions,
-      maker: new VersionMaker(builder, { versions, blobs: new BlobCache(join(folder.path, "blobs"), NO_EDGE), policy }),
+      maker: new VersionMaker(builder, {
+        versions,
+        blobs: new BlobCache(join(folder.path, "blobs"), NO_EDGE, 1024 ** 3),
+        policy,
+      }),
       hasGpu: false,
       log: createLog("silent"),
     });

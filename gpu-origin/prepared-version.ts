@@ -101,6 +101,8 @@ export class VersionStore {
   readonly root: string;
   /** how many use a version now */
   readonly #holders = new Map<string, number>();
+  /** the source that is taken in now */
+  #taking: Promise<void> = Promise.resolve();
 
   constructor(root: string) {
     this.root = root;
@@ -129,7 +131,14 @@ export class VersionStore {
   }
 
   /** Makes `folder` the source of its version, unless that is there already; `folder` is gone then, or of no use. */
-  async takeSource({ id, folder, files }: SourceFolder): Promise<void> {
+  takeSource(source: SourceFolder): Promise<void> {
+    // Two of the same source must not remove each other's.
+    const taken = this.#taking.then(() => this.#takeSource(source));
+    this.#taking = taken.catch(() => undefined);
+    return taken;
+  }
+
+  async #takeSource({ id, folder, files }: SourceFolder): Promise<void> {
     const list = join(this.root, id, "files.json");
     if (!existsSync(join(this.root, id, "version.json")) && !existsSync(list)) {
       await rm(this.folder(id), { recursive: true, force: true });

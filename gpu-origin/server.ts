@@ -5,10 +5,12 @@ import type { z } from "zod";
 import {
   AttemptCancelSchema,
   AttemptStartSchema,
+  BuildStartSchema,
   InstanceBootSchema,
   InstanceDrainSchema,
 } from "../schema/origin-protocol.ts";
 import { SIGNATURE_WINDOW_MS, verifyRequest } from "../schema/request-signature.ts";
+import type { BuildQueue } from "./builds/build-queue.ts";
 import type { Log } from "./log.ts";
 import type { Supervisor } from "./supervisor.ts";
 
@@ -19,6 +21,7 @@ type Env = { Bindings: HttpBindings; Variables: { body: string } };
 
 export interface ServerParts {
   supervisor: Supervisor;
+  builds: BuildQueue;
   secretOf: (keyId: string) => string | null;
   incarnation: string;
   log: Log;
@@ -44,7 +47,7 @@ export class NonceMemory {
   }
 }
 
-export function createApp({ supervisor, secretOf, incarnation, log }: ServerParts): Hono<Env> {
+export function createApp({ supervisor, builds, secretOf, incarnation, log }: ServerParts): Hono<Env> {
   const app = new Hono<Env>();
   const nonces = new NonceMemory();
 
@@ -111,6 +114,24 @@ export function createApp({ supervisor, secretOf, incarnation, log }: ServerPart
 
   app.get("/v1/instances", (c) => c.json({ instances: supervisor.statuses() }));
 
+  app.put("/v1/builds/:id", (c) => {
+    const start = parseBody(c, BuildStartSchema);
+    if (start === null || start.build_id !== c.req.param("id")) return malformed(c);
+    const taken = builds.start(start);
+    if (taken.kind === "accepted") return c.json(taken.state, 202);
+    return problem(c, 409, taken.code, taken.detail);
+  });
+
+  app.get("/v1/builds/:id", (c) => {
+    const state = builds.state(c.req.param("id"));
+    return state === null ? unknownBuild(c) : c.json(state);
+  });
+
+  app.post("/v1/builds/:id/cancel", (c) => {
+    const state = builds.cancel(c.req.param("id"));
+    return state === null ? unknownBuild(c) : c.json(state, 202);
+  });
+
   app.notFound((c) => problem(c, 404, "route.not_found", "There is nothing at this address."));
   app.onError((error, c) => {
     log.error({ err: error, method: c.req.method, path: c.req.path }, "a call of the edge failed");
@@ -157,6 +178,10 @@ function malformed(c: Context<Env>): Response {
 
 function unknownAttempt(c: Context<Env>): Response {
   return problem(c, 404, "attempt.unknown", "This origin has no such attempt.");
+}
+
+function unknownBuild(c: Context<Env>): Response {
+  return problem(c, 404, "build.unknown", "This origin has no such build.");
 }
 
 function problem(c: Context<Env>, status: 400 | 401 | 404 | 409 | 413 | 500, code: string, detail: string): Response {

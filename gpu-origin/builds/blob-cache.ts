@@ -31,8 +31,6 @@ import { isDiskFull } from "./disk.ts";
 import { Limiter } from "./limiter.ts";
 import { SharedWork } from "./shared-work.ts";
 
-/** Of a host's disk. What is in use may be more. */
-export const BLOBS_BYTES_MAX = 20 * 1024 ** 3;
 /** One request; a cut costs at most what is left of it. */
 const RANGE_BYTES = 16 * 1024 ** 2;
 /** Requests at a time, of one file and of all: more do not fill a link better, and each has a buffer here and at the edge. */
@@ -85,7 +83,7 @@ export class BlobCache {
   /** frees what links blobs, oldest first; false when there is nothing more of it */
   #freeLinks: () => boolean = () => false;
 
-  constructor(root: string, edge: Pick<EdgeClient, "fetchRange">, bytesMax = BLOBS_BYTES_MAX) {
+  constructor(root: string, edge: Pick<EdgeClient, "fetchRange">, bytesMax: number) {
     this.#root = root;
     this.#edge = edge;
     this.#bytesMax = bytesMax;

@@ -42,7 +42,12 @@ export class VersionMaker {
       throw error;
     } finally {
       release();
-      versions.discard(source.id);
+      this.discard(source.id);
     }
+  }
+
+  /** Removes what is half made of a version that nobody works at. */
+  discard(id: string): void {
+    this.#parts.versions.discard(id);
   }
 }

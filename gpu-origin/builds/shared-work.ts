@@ -36,9 +36,11 @@ export class SharedWork<T, P = string> {
   #start(key: string, work: (signal: AbortSignal, tell: (progress: P) => void) => Promise<T>): Running<T, P> {
     const cancel = new AbortController();
     const listeners = new Set<(progress: P) => void>();
-    const result = work(cancel.signal, (progress) => {
+    const tell = (progress: P): void => {
       for (const listener of listeners) listener(progress);
-    });
+    };
+    // Not before its first listener is there.
+    const result = Promise.resolve().then(() => work(cancel.signal, tell));
     // Whoever waits hears of it; nobody may wait any more.
     result.catch(() => undefined);
     const running = { result, waiting: 0, listeners, cancel };

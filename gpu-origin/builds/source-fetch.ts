@@ -215,9 +215,8 @@ async function extractTar(
   } catch (error) {
     tar.destroy();
     if (error instanceof Error && "code" in error) {
-      if (error.code === "EEXIST") throw new SourceFault("The source has a file twice.");
-      if (error.code === "ENOTDIR" || error.code === "EISDIR")
-        throw new SourceFault("The source has a path as a file and as a folder.");
+      const isTaken = ["EEXIST", "ENOTDIR", "EISDIR"].includes(String(error.code));
+      if (isTaken) throw new SourceFault("The source has a path twice, or as a file and as a folder.");
     }
     if (error instanceof SourceFault || isDiskFull(error)) throw error;
     throw new SourceFault(`A layer of the source is no tar: ${error instanceof Error ? error.message : String(error)}`);

@@ -139,7 +139,10 @@ export async function placeWeights(
         if (held.kind === "failed") throw new WeightsFault(`weights: ${file.from} could not be kept: ${held.detail}`);
         await linkBlob(held.path, to).finally(held.release);
       }
-      await rename(temporary, folder);
+      // Another that placed the same came first.
+      await rename(temporary, folder).catch((error: unknown) => {
+        if (!existsSync(folder)) throw error;
+      });
     } finally {
       await rm(temporary, { recursive: true, force: true });
     }

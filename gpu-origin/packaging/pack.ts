@@ -111,11 +111,25 @@ export async function planSource(
   return {
     id: digestOf(files),
     files,
-    blobs: [...new Map(all.map((blob) => [blob.descriptor.digest, blob])).values()],
+    blobs: [...new Map(all.map((blob) => [blob.descriptor.digest, verified(blob)])).values()],
     manifest,
     manifest_bytes,
     manifest_digest: `sha256:${createHash("sha256").update(manifest_bytes).digest("hex")}`,
   };
+}
+
+/** Its bytes are those of the plan, or reading them fails at the end. */
+function verified({ descriptor, label, open }: SourceBlob): SourceBlob {
+  const read = async function* (): AsyncGenerator<Buffer> {
+    const hash = createHash("sha256");
+    for await (const chunk of open() as AsyncIterable<Buffer>) {
+      hash.update(chunk);
+      yield chunk;
+    }
+    if (`sha256:${hash.digest("hex")}` !== descriptor.digest)
+      throw new PackFault(`${label} changed while it was pushed.`);
+  };
+  return { descriptor, label, open: () => Readable.from(read()) };
 }
 
 async function smallFile(folder: string, path: string, size_bytes: number): Promise<SourceFile> {
@@ -206,7 +220,7 @@ async function fill(tar: Pack, folder: string, files: SourceFile[]): Promise<voi
   tar.finalize();
 }
 
-/** Exactly these bytes of a file; a file that has become shorter or, behind the last chunk, longer is another one than was planned. */
+/** Exactly these bytes of a file, one piece at a time. */
 async function* fileRange(folder: string, path: string, offset: number, size: number): AsyncGenerator<Buffer> {
   const file = await open(join(folder, path));
   try {

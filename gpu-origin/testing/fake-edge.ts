@@ -28,6 +28,7 @@ import {
   RegisterSchema,
 } from "../../schema/origin-protocol.ts";
 import { bodyDigest, type SigningKey, signRequest, verifyRequest } from "../../schema/request-signature.ts";
+import { FakeRegistry } from "./fake-registry.ts";
 
 export const JOIN_TOKEN = "join-token-of-tests";
 
@@ -57,6 +58,7 @@ export class FakeEdge {
   readonly weightsFetches: string[] = [];
   /** output files that were to be kept as weights */
   readonly kept: FileRef[] = [];
+  readonly registry = new FakeRegistry();
   readonly batches: EventBatch[] = [];
   readonly registrations: { incarnation: string; joined: boolean; instances: InstanceStatus[] }[] = [];
   heartbeats = 0;
@@ -147,6 +149,10 @@ export class FakeEdge {
           Date.now(),
         );
     if (!verified.ok && path.startsWith("/origin/")) return answer(401, { detail: verified.reason });
+    if (this.registry.serve(request, body, response)) {
+      for (const resolve of this.#changed.splice(0)) resolve();
+      return;
+    }
     const json = (): unknown => JSON.parse(body.toString("utf8"));
     if (typeof fault === "number") return answer(fault, { detail: "as the test wants it" });
     if (upload !== null) return this.#upload(path, body, fault === "lost" ? () => response.destroy() : answer);

@@ -59,6 +59,8 @@ function testConfig(options: {
     driver: "process",
     docker: { host: "", runtime: null, subnets: "10.197.0.0/16", baseImage: "", buildSecrets: null },
     trustsAllModels: false,
+    buildsMax: 1,
+    blobsBytesMax: 1024 ** 3,
     logLevel: process.env.COGWAY_TEST_LOG ?? "silent",
     ...(options.outputBounds === undefined ? {} : { outputBounds: options.outputBounds }),
   };
@@ -66,9 +68,10 @@ function testConfig(options: {
 
 export class TestOrigin {
   readonly edge: FakeEdge;
-  readonly origin: Origin;
+  origin: Origin;
   readonly dataDir: string;
   readonly url: string;
+  readonly #config: OriginConfig;
   readonly #remove: () => void;
   #versions = new Map<string, { id: string; slots: number }>();
 
@@ -77,6 +80,7 @@ export class TestOrigin {
     this.origin = origin;
     this.dataDir = config.dataDir;
     this.url = config.url;
+    this.#config = config;
     this.#remove = remove;
   }
 
@@ -88,8 +92,7 @@ export class TestOrigin {
     await edge.listen();
     const { path, remove } = temporaryFolder();
     const config = testConfig({ dataDir: path, edgeUrl: edge.url, models, ...options });
-    const { PATH, HOME } = process.env;
-    const origin = new Origin(config, { PATH, HOME }, createLog(config.logLevel));
+    const origin = newOrigin(config);
     const started = new TestOrigin(edge, origin, config, remove);
     await origin.listen();
     await origin.join();
@@ -98,6 +101,19 @@ export class TestOrigin {
       started.#versions.set(result.name, { id: result.version.id, slots: result.version.slots });
     }
     return started;
+  }
+
+  /** Ends the origin and starts another one on its data. */
+  async restart(): Promise<void> {
+    await this.origin.shutDown(0);
+    this.origin = newOrigin(this.#config);
+    await this.origin.listen();
+    await this.origin.join();
+  }
+
+  /** Gives a name to a version that was not prepared from a folder. */
+  knows(model: string, version: { id: string; slots: number }): void {
+    this.#versions.set(model, version);
   }
 
   version(model: string): { id: string; slots: number } {
@@ -196,6 +212,11 @@ export class TestOrigin {
     await this.edge.close();
     this.#remove();
   }
+}
+
+function newOrigin(config: OriginConfig): Origin {
+  const { PATH, HOME } = process.env;
+  return new Origin(config, { PATH, HOME }, createLog(config.logLevel));
 }
 
 export type Finished = Extract<AttemptEvent, { type: "finished" }>;
