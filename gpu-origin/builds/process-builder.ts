@@ -10,7 +10,7 @@ import { execa } from "execa";
 import { COG_VERSION, type EnvironmentFailure, type Environments } from "../environments.ts";
 import { checkModel } from "../packaging/check-model.ts";
 import { refOf } from "../packaging/cog-yaml.ts";
-import { conflictText, resolveCompatibility } from "../packaging/compatibility.ts";
+import { conflictText, type Resolution, resolveCompatibility } from "../packaging/compatibility.ts";
 import { readRequirements } from "../packaging/requirements-file.ts";
 import { faultText } from "../packaging/yaml-faults.ts";
 import { type EnvironmentSpec, type PreparedVersion, schemaForCoglet, type VersionStore } from "../prepared-version.ts";
@@ -115,8 +115,8 @@ export class ProcessBuilder implements Builder {
     const { environments } = this.#parts;
     times.begin("resolve");
     const onLine = (line: string): void => tell({ line });
-    const { model, python, warnings } = await this.#read(source.folder);
-    const spec = await this.#resolve(source.folder, model, python, warnings, { signal, onLine });
+    const { model, resolution, warnings } = await this.#read(source.folder);
+    const spec = await this.#resolve(source.folder, model, resolution, warnings, { signal, onLine });
     times.begin("environment");
     const made = await environments.ensure(spec, source.folder, {
       signal,
@@ -132,7 +132,7 @@ export class ProcessBuilder implements Builder {
   }
 
   /** The model, or every fault of its two files. */
-  async #read(folder: string): Promise<{ model: SourceModel; python: string; warnings: string[] }> {
+  async #read(folder: string): Promise<{ model: SourceModel; resolution: Resolution | null; warnings: string[] }> {
     const { environments } = this.#parts;
     const { cog } = checkModel(folder);
     const python = await environments.pythonVersion(cog?.build.python_version ?? null);
@@ -155,44 +155,44 @@ export class ProcessBuilder implements Builder {
       const detail = `weights: ${target} is an absolute path of a container, which a process has not got. Set a target below ${SOURCE_TARGET}, or let this origin start with COGWAY_DRIVER=docker.`;
       throw stop("build.weights", detail);
     }
-    return {
-      model: { cog: check.cog, cogway: check.cogway },
-      python: python ?? check.cog.build.python_version,
-      warnings,
-    };
+    const { cog: checked, cogway } = check;
+    // What fits the Python that cog.yaml names may not fit this host's.
+    const { python_version, gpu, cuda, cudnn } = checked.build;
+    if (python === null || python === python_version || python.startsWith(`${python_version}.`)) {
+      return { model: { cog: checked, cogway }, resolution: check.resolution, warnings };
+    }
+    const { requirements } = readRequirements(folder, checked);
+    const fit = resolveCompatibility({ python, gpu, cuda, cudnn, requirements });
+    if (fit.kind === "conflict") {
+      throw stop("build.compatibility", `This host has Python ${python}, and models run with it. ${conflictText(fit)}`);
+    }
+    warnings.push(...fit.warnings);
+    return { model: { cog: checked, cogway }, resolution: fit, warnings: [...new Set(warnings)] };
   }
 
   async #resolve(
     folder: string,
     { cog }: SourceModel,
-    python: string,
+    fit: Resolution | null,
     warnings: string[],
     options: { signal: AbortSignal; onLine: (line: string) => void },
   ): Promise<EnvironmentSpec> {
     const { environments } = this.#parts;
-    const { gpu, cuda, cudnn, pre_install, run } = cog.build;
+    const { pre_install, run } = cog.build;
     const text = readRequirements(folder, cog);
-    if (text.faults.length > 0) {
-      throw stop(
-        "build.requirements",
-        text.faults.map(({ file, line, message }) => `${file}:${line} ${message}`).join("\n"),
-      );
-    }
     const requirements = withoutRuntime(text.requirements);
-    const fit = resolveCompatibility({ python, gpu, cuda, cudnn, requirements });
-    if (fit.kind === "conflict") throw stop("build.compatibility", conflictText(fit));
-    warnings.push(...fit.warnings);
     const spec = (index: string | null): EnvironmentSpec => ({
       python_version: cog.build.python_version,
       requirements: index === null ? requirements : `--extra-index-url ${index}\n${requirements}`,
       run: run.map(({ command }) => command),
       ...(pre_install.length === 0 ? {} : { pre_install }),
     });
-    const constraints = [text.constraints, ...fit.constraints].join("\n");
-    let wanted = spec(fit.torch_index);
+    const constraints = [text.constraints, ...(fit?.constraints ?? [])].join("\n");
+    const index = fit?.torch_index ?? null;
+    let wanted = spec(index);
     let resolved = await environments.resolve(wanted, folder, { ...options, constraints });
-    if (resolved.kind === "failed" && fit.torch_index !== null && /Failed to fetch/.test(resolved.detail)) {
-      warnings.push(`${fit.torch_index} cannot be reached; PyTorch comes from the usual index, which may be larger.`);
+    if (resolved.kind === "failed" && index !== null && /Failed to fetch/.test(resolved.detail)) {
+      warnings.push(`${index} cannot be reached; PyTorch comes from the usual index, which may be larger.`);
       wanted = spec(null);
       resolved = await environments.resolve(wanted, folder, { ...options, constraints });
     }
