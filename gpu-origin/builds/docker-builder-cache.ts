@@ -89,13 +89,13 @@ export class VersionImages {
       const others = (image.RepoDigests ?? []).filter((name) => !name.startsWith(`${IMAGE_REPOSITORY}@`));
       const isOurs = (image.RepoTags ?? []).every((name) => name.startsWith(`${IMAGE_REPOSITORY}:`));
       await this.#docker.getImage(tagOf(versionId)).remove();
-      // What was pulled has the registry's name too; what somebody else has named stays with them.
-      if (isOurs)
-        for (const name of others)
-          await this.#docker
-            .getImage(name)
-            .remove()
-            .catch(() => {});
+      // What was pulled has the registry's name too, and what was built a nameless image below it; what somebody else has named stays with them.
+      const rest = [...(isOurs ? others : []), ...(image.Parent === "" ? [] : [image.Parent])];
+      for (const name of rest)
+        await this.#docker
+          .getImage(name)
+          .remove()
+          .catch(() => {});
     } catch (error) {
       if (!isNotFound(error)) return false;
     }

@@ -99,6 +99,8 @@ export function readLock(docker: Docker, image: string, originId: string): Promi
     const reader = extract();
     archive.pipe(reader);
     for await (const entry of reader) {
+      // A build may have put anything in its place.
+      if (entry.header.type !== "file") break;
       if ((entry.header.size ?? 0) > LOCK_BYTES_MAX) throw new Error("the list of installed packages is too long");
       return (await text(entry)).trim();
     }

@@ -102,13 +102,34 @@ export class ImageMaker {
   }
 
   async #make(request: MakeRequest, known: Known, tell: (told: Told) => void): Promise<BuildResult> {
-    const { docker, originId, images } = this.#parts;
     const { source, signal, is_trusted } = request;
     tell({ stage: "resolve" });
     const model = readSource(source);
     for (const warning of model.advice) tell({ line: `warning: ${warning}` });
     tell({ stage: "environment" });
     const { image, planned } = await this.#image(source, model, known.lock, is_trusted, signal, tell);
+    try {
+      return await this.#finish(request, known, model, image, planned, tell);
+    } catch (error) {
+      // BuildKit keeps its layers for the next try; nobody else knows the image.
+      await this.#parts.docker
+        .getImage(image)
+        .remove()
+        .catch(() => {});
+      throw error;
+    }
+  }
+
+  /** Schema, labels and name for an image that was built. */
+  async #finish(
+    { source, is_trusted, signal, disk_limit_bytes }: MakeRequest,
+    known: Known,
+    model: SourceModel & { advice: string[] },
+    image: string,
+    planned: Planned,
+    tell: (told: Told) => void,
+  ): Promise<BuildResult> {
+    const { docker, originId, images } = this.#parts;
     tell({ stage: "schema" });
     // Neither needs the other.
     const [lock, made] = await Promise.all([
@@ -152,9 +173,9 @@ export class ImageMaker {
       },
     });
     const size = (await images.get(source.id))?.size_bytes ?? 0;
-    if (size > request.disk_limit_bytes) {
+    if (size > disk_limit_bytes) {
       await images.remove(source.id);
-      const bound = megabytes(request.disk_limit_bytes);
+      const bound = megabytes(disk_limit_bytes);
       throw stop(
         "build.disk_full",
         `The image has ${megabytes(size)}; at most ${bound} are allowed. Leave packages out, or take smaller ones.`,

@@ -147,6 +147,13 @@ export function planImage(recipe: ImageRecipe): ImagePlanResult {
       advice: `Python ${recipe.python} cannot be had here: the base image has another, and no download of it was found. Change build.python_version in cog.yaml, such as to "${minorOf(recipe.python)}", or let the host reach uv's downloads.`,
     },
   );
+  const lists = recipe.is_locked
+    ? ["--no-deps -r requirements.txt"]
+    : [
+        ...(recipe.constraints === "" ? [] : ["-c cogway-constraints.txt"]),
+        "-r cogway-runtime.txt",
+        ...(recipe.requirements.trim() === "" ? [] : ["-r requirements.txt"]),
+      ];
   files.push({ path: `${REQUIREMENTS_FOLDER}/requirements.txt`, text: `${recipe.requirements}\n` });
   files.push({ path: `${REQUIREMENTS_FOLDER}/cogway-runtime.txt`, text: `${recipe.runtime.join("\n")}\n` });
   files.push({ path: `${REQUIREMENTS_FOLDER}/cogway-constraints.txt`, text: `${recipe.constraints}\n` });
@@ -157,7 +164,7 @@ export function planImage(recipe: ImageRecipe): ImagePlanResult {
       ...uvSettings,
       `cd /${REQUIREMENTS_FOLDER}`,
       // pip's own rule: the best version of all indexes. A lock names what was resolved, so nothing is looked at again.
-      `/opt/uv/bin/uv pip install --index-strategy unsafe-best-match ${recipe.is_locked ? "--no-deps -r requirements.txt" : "-c cogway-constraints.txt -r cogway-runtime.txt -r requirements.txt"}`,
+      `/opt/uv/bin/uv pip install --index-strategy unsafe-best-match ${lists.join(" ")}`,
       `/opt/uv/bin/uv pip freeze > ${LOCK_PATH}`,
       "python -c 'import cog, coglet'",
     ],
