@@ -47,7 +47,7 @@ describe("preparing models", () => {
         blobs: new BlobCache(join(folder.path, "blobs"), NO_EDGE, 1024 ** 3),
         policy,
       }),
-      hasGpu: false,
+      hasGpu: () => false,
       log: createLog("silent"),
     });
   });

@@ -46,7 +46,7 @@ export interface ModelsParts {
   edge: Pick<EdgeClient, "announceModel">;
   versions: VersionStore;
   maker: VersionMaker;
-  hasGpu: boolean;
+  hasGpu: () => boolean;
   log: Log;
 }
 
@@ -95,7 +95,7 @@ export class Models {
   }
 
   async #prepareOne(model: ModelFolder, signal: AbortSignal): Promise<Prepared> {
-    if (model.cog.build.gpu && !this.#parts.hasGpu) {
+    if (model.cog.build.gpu && !this.#parts.hasGpu()) {
       return this.#fail(model.name, model.folder, "It needs a GPU, and this host has none.", model, false);
     }
     try {

@@ -2,7 +2,7 @@
  * Puts the parts of an origin together, and starts and ends them in the right order: what a dead predecessor left is ended before the server listens, the
  * edge knows this origin before events are sent, models come last.
  */
-import { existsSync, mkdirSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { newId } from "../schema/ids.ts";
 import { BlobCache, takeOverWeights } from "./builds/blob-cache.ts";
@@ -104,7 +104,7 @@ export class Origin {
       cpus: config.instanceCpus,
       runsUntrusted,
     });
-    this.#models = new Models({ edge, versions, maker, hasGpu: existsSync("/dev/nvidiactl"), log });
+    this.#models = new Models({ edge, versions, maker, hasGpu: () => this.#gpus.working.length > 0, log });
     this.#registration = new Registration({
       config,
       edge,
@@ -135,6 +135,10 @@ export class Origin {
     this.#push.start();
     this.#builds.begin();
     this.#registration.startHeartbeats();
+    this.#gpus.watch(({ lost }) => {
+      for (const instanceId of lost) this.supervisor.drain(instanceId, "a GPU of it failed", 0);
+      void this.#registration.register();
+    });
     return true;
   }
 
@@ -155,6 +159,7 @@ export class Origin {
     await builds;
     await this.#push.flushed(FLUSH_TIMEOUT_MS);
     this.#registration.stop();
+    this.#gpus.stop();
     this.#push.stop();
     await this.#server?.close();
     await this.#driver.close();
