@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { breakingChanges } from "./schema-compatibility.ts";
+import { breakingChanges, schemaDiff } from "./schema-compatibility.ts";
 
 type Json = Record<string, unknown>;
 
@@ -132,4 +132,63 @@ it("a schema that refers to itself ends", () => {
   const node = { type: "object", properties: { next: { $ref: "#/components/schemas/Node" } } };
   const document = documentOf({ properties: { tree: { $ref: "#/components/schemas/Node" } } }, {}, { Node: node });
   expect(breakingChanges(document, document)).toEqual([]);
+});
+
+describe("the difference of two versions", () => {
+  const diff = (after: Json) => {
+    const { breaking, added, changed } = schemaDiff(
+      { id: "a", openapi_schema: before },
+      { id: "b", openapi_schema: after },
+    );
+    return { breaking, added, changed };
+  };
+  const none = { breaking: [], added: [], changed: [] };
+
+  it.each<[string, Json, Partial<typeof none> | { [part in keyof typeof none]?: string[] }]>([
+    ["nothing", before, {}],
+    ["a new input", withInput("seed", { type: "integer", default: 1 }), { added: ["input.seed is new, by default 1"] }],
+    [
+      "another default",
+      withInput("count", { type: "integer", minimum: 1, maximum: 10, default: 5 }),
+      { changed: ["input.count is by default 5, and was 3"] },
+    ],
+    [
+      "another description",
+      withInput("scale", { type: "number", default: 1, description: "how much" }),
+      { changed: ["input.scale has another description"] },
+    ],
+    [
+      "wider bounds",
+      withInput("count", { type: "integer", minimum: 0, maximum: 10, default: 3 }),
+      { changed: ["input.count accepts or gives other values"] },
+    ],
+    ["a removed input", withInput("scale", undefined), { breaking: ["input.scale was removed"] }],
+    [
+      "a new required input, which is named once",
+      withInput("seed", { type: "integer" }, ["text", "seed"]),
+      { breaking: ["input.seed is required now"] },
+    ],
+    ["another output", withOutput({ type: "integer" }), { breaking: ["output was array and is integer"] }],
+  ])("names %s", (_name, after, expected) => {
+    expect(diff(after)).toEqual({ ...none, ...expected });
+  });
+
+  it("counts trainers in, and one that is new breaks nobody", () => {
+    const trained = (input: Json) =>
+      documentOf(schemas.Input, schemas.Output, {
+        ...color(["red", "blue"]),
+        TrainingInput: { type: "object", properties: input },
+      });
+    const steps = { steps: { type: "integer" } };
+    expect(diff(trained(steps))).toMatchObject({ breaking: [], added: ["training input is new"] });
+    expect(breakingChanges(trained(steps), trained({}))).toEqual(["training input.steps was removed"]);
+  });
+
+  it("is bounded, whatever the schemas are", () => {
+    const many = Object.fromEntries(Array.from({ length: 500 }, (_, n) => [`n${n}${"x".repeat(1_000)}`, {}]));
+    const { added } = diff(documentOf({ properties: { ...schemas.Input.properties, ...many } }, schemas.Output));
+    expect(added.length).toBeLessThan(30);
+    expect(Math.max(...added.map((line) => line.length))).toBeLessThan(400);
+    expect(added.at(-1)).toMatch(/^and \d+ more$/);
+  });
 });

@@ -19,6 +19,7 @@ import {
   problemOf,
   theOperator,
 } from "./testing/edge.ts";
+import { aSource } from "./testing/packages.ts";
 
 let operator: string;
 let owner: { id: string; username: string; token: string };
@@ -54,6 +55,9 @@ const aBatch = () => ({ version, inputs: [{ text: "x" }] });
 let model: string;
 let modelVersion: string;
 let example: string;
+/** a source in its repository, and a build of it that ended */
+let source: string;
+let build: string;
 const aCollection = { name: "Some", description: "A few.", models: ["cogway/echo"] };
 
 async function aCatalog(origin: FakeOrigin): Promise<{ path: string; version: string }> {
@@ -76,6 +80,9 @@ async function aCatalog(origin: FakeOrigin): Promise<{ path: string; version: st
     { type: "finished", status: "succeeded", metrics: {}, predict_time_s: 0.1 },
   ]);
   await call("POST", `${path}/examples`, { token: owner.token, body: { prediction_id: example } });
+  source = await aSource(path);
+  build = await idOf(await call("POST", `${path}/builds`, { token: owner.token, body: { manifest: source } }));
+  await call("POST", `${path}/builds/${build}/cancel`, { token: owner.token });
   return { path, version: await aVersion(path) };
 }
 const TRAINING_INPUT = { train_data: "https://files.example/data.zip" };
@@ -147,7 +154,8 @@ interface Access {
   body?: unknown;
   headers?: Record<string, string>;
   /** private: another account does not find it; owned: it sees it and may not; shared: every account may; own: each sees its own */
-  kind: "private" | "owned" | "shared" | "own" | "public" | "operator" | "origin";
+  /** insight: private, but the operator may look */
+  kind: "private" | "insight" | "owned" | "shared" | "own" | "public" | "operator" | "origin";
   status: number;
 }
 const input = { text: "x" };
@@ -311,6 +319,39 @@ const matrix: Record<string, () => Access> = {
     path: `/v1/models/cogway/echo/versions/${version}`,
     status: 200,
   }),
+  "GET /v1/models/{owner}/{name}/versions/{version_id}/diff": () => ({
+    kind: "shared",
+    path: `/v1/models/cogway/echo/versions/${version}/diff`,
+    status: 200,
+  }),
+  "GET /v1/models/{owner}/{name}/setup-logs": () => ({ kind: "insight", path: `${model}/setup-logs`, status: 200 }),
+  "POST /v1/models/{owner}/{name}/builds": () => ({
+    kind: "private",
+    path: `${model}/builds`,
+    body: { manifest: source },
+    status: 201,
+  }),
+  "GET /v1/models/{owner}/{name}/builds": () => ({ kind: "insight", path: `${model}/builds`, status: 200 }),
+  "GET /v1/models/{owner}/{name}/builds/{build_id}": () => ({
+    kind: "insight",
+    path: `${model}/builds/${build}`,
+    status: 200,
+  }),
+  "GET /v1/models/{owner}/{name}/builds/{build_id}/logs": () => ({
+    kind: "insight",
+    path: `${model}/builds/${build}/logs`,
+    status: 200,
+  }),
+  "GET /v1/models/{owner}/{name}/builds/{build_id}/events": () => ({
+    kind: "insight",
+    path: `${model}/builds/${build}/events`,
+    status: 200,
+  }),
+  "POST /v1/models/{owner}/{name}/builds/{build_id}/cancel": () => ({
+    kind: "private",
+    path: `${model}/builds/${build}/cancel`,
+    status: 200,
+  }),
   "GET /v1/hardware": () => ({ kind: "shared", status: 200 }),
   "GET /v1/account": () => ({ kind: "own", status: 200 }),
   "POST /v1/tokens": () => ({ kind: "own", body: { name: "x", scopes: ["account:read"] }, status: 201 }),
@@ -447,6 +488,33 @@ const matrix: Record<string, () => Access> = {
     path: `/origin/v1/weights/${"0".repeat(64)}/w`,
     status: 401,
   }),
+  "POST /origin/v1/builds/{build_id}/events": () => ({
+    kind: "origin",
+    path: `/origin/v1/builds/${build}/events`,
+    body: {},
+    status: 401,
+  }),
+  "GET /origin/v1/packages/{owner}/{name}/{version_id}": () => ({
+    kind: "origin",
+    path: `/origin/v1/packages/cogway/echo/${version}`,
+    status: 401,
+  }),
+  "GET /origin/v1/repositories/{owner}/{name}/manifests/{digest}": () => ({
+    kind: "origin",
+    path: `/origin/v1/repositories/cogway/echo/manifests/${source}`,
+    status: 401,
+  }),
+  "GET /origin/v1/repositories/{owner}/{name}/blobs/{digest}": () => ({
+    kind: "origin",
+    path: `/origin/v1/repositories/cogway/echo/blobs/${source}`,
+    status: 401,
+  }),
+  "POST /origin/v1/repositories/{owner}/{name}/token": () => ({
+    kind: "origin",
+    path: "/origin/v1/repositories/cogway/echo/token",
+    body: {},
+    status: 401,
+  }),
   "GET /origin/v1/inputs/{prediction_id}": () => ({ kind: "origin", path: `/origin/v1/inputs/${id}`, status: 401 }),
 };
 
@@ -488,7 +556,8 @@ describe("the access matrix", () => {
       default:
         expect(await statusFor(owner.token)).toBe(status);
         for (const token of [other.token, operator]) {
-          expect(await statusFor(token)).toBe({ private: 404, owned: 403, shared: status, own: status }[kind]);
+          const insight = token === operator ? status : 404;
+          expect(await statusFor(token)).toBe({ private: 404, insight, owned: 403, shared: status, own: status }[kind]);
         }
         expect(await statusFor(narrow)).toBe(403);
         expect(await statusFor()).toBe(401);

@@ -1,11 +1,12 @@
 /** From a pushed source to a version that runs: builds over the API, by an origin that does what a test tells it. */
-import { env } from "cloudflare:workers";
+import { env, exports } from "cloudflare:workers";
 import { beforeAll, describe, expect, it, vi } from "vitest";
 import type { showBuild } from "../schema/build-document.ts";
+import { Cogway } from "../schema/client/index.ts";
 import type { ModelDescription } from "../schema/packages.ts";
 import { BUILDS_AT_ONCE_MAX } from "./storage/builds.ts";
 import { aModel, aVersion, type Json, jsonOf, type Person, refusal, status } from "./testing/catalog.ts";
-import { anAccount, call, FakeOrigin, problemOf, theOperator } from "./testing/edge.ts";
+import { anAccount, call, FakeOrigin, PUBLIC_URL, problemOf, theOperator } from "./testing/edge.ts";
 import { aBuild, aBuilt, aSource } from "./testing/packages.ts";
 
 type Build = ReturnType<typeof showBuild>;
@@ -124,6 +125,29 @@ describe("a build", () => {
         expect(rest.includes("event: done")).toBe(from !== done?.[1]);
       });
     }
+  });
+
+  it("is begun, followed and waited for by the client", async () => {
+    const path = await aModel(alice);
+    const name = path.replace("/v1/models/", "");
+    const fetch = (url: string, init: RequestInit) => exports.default.fetch(new Request(url, init));
+    const { builds } = new Cogway({ baseUrl: PUBLIC_URL, token: alice.token, fetch });
+    const { id } = await builds.create(name, { manifest: await aSource(path) });
+    await origin.buildOf(id);
+    const said = (async () => {
+      const events = [];
+      for await (const { event, data } of builds.events(name, id)) if (event === "logs") events.push(data);
+      return events;
+    })();
+    const ended = builds.wait(name, id);
+    await origin.buildEvents(id, 0, [
+      { type: "log", data: "working\n" },
+      { type: "finished", status: "failed", code: "build.schema", error: "No." },
+    ]);
+    expect(await said).toEqual(["working\n"]);
+    expect(await ended).toMatchObject({ status: "failed", code: "build.schema" });
+    expect(await builds.cancel(name, id)).toMatchObject({ status: "failed" });
+    for await (const each of builds.list(name)) expect(each).toMatchObject({ id, error: "No." });
   });
 
   it("takes each event once, and nothing behind a gap or from who does not build it", async () => {

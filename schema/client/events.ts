@@ -1,13 +1,14 @@
-/** A prediction's stream of server-sent events, taken up again where it broke off. */
+/** A stream of server-sent events, taken up again where it broke off. */
 import { CogwayError, errorOf } from "./error.ts";
 import { sleep } from "./http.ts";
 
-export interface PredictionEvent {
-  event: "output" | "logs" | "error" | "done";
+export interface StreamEvent<Name extends string = string> {
+  event: Name;
   id: string;
-  /** text of `output` and `logs`; JSON of `error` and `done` */
   data: string;
 }
+/** Text of `output` and `logs`; JSON of `error` and `done`. */
+export type PredictionEvent = StreamEvent<"output" | "logs" | "error" | "done">;
 
 type Open = (headers: Record<string, string>, signal: AbortSignal | undefined) => Promise<Response>;
 
@@ -18,13 +19,16 @@ const PAUSE_MS = 300;
 const SILENCE_MS_MAX = 45_000;
 
 /** Every event once and in order, `done` last. Ends early only with an error. */
-export async function* followEvents(open: Open, signal?: AbortSignal): AsyncGenerator<PredictionEvent> {
+export async function* followEvents<Event extends StreamEvent = PredictionEvent>(
+  open: Open,
+  signal?: AbortSignal,
+): AsyncGenerator<Event> {
   let lastId: string | null = null;
   for (let breaks = 0; ; breaks++) {
     try {
       const answer = await open(lastId === null ? {} : { "last-event-id": lastId }, signal);
       if (!answer.ok) throw await errorOf(answer);
-      for await (const event of parseEvents(answer.body)) {
+      for await (const event of parseEvents<Event>(answer.body)) {
         lastId = event.id;
         breaks = 0;
         yield event;
@@ -41,13 +45,15 @@ export async function* followEvents(open: Open, signal?: AbortSignal): AsyncGene
 }
 
 /** Events out of the bytes of a stream (WHATWG HTML, section "Server-sent events"). What stands behind the last empty line is no event. */
-export async function* parseEvents(body: ReadableStream<Uint8Array> | null): AsyncGenerator<PredictionEvent> {
+export async function* parseEvents<Event extends StreamEvent = PredictionEvent>(
+  body: ReadableStream<Uint8Array> | null,
+): AsyncGenerator<Event> {
   if (body === null) return;
   let fields = { event: "", id: "", data: [] as string[] };
   for await (const line of readLines(body)) {
     if (line === "") {
       const { event, id, data } = fields;
-      if (event !== "") yield { event: event as PredictionEvent["event"], id, data: data.join("\n") };
+      if (event !== "") yield { event, id, data: data.join("\n") } as Event;
       fields = { event: "", id, data: [] };
       continue;
     }

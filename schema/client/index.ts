@@ -1,12 +1,14 @@
 /**
- * A typed client for what Replicate's own clients lack: tokens, organizations, shares, batches, the log and replay of webhooks, releases, retention, streams
+ * A typed client for what Replicate's own clients lack: tokens, organizations, shares, batches, builds, the log and replay of webhooks, releases, retention, streams
  * that resume, and waits that end. Only `fetch` is needed: it runs in browsers, Workers and Node. For everything else use Replicate's clients.
  */
 import { deployments, organizations, shares, tokens, webhooks } from "./accounts.ts";
+import { builds } from "./builds.ts";
 import { type ClientOptions, Http } from "./http.ts";
 import { batches, predictions, trainings } from "./runs.ts";
 
 export type { CreatedToken, Deployment, Member, Organization, Release, Share, Token } from "./accounts.ts";
+export type { Build, BuildEvent, BuildSummary } from "./builds.ts";
 export { type ClientCode, CogwayError } from "./error.ts";
 export type { PredictionEvent } from "./events.ts";
 export type { CallOptions, ClientOptions } from "./http.ts";
@@ -25,6 +27,7 @@ export class Cogway {
   readonly predictions: ReturnType<typeof predictions>;
   readonly trainings: ReturnType<typeof trainings>;
   readonly batches: ReturnType<typeof batches>;
+  readonly builds: ReturnType<typeof builds>;
   readonly webhooks: ReturnType<typeof webhooks>;
   readonly deployments: ReturnType<typeof deployments>;
   readonly shares: ReturnType<typeof shares>;
@@ -36,6 +39,7 @@ export class Cogway {
     this.predictions = predictions(http);
     this.trainings = trainings(http);
     this.batches = batches(http);
+    this.builds = builds(http);
     this.webhooks = webhooks(http);
     this.deployments = deployments(http);
     this.shares = shares(http);
