@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type AttemptRow, Journal } from "./journal.ts";
@@ -44,6 +45,40 @@ describe("the journal", () => {
     expect(second.nextBatch(1e6, 100, () => false)).toMatchObject([{ ...KEY, through_i: 2 }]);
     second.acknowledge(KEY, 1);
     expect(second.nextBatch(1e6, 100, () => false)[0]?.events).toEqual([logEvent(2, "x")]);
+    second.close();
+  });
+
+  it("keeps what is running over a restart, and opens one of the first release, whose processes can be ended", () => {
+    const old = new DatabaseSync(path);
+    old.exec(`CREATE TABLE instances (instance_id TEXT PRIMARY KEY, version_id TEXT NOT NULL, deployment_key TEXT NOT NULL,
+      pid INTEGER NOT NULL, start_ticks TEXT NOT NULL, port INTEGER NOT NULL) WITHOUT ROWID;
+      INSERT INTO instances VALUES ('old', 'v', 'd', 4711, '123', 5001)`);
+    old.close();
+    const address = { host: "127.0.0.1", port: 5001 };
+    const taken = {
+      record: { instance_id: "old", version_id: "v", deployment_key: "d", handle: "4711:123", address, gpus: [] },
+      resume: null,
+    };
+    const first = new Journal(path);
+    expect(first.instances()).toEqual([taken]);
+    const boot = {
+      protocol: 1 as const,
+      instance_id: "new",
+      deployment_key: "d",
+      version_id: "v",
+      slots: 1,
+      memory_bytes: 1,
+      setup_timeout_ms: 1,
+    };
+    const saved = {
+      record: { ...taken.record, instance_id: "new", handle: "c0ffee", gpus: ["GPU-1"] },
+      resume: { boot, files: { host: "127.0.0.1", port: 7, secret: "s" } },
+    };
+    first.saveInstance(saved);
+    first.deleteInstance("old");
+    first.close();
+    const second = new Journal(path);
+    expect(second.instances()).toEqual([saved]);
     second.close();
   });
 

@@ -103,7 +103,7 @@ export function containerRequest(spec: StartSpec, image: ImageFacts, place: Cont
       Ulimits: [{ Name: "core", Soft: 0, Hard: 0 }],
       NetworkMode: place.network,
       // Names of hosts would go out by the engine's resolver, past the network: without egress there is none.
-      ...(spec.egress ? {} : { Dns: ["127.0.0.1"] }),
+      ...(spec.egress ? {} : { Dns: ["127.0.0.1"], DnsOptions: ["timeout:1", "attempts:1"] }),
       // What it writes goes to the origin alone, which reads within bounds: nothing fills the disk.
       LogConfig: { Type: "none", Config: {} },
       RestartPolicy: { Name: "" },

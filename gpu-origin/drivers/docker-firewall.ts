@@ -16,6 +16,7 @@ export const FILES_PORT = 28_788;
 
 const INPUT_CHAIN = "COGWAY-INPUT";
 const EGRESS_CHAIN = "COGWAY-EGRESS";
+const INTERNAL_CHAIN = "COGWAY-INTERNAL";
 /** The engine runs this chain before its own rules, and leaves it to others. */
 const FORWARD_CHAIN = "DOCKER-USER";
 const TIMEOUT_MS = 10_000;
@@ -35,6 +36,8 @@ const PRIVATE_RANGES = [
   "203.0.113.0/24",
   "224.0.0.0/3",
 ];
+/** At once: a model that tries a connection is not to wait for its time-out. */
+const REFUSE = ["REJECT", "--reject-with", "icmp-admin-prohibited"];
 const ESTABLISHED = ["-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED"];
 
 /** The rules, as arguments of iptables. `nameservers` may be asked for names though they are private. */
@@ -44,7 +47,7 @@ export function chains(
   const input = [
     [...ESTABLISHED, "-j", "ACCEPT"],
     ["-p", "tcp", "--dport", String(FILES_PORT), "-j", "ACCEPT"],
-    ["-j", "DROP"],
+    ["-j", ...REFUSE],
   ];
   const names = nameservers.flatMap((address) =>
     ["udp", "tcp"].map((protocol) => ["-d", address, "-p", protocol, "--dport", "53", "-j", "RETURN"]),
@@ -52,7 +55,7 @@ export function chains(
   const egress = [
     [...ESTABLISHED, "-j", "RETURN"],
     ...names,
-    ...PRIVATE_RANGES.map((range) => ["-d", range, "-j", "DROP"]),
+    ...PRIVATE_RANGES.map((range) => ["-d", range, "-j", ...REFUSE]),
     ["-j", "RETURN"],
   ];
   const jump = (bridge: string, chain: string): string[] => ["-i", `${bridge}+`, "-j", chain];
@@ -63,6 +66,12 @@ export function chains(
       jumps: [INTERNAL_BRIDGE, EGRESS_BRIDGE].map((bridge) => ({ from: "INPUT", rule: jump(bridge, INPUT_CHAIN) })),
     },
     { chain: EGRESS_CHAIN, rules: egress, jumps: [{ from: FORWARD_CHAIN, rule: jump(EGRESS_BRIDGE, EGRESS_CHAIN) }] },
+    // The engine would drop it.
+    {
+      chain: INTERNAL_CHAIN,
+      rules: [["-j", ...REFUSE]],
+      jumps: [{ from: FORWARD_CHAIN, rule: jump(INTERNAL_BRIDGE, INTERNAL_CHAIN) }],
+    },
   ];
 }
 
