@@ -156,7 +156,7 @@ describe.sequential("a model", () => {
   test("people see plain lines with the step in front", async () => {
     edit(join(folder, "predict.py"), "return (", "return (  ");
     const stdout = await cli.ok(["push", folder, MODEL]);
-    expect(stdout).toMatch(/^upload +4 files: [\d.]+ kB/m);
+    expect(stdout).toMatch(/^upload +3 files: [\d.]+ kB/m);
     expect(stdout).toMatch(/^upload +1 of 3 layers new, [\d.]+ kB/m);
     expect(stdout).toMatch(/^schema +the schema is as it was$/m);
     expect(stdout).toMatch(/^test +succeeded abab$/m);

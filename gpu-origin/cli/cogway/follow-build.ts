@@ -1,5 +1,5 @@
 /** Shows a build while it goes on: each stage, why it waits, and its log with the stage in front of every line. */
-import { type Build, type BuildsClient, hasEnded } from "./builds-client.ts";
+import type { Build, Cogway } from "../../../schema/client/index.ts";
 import { CliFault, INTERRUPTED_EXIT } from "./fault.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -14,19 +14,17 @@ const STAGE_TEXTS: Record<string, string> = {
 /** The build as it ended. */
 export async function followBuild(
   terminal: Terminal,
-  builds: BuildsClient,
-  begun: Build,
+  client: Cogway,
+  { id, model }: Build,
   signal: AbortSignal,
 ): Promise<Build> {
   const view = new BuildView(terminal);
-  for await (const { event, data } of builds.events(begun.id, signal)) {
+  for await (const { event, data } of client.builds.events(model, id, { signal })) {
     if (event === "status") view.status(JSON.parse(data) as Pick<Build, "stage" | "waiting_for">);
     else if (event === "logs") view.log(data);
   }
   view.end();
-  const build = await builds.get(begun.id);
-  if (hasEnded(build)) return build;
-  throw new CliFault(`The stream of build ${begun.id} ended before the build. Look again: cogway logs ${begun.model}`);
+  return client.builds.get(model, id, { signal });
 }
 
 class BuildView {

@@ -1,5 +1,5 @@
 /** What a push tells at its end. Pure. */
-import type { Build } from "./builds-client.ts";
+import type { Build } from "../../../schema/client/index.ts";
 import type { ModelName } from "./context.ts";
 import { bytes, plural, quoted, type Style } from "./terminal.ts";
 import type { Uploaded } from "./upload.ts";

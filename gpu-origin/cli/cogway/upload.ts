@@ -91,9 +91,6 @@ export function failureOf(error: unknown): Failure | null {
 
 function uploadFault(error: unknown, label: string): unknown {
   if (!(error instanceof RegistryFault)) return error;
-  if (error.status === 400 && error.message.includes("DIGEST_INVALID")) {
-    return new CliFault(`${label} changed while it was sent. Push again.`, { cause: error });
-  }
   return new CliFault(`${label} was not stored: ${error.message}. Push again: what arrived is not sent twice.`, {
     cause: error,
   });

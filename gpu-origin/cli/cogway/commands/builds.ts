@@ -1,6 +1,6 @@
 /** `cogway builds`: those of a model, and how one is canceled. */
 import type { Command } from "commander";
-import { type BuildSummary, BuildsClient } from "../builds-client.ts";
+import type { BuildSummary } from "../../../../schema/client/index.ts";
 import { action, type CommonOptions, newCommand, type Runner } from "../command.ts";
 import { modelName } from "../context.ts";
 import { table } from "../terminal.ts";
@@ -20,15 +20,15 @@ export function buildsCommand(runner: Runner): Command {
     .argument("<model>", "owner/name")
     .option("--cancel <id>", "cancel this build")
     .action(
-      action<[string], BuildsOptions>(runner, async ({ http, connection, terminal }, reference, { cancel }) => {
-        const builds = new BuildsClient(http, connection, modelName(reference));
+      action<[string], BuildsOptions>(runner, async ({ client, terminal }, reference, { cancel }) => {
+        modelName(reference);
         if (cancel !== undefined) {
-          const build = await builds.cancel(cancel);
+          const build = await client.builds.cancel(reference, cancel);
           terminal.answer(build, () => `Build ${build.id}: ${build.status}`);
           return;
         }
         const found: BuildSummary[] = [];
-        for await (const build of builds.list()) if (found.push(build) >= SHOWN_MAX) break;
+        for await (const build of client.builds.list(reference)) if (found.push(build) >= SHOWN_MAX) break;
         terminal.answer({ builds: found }, () => buildTable(found) || `${reference} has no builds. Push it.`);
       }),
     );

@@ -1,59 +1,68 @@
-/** `cogway logs`: what a prediction or a build wrote, and writes until its end. */
+/** `cogway logs`: what a prediction, a build or a model's last instance wrote, and writes until its end. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Command } from "commander";
-import type { Prediction } from "../../../../schema/client/index.ts";
-import { type Build, type BuildSummary, BuildsClient, hasEnded } from "../builds-client.ts";
+import type { Build, Prediction } from "../../../../schema/client/index.ts";
 import { action, type CommonOptions, newCommand, type Runner } from "../command.ts";
-import { type Context, modelName } from "../context.ts";
+import { type Context, modelName, modelPath } from "../context.ts";
 import { CliFault } from "../fault.ts";
 import { followBuild } from "../follow-build.ts";
+import { setupReports } from "../setup-reports.ts";
 
 /** For models that do not stream. */
 const POLL_MS = 1_000;
 const ENDED = ["succeeded", "failed", "canceled", "aborted"];
 
 export function logsCommand(runner: Runner): Command {
-  return newCommand("logs", "Show the log of a prediction, or of a model's build, to its end", [
+  return newCommand("logs", "Show the log of a prediction, or of a model's build and setup, to its end", [
     "cogway logs q7zk3…             # a prediction",
-    "cogway logs ada/my-model       # its last build",
+    "cogway logs ada/my-model       # its last build, and how its last instance started",
     "cogway logs ada/my-model 4q2m… # a build",
   ])
     .argument("<prediction or model>", "id of a prediction, or owner/name")
     .argument("[build]", "id of a build (default: the last one)")
     .action(
       action<[string, string | undefined], CommonOptions>(runner, async (context, what, build) => {
-        if (what.includes("/")) await buildLog(context, what, build);
-        else await predictionLog(context, what);
+        if (!what.includes("/")) await predictionLog(context, what);
+        else if (build !== undefined) await buildLog(context, await context.client.builds.get(what, build));
+        else await modelLog(context, what);
       }),
     );
 }
 
-async function buildLog(
-  { http, connection, terminal }: Context,
-  reference: string,
-  id: string | undefined,
-): Promise<void> {
-  const builds = new BuildsClient(http, connection, modelName(reference));
-  const build = await builds.get(id ?? (await lastBuild(builds, reference)).id);
-  if (hasEnded(build)) {
-    for await (const text of (await builds.log(build.id)).body?.pipeThrough(new TextDecoderStream()) ?? []) {
+async function modelLog(context: Context, reference: string): Promise<void> {
+  const { client, http, terminal } = context;
+  const model = modelName(reference);
+  let hasBuild = false;
+  for await (const { id } of client.builds.list(reference)) {
+    await buildLog(context, await client.builds.get(reference, id));
+    hasBuild = true;
+    break;
+  }
+  const [report] = await setupReports(http, model);
+  if (report === undefined && !hasBuild) {
+    throw new CliFault(`${reference} has neither a build nor an instance yet. Push it: cogway push DIR ${reference}`);
+  }
+  if (report === undefined) return;
+  terminal.json({ event: "setup", ...report });
+  terminal.raw(report.logs ?? "");
+  terminal.line(`Instance ${report.instance} is ${report.state}${report.reason === null ? "." : `: ${report.reason}`}`);
+}
+
+async function buildLog({ client, http, terminal }: Context, build: Build): Promise<void> {
+  let ended = build;
+  if (build.completed_at === null) {
+    ended = await followBuild(terminal, client, build, new AbortController().signal);
+  } else {
+    const path = `${modelPath(modelName(build.model))}/builds/${build.id}/logs`;
+    for await (const text of (await http.open(path)).body?.pipeThrough(new TextDecoderStream()) ?? []) {
       terminal.json({ event: "logs", data: text });
       terminal.raw(text);
     }
   }
-  const ended = hasEnded(build) ? build : await followBuild(terminal, builds, build, new AbortController().signal);
   terminal.json({ event: "done", build: ended });
-  terminal.line(endText(ended));
-}
-
-async function lastBuild(builds: BuildsClient, reference: string): Promise<BuildSummary> {
-  for await (const build of builds.list()) return build;
-  throw new CliFault(`${reference} has no builds. Push it: cogway push DIR ${reference}`);
-}
-
-function endText({ id, status, version, error }: Build): string {
+  const { id, status, version, error } = ended;
   const rest = version ?? error?.trimEnd() ?? "";
-  return `Build ${id} ${status}${rest === "" ? "." : `: ${rest}`}`;
+  terminal.line(`Build ${id} ${status}${rest === "" ? "." : `: ${rest}`}`);
 }
 
 async function predictionLog({ client, terminal }: Context, id: string): Promise<void> {

@@ -6,10 +6,9 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import type { z } from "zod";
 import type { ModelSchema } from "../../../../schema/api/models.ts";
 import { CogwayError } from "../../../../schema/client/error.ts";
-import type { Prediction } from "../../../../schema/client/index.ts";
+import type { Build, Prediction } from "../../../../schema/client/index.ts";
 import { checkModel } from "../../../packaging/check-model.ts";
 import { planSource, type SourcePlan } from "../../../packaging/pack.ts";
-import { type Build, BuildsClient } from "../builds-client.ts";
 import { action, type CommonOptions, newCommand, type Runner } from "../command.ts";
 import { type Context, type ModelName, modelName, modelPath } from "../context.ts";
 import { CliFault, INTERRUPTED_EXIT } from "../fault.ts";
@@ -18,6 +17,7 @@ import { curlLine, diffLines, diffStyle, layersText } from "../push-report.ts";
 import { RegistryClient, RegistryFault } from "../registry-client.ts";
 import { retried } from "../retry.ts";
 import { outputText } from "../run-outputs.ts";
+import { failedSetup } from "../setup-reports.ts";
 import { bytes, duration, plural } from "../terminal.ts";
 import { CONCURRENCY, CONCURRENCY_MAX, failureOf, type Uploaded, uploadBlobs } from "../upload.ts";
 import { UploadView } from "../upload-progress.ts";
@@ -70,7 +70,7 @@ async function push(
   if (first === undefined) throw new CliFault("Say which model it is: cogway push [dir] owner/name");
   const [dir, reference] = second === undefined ? [".", first] : [first, second];
   const model = modelName(reference);
-  const { terminal, http, connection } = context;
+  const { terminal, client } = context;
   const folder = modelFolder(dir);
   const check = checkModel(folder);
   showWarnings(terminal, check);
@@ -78,14 +78,16 @@ async function push(
   terminal.json({ event: "checked", warnings: check.warnings });
   await ensureModel(context, model, options);
   const { plan, uploaded } = await send(context, folder, model, options);
-  const builds = new BuildsClient(http, connection, model);
-  const begun = await builds.create(plan.manifest_digest, options.force === true);
+  const begun = await client.builds.create(reference, {
+    manifest: plan.manifest_digest,
+    force: options.force === true,
+  });
   terminal.json({ event: "build", id: begun.id });
   if (options.detach) {
     terminal.line(`Build ${begun.id} goes on without you. Follow it: cogway logs ${begun.model}`);
     return;
   }
-  const build = await watch(context, builds, begun);
+  const build = await watch(context, begun);
   for (const warning of build.warnings) terminal.line(`${terminal.paint("yellow", "warning")} ${warning}`);
   if (build.status !== "succeeded") {
     terminal.json({ event: "failed", build });
@@ -94,10 +96,16 @@ async function push(
   requireBuilt(build);
   const test = options.test ? await testPrediction(context, build) : null;
   report(context, folder, model, build, uploaded, test);
-  if (test !== null && test.status !== "succeeded") {
-    const reason = test.error?.trimEnd() ?? `it was ${test.status}`;
-    throw new CliFault(`The version is made, but its example fails: ${reason}\nIts log: cogway logs ${test.id}`);
-  }
+  if (test !== null && test.status !== "succeeded") throw await exampleFault(context, model, test);
+}
+
+/** The version is there all the same: it is for its author to say what shall become of it. */
+async function exampleFault({ http }: Context, model: ModelName, test: Prediction): Promise<CliFault> {
+  const setup =
+    test.status === "failed" && test.started_at === null ? await failedSetup(http, model, test.version) : null;
+  const reason = setup?.reason ?? test.error?.trimEnd() ?? `it was ${test.status}`;
+  const where = setup === null ? test.id : `${model.owner}/${model.name}`;
+  return new CliFault(`The version is made, but its example fails: ${reason}\nIts log: cogway logs ${where}`);
 }
 
 /** Made here where it is missing, so that the registry has a repository for it. */
@@ -154,7 +162,7 @@ async function send(
 }
 
 /** Follows the build; Ctrl-C asks what shall become of it, or cancels it where nobody can answer. */
-async function watch({ terminal, interrupts }: Context, builds: BuildsClient, begun: Build): Promise<Build> {
+async function watch({ terminal, client, interrupts }: Context, begun: Build): Promise<Build> {
   const abort = new AbortController();
   const leave = (): void =>
     abort.abort(
@@ -163,7 +171,8 @@ async function watch({ terminal, interrupts }: Context, builds: BuildsClient, be
       }),
     );
   // The stream then ends with the build.
-  const cancel = (): void => void builds.cancel(begun.id).catch((error: unknown) => abort.abort(error));
+  const cancel = (): void =>
+    void client.builds.cancel(begun.model, begun.id).catch((error: unknown) => abort.abort(error));
   let isAsking = false;
   const ask = async (): Promise<void> => {
     isAsking = true;
@@ -184,7 +193,7 @@ async function watch({ terminal, interrupts }: Context, builds: BuildsClient, be
     else if (isAsking) leave();
     else void ask();
   };
-  return interrupts.during(interrupt, () => followBuild(terminal, builds, begun, abort.signal));
+  return interrupts.during(interrupt, () => followBuild(terminal, client, begun, abort.signal));
 }
 
 /** Null where the version has no example, or its prediction takes longer than anybody waits. */
@@ -210,8 +219,7 @@ function report(
   test: Prediction | null,
 ): void {
   const { terminal, connection } = context;
-  const input = test?.input ?? exampleInput(folder);
-  const curl = curlLine(connection.url, model, input);
+  const curl = curlLine(connection.url, model, exampleInput(folder));
   const page = `${connection.url}/${model.owner}/${model.name}`;
   terminal.json({
     event: "done",

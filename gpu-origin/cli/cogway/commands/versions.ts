@@ -1,8 +1,8 @@
 /** `cogway versions`: those of a model, and what is different for callers between two. */
 import type { Command } from "commander";
-import { schemaDiff } from "../../../../schema/schema-compatibility.ts";
+import type { SchemaDiff } from "../../../../schema/schema-compatibility.ts";
 import { action, type CommonOptions, newCommand, type Runner } from "../command.ts";
-import { type Context, modelName } from "../context.ts";
+import { type Context, modelName, modelPath } from "../context.ts";
 import { CliFault } from "../fault.ts";
 import { diffLines, diffStyle } from "../push-report.ts";
 import { table } from "../terminal.ts";
@@ -11,23 +11,27 @@ import { findVersion, getModel, listVersions, type Version } from "../versions-c
 const SHORT_CHARACTERS = 12;
 
 export function versionsCommand(runner: Runner): Command {
-  return newCommand("versions", "List the versions of a model, or compare two", [
-    "cogway versions ada/my-model",
-    "cogway versions diff ada/my-model               # the latest with the one before it",
-    "cogway versions diff ada/my-model 4f1c2a 9b03de",
-  ])
-    .argument("<model>", "owner/name")
-    .action(action<[string], CommonOptions>(runner, list))
-    .addCommand(
-      newCommand("diff", "What is different for callers between two versions", [
-        "cogway versions diff ada/my-model",
-        "cogway versions diff ada/my-model 4f1c2a 9b03de --json",
-      ])
-        .argument("<model>", "owner/name")
-        .argument("[before]", "id of a version, or its beginning (default: the one before the latest)")
-        .argument("[after]", "id of another (default: the latest)")
-        .action(action<[string, string | undefined, string | undefined], CommonOptions>(runner, diff)),
-    );
+  return (
+    newCommand("versions", "List the versions of a model, or compare two", [
+      "cogway versions ada/my-model",
+      "cogway versions diff ada/my-model               # the latest with the one before it",
+      "cogway versions diff ada/my-model 4f1c2a 9b03de",
+    ])
+      .argument("<model>", "owner/name")
+      // What stands behind `diff` is its own.
+      .enablePositionalOptions()
+      .action(action<[string], CommonOptions>(runner, list))
+      .addCommand(
+        newCommand("diff", "What is different for callers between two versions", [
+          "cogway versions diff ada/my-model",
+          "cogway versions diff ada/my-model 4f1c2a 9b03de --json",
+        ])
+          .argument("<model>", "owner/name")
+          .argument("[before]", "id of a version, or its beginning (default: the one before the latest)")
+          .argument("[after]", "id of another (default: the latest)")
+          .action(action<[string, string | undefined, string | undefined], CommonOptions>(runner, diff)),
+      )
+  );
 }
 
 async function list({ http, terminal }: Context, reference: string): Promise<void> {
@@ -55,7 +59,9 @@ async function diff(
   const after = afterId === undefined ? await latest(http, reference) : await findVersion(http, model, afterId);
   const before =
     beforeId === undefined ? await previous(http, reference, after) : await findVersion(http, model, beforeId);
-  const found = schemaDiff(before, after);
+  const found = await http.json<SchemaDiff>("GET", `${modelPath(model)}/versions/${after.id}/diff`, {
+    query: { from: before.id },
+  });
   terminal.json({ model: reference, before: before.id, after: after.id, ...found });
   terminal.line(`${before.id.slice(0, SHORT_CHARACTERS)} → ${after.id.slice(0, SHORT_CHARACTERS)}`);
   for (const { kind, text } of diffLines(found)) {
