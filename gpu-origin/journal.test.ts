@@ -63,7 +63,7 @@ describe("the journal", () => {
     expect(first.instances()).toEqual([taken]);
     const boot = {
       protocol: 1 as const,
-      instance_id: "new",
+      instance_id: "newinstance",
       deployment_key: "d",
       version_id: "v",
       slots: 1,
@@ -71,7 +71,7 @@ describe("the journal", () => {
       setup_timeout_ms: 1,
     };
     const saved = {
-      record: { ...taken.record, instance_id: "new", handle: "c0ffee", gpus: ["GPU-1"] },
+      record: { ...taken.record, instance_id: "newinstance", handle: "c0ffee", gpus: ["GPU-1"] },
       resume: { boot, files: { host: "127.0.0.1", port: 7, secret: "s" } },
     };
     first.saveInstance(saved);

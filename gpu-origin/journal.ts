@@ -40,7 +40,9 @@ const SavedInstanceSchema = z.object({
       /** the instance's file server, as its coglet knows it */
       files: z.object({ host: z.string(), port: z.number().int(), secret: z.string() }),
     })
-    .nullable(),
+    .nullable()
+    // Written by another release: ended, then.
+    .catch(null),
 });
 /** An instance whose processes were started. */
 export type SavedInstance = z.infer<typeof SavedInstanceSchema>;
