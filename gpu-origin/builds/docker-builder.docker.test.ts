@@ -351,7 +351,13 @@ raise RuntimeError("done")
 
 describe("what stands in cog.yaml", () => {
   it("becomes no instruction, whatever it holds", { timeout: 3 * MINUTE_MS }, async () => {
-    const environment = ['A="\\nRUN touch /opt/injected', 'B=x" C="y', "D=\\", "E=$HOME:$" + "{PATH} `id` $(id)"];
+    const environment = [
+      'A="\\nRUN touch /opt/injected',
+      'B=x" C="y',
+      "D=\\",
+      "F=\u2028\u0085 RUN \u00a0",
+      "E=$HOME:$" + "{PATH} `id` $(id)",
+    ];
     const hostile = {
       build: {
         python_version: "3.11",
