@@ -184,11 +184,6 @@ hardware: gpu-h100
       OK.replace("run:", '  cuda: "12.4"\nrun:'),
       "cog.yaml:3:3 build.cuda counts only with build.gpu: true.",
     ],
-    [
-      "a secret of a build",
-      OK.replace("run:", "  run: [{ command: a, mounts: [{ type: secret, id: a, target: /a }] }]\nrun:"),
-      "builds are given no secrets",
-    ],
     ["a variable set twice", `${OK}environment: [A=1, A=2]\n`, "environment sets A twice"],
   ])("takes %s, with a warning", (_what, text, expected) => {
     expect(warnings(text)).toEqual([expect.stringContaining(expected)]);
@@ -305,7 +300,7 @@ describe("cogway.yaml", () => {
     ["hardware: cpu\n", gpu, "cogway.yaml:1:11 hardware cpu has no GPU"],
     ["gpus: 2\n", cog, "cogway.yaml:1:1 gpus needs build.gpu: true"],
     ["hardware: gpu-h100-8x\ngpus: 4\n", gpu, "cogway.yaml:2:7 gpus is 4, and hardware gpu-h100-8x is 8 of them"],
-    ["hardware: H100\n", gpu, 'cogway.yaml:1:11 hardware must be "cpu" or such as "gpu-h100"'],
+    ["hardware: H100\n", gpu, 'cogway.yaml:1:11 hardware must be "cpu", "gpu" or such as "gpu-h100"'],
     ["gpus: 0\n", gpu, "cogway.yaml:1:7 gpus must be at least 1, not 0."],
     ["gpus: 99\n", gpu, "cogway.yaml:1:7 gpus must be at most 16"],
     ["egres: true\n", cog, "cogway.yaml:1:1 egres is unknown: did you mean egress?"],
@@ -325,6 +320,8 @@ describe("cogway.yaml", () => {
     if (cog === null || gpu === null) throw new Error("not read");
     expect(gpusOf(cog, {})).toBe(0);
     expect(gpusOf(gpu, {})).toBe(1);
+    expect(gpusOf(gpu, { hardware: "gpu" })).toBe(1);
+    expect(gpusOf(gpu, { hardware: "gpu-2x" })).toBe(2);
     expect(gpusOf(gpu, { hardware: "gpu-h100-8x" })).toBe(8);
     expect(gpusOf(gpu, { hardware: "gpu-h100", gpus: 4 })).toBe(4);
   });

@@ -244,13 +244,6 @@ function checkBuild(build: Record<string, unknown>, { fault, warn }: RuleContext
       warn(at(name), `build.${name} counts only with build.gpu: true.`, "key");
   if (typeof sdk === "string" && /^\d/.test(sdk) && isBelow(sdk, SDK_VERSION_MIN))
     fault(at("sdk_version"), `build.sdk_version must be at least ${SDK_VERSION_MIN.join(".")}, not ${sdk}.`);
-  for (const [index, entry] of listOf(build["run"]).entries())
-    if (isRecord(entry) && listOf(entry["mounts"]).length > 0)
-      warn(
-        ["build", "run", index, "mounts"],
-        "builds are given no secrets: the command must work without the mount.",
-        "key",
-      );
 }
 
 function checkWeights(weights: unknown, { fault }: RuleContext): void {

@@ -25,10 +25,8 @@ const MEMBERS = {
   train_memory_mb: z.int().min(1),
   environment_mb: z.number().min(0),
   openai: z.unknown(),
-  /** SKU of the hardware that it asks for: `cpu`, `gpu-h100`, or `gpu-h100-8x` for eight */
-  hardware: z
-    .string()
-    .regex(/^(cpu|gpu-[a-z0-9]+(-[a-z0-9]+)*)$/, 'must be "cpu" or such as "gpu-h100" or "gpu-h100-8x"'),
+  /** SKU of the hardware that it asks for: `cpu`, `gpu` for any, `gpu-h100`, or `gpu-h100-8x` for eight */
+  hardware: z.string().regex(/^(cpu|gpu(-[a-z0-9]+)*)$/, 'must be "cpu", "gpu" or such as "gpu-h100" or "gpu-h100-8x"'),
   /** of one instance; 1 where cog.yaml says build.gpu */
   gpus: z.int().min(1).max(GPUS_MAX, `must be at most ${GPUS_MAX}`),
   /** it asks to open connections to public addresses while it runs */
@@ -57,7 +55,7 @@ export function checkCogwayYaml(text: string, cog: CogYaml | null): YamlCheck<Co
     rules: ({ hardware, gpus }, { fault }) => {
       const isGpu = cog?.build.gpu ?? null;
       const count = typeof hardware === "string" ? gpusOfSku(hardware) : null;
-      if (isGpu === false && typeof hardware === "string" && hardware.startsWith("gpu-"))
+      if (isGpu === false && typeof hardware === "string" && hardware.startsWith("gpu"))
         fault(["hardware"], `hardware ${hardware} has GPUs: say build.gpu: true in cog.yaml, or take hardware: cpu.`);
       if (isGpu === true && hardware === "cpu")
         fault(["hardware"], "hardware cpu has no GPU, and cog.yaml says build.gpu: true.");
