@@ -50,7 +50,10 @@ export class Launcher {
     const patienceMs = left > 0 ? PORT_FREED_MS : 0;
     await requireFreePort(settings.port, "COGWAY_PORT", patienceMs);
     await requireFreePort(settings.originPort, "COGWAY_ORIGIN_PORT", patienceMs);
-    await requirePython();
+    if (settings.driver === "process") {
+      await requirePython();
+      progress.line("Models run as processes of this host, which keeps nothing apart: only the operator's run here.");
+    }
     await buildAll(this.#ending.signal);
     const edgePort = await this.#startEdge();
     this.#ending.signal.throwIfAborted();
@@ -197,7 +200,7 @@ class ModelProgress {
     }
     if (step === "environment") this.#step?.detail(detail ?? "");
     if (step === "schema") this.#step?.detail("reading its types");
-    if (step === "warning") progress.warn(`cogway/${model}: ${detail}`);
+    if (step === "warning") progress.warn(model === "" ? (detail ?? "") : `cogway/${model}: ${detail}`);
     if (step === "model.failed") {
       this.#endStep();
       progress.warn(`cogway/${model} cannot run: ${detail}`);

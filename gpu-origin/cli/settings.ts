@@ -17,6 +17,7 @@ export interface Settings {
   dataDir: string;
   /** undefined: the origin's default, below dataDir */
   cacheDir: string | undefined;
+  driver: "process" | "docker" | "kubernetes";
   publicUrl: string;
   /** address that works on this machine, whatever the public one is */
   localUrl: string;
@@ -44,6 +45,9 @@ const EnvironmentSchema = z.object({
     .refine(isTokenWellFormed, "is no well-formed token (cw_…, with its checksum)")
     .optional(),
   COGWAY_MODELS: z.string().optional(),
+  COGWAY_DRIVER: z
+    .enum(["process", "docker", "kubernetes"], "must be process, docker or kubernetes")
+    .default("process"),
   COGWAY_PUBLIC_URL: z.url({ protocol: /^https?$/, error: "must be an http or https URL" }).optional(),
   COGWAY_TLS: z.enum(["0", "1"], "must be 1 or 0").default("0"),
   COGWAY_ALLOW_PRIVATE_URLS: z
@@ -80,6 +84,7 @@ export function readSettings(env: NodeJS.ProcessEnv): Settings {
     originPort,
     dataDir,
     cacheDir: COGWAY_CACHE === undefined ? undefined : fromCaller(COGWAY_CACHE),
+    driver: values.COGWAY_DRIVER,
     publicUrl: values.COGWAY_PUBLIC_URL?.replace(/\/+$/, "") ?? localUrl,
     localUrl,
     isTls,
