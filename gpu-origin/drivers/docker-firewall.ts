@@ -38,6 +38,7 @@ const PRIVATE_RANGES = [
 ];
 /** At once: a model that tries a connection is not to wait for its time-out. */
 const REFUSE = ["REJECT", "--reject-with", "icmp-admin-prohibited"];
+const OWN_ADDRESS = ["-m", "addrtype", "--dst-type", "LOCAL", "--limit-iface-in"];
 const ESTABLISHED = ["-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED"];
 
 /** The rules, as arguments of iptables. `nameservers` may be asked for names though they are private. */
@@ -46,7 +47,8 @@ export function chains(
 ): { chain: string; rules: string[][]; jumps: { from: string; rule: string[] }[] }[] {
   const input = [
     [...ESTABLISHED, "-j", "ACCEPT"],
-    ["-p", "tcp", "--dport", String(FILES_PORT), "-j", "ACCEPT"],
+    // On the address of its own bridge: the host answers on those of all others too.
+    ["-p", "tcp", "--dport", String(FILES_PORT), ...OWN_ADDRESS, "-j", "ACCEPT"],
     ["-j", ...REFUSE],
   ];
   const names = nameservers.flatMap((address) =>

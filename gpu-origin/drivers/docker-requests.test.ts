@@ -192,7 +192,7 @@ describe("rules of the packet filter", () => {
   it("let instances reach the host's file servers alone", () => {
     const input = texts.find(({ chain }) => chain === "COGWAY-INPUT")?.rules ?? [];
     expect(input.slice(1)).toEqual([
-      `-p tcp --dport ${FILES_PORT} -j ACCEPT`,
+      `-p tcp --dport ${FILES_PORT} -m addrtype --dst-type LOCAL --limit-iface-in -j ACCEPT`,
       "-j REJECT --reject-with icmp-admin-prohibited",
     ]);
   });
