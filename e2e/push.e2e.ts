@@ -148,7 +148,7 @@ describe.sequential("a model", () => {
 
   test("the log of its last build is kept", async () => {
     const stdout = await cli.ok(["logs", MODEL]);
-    expect(stdout).toMatch(new RegExp(`succeeded: ${second.version}\n$`));
+    expect(stdout).toMatch(new RegExp(`succeeded: ${second.version}\nInstance \\w+ is `));
     const [{ builds } = { builds: [] }] = await cli.json<{ builds: { status: string }[] }>(["builds", MODEL]);
     expect(builds.map(({ status }) => status)).toEqual(["succeeded", "succeeded", "succeeded"]);
   });

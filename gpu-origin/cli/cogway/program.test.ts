@@ -61,6 +61,7 @@ describe("a command that is not written right", () => {
     [["push", "--concurrency", "99", "a/b"], "1 to 32"],
     [["push", "--public", "--private", "a/b"], "cannot be used with"],
     [["run"], "missing required argument"],
+    [["versions", "diff", "a/b", "--jsn"], "Did you mean --json?"],
   ])("%j says what to write", async (args, message) => {
     const { code, stdout, stderr } = await cogway(args);
     expect(code).toBeGreaterThan(0);
@@ -68,6 +69,13 @@ describe("a command that is not written right", () => {
     expect(stderr).toContain(message);
     expect(stderr.match(/^error /gm)).toHaveLength(1);
   });
+});
+
+it("gives an option to the command that it stands behind", async () => {
+  const { stdout } = await cogway(["versions", "diff", "--help"]);
+  expect(stdout).toContain("cogway versions diff ada/my-model");
+  const { stderr } = await cogway(["versions", "diff", "a/b", "--json"]);
+  expect(stderr).toContain("not logged in");
 });
 
 describe("check", () => {

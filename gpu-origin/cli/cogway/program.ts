@@ -57,6 +57,8 @@ export async function runProgram(args: string[], world: World): Promise<number> 
 
 function programOf(runner: Runner, stdout: Stream): Command {
   const program = new Command("cogway")
+    // Options belong to the command that they stand behind.
+    .enablePositionalOptions()
     .description("Push Cog models to a Cogway platform, run them, and look after their versions.")
     .addHelpText(
       "after",
