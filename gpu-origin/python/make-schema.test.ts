@@ -60,7 +60,7 @@ for index, (key, code) in enumerate(json.load(sys.stdin)):
     with open(f"case_{index}.py", "w") as file:
         file.write(code)
     try:
-        (schema, enums, output), _ = make_schema.inspect_reference(f"case_{index}.py:Runner", "Input", "Output", [])
+        (schema, enums, output), _ = make_schema.inspect_reference(f"case_{index}.py:Runner", "Input", [])
         results[key] = {"input": schema, "enums": enums, "output": output}
     except make_schema.BrokenModel as problem:
         results[key] = {"fault": str(problem).partition(": ")[2]}
@@ -442,7 +442,7 @@ class Runner(BaseRunner):
       required: ["data"],
     });
     expect(schemas.TrainingOutput).toEqual({
-      title: "TrainingOutput",
+      title: "Output",
       type: "object",
       properties: { weights: { title: "Weights", ...uri } },
       required: ["weights"],

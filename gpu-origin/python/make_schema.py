@@ -325,8 +325,8 @@ def hints_of(thing):
         raise BrokenModel(f"the types of {thing.__qualname__} cannot be resolved: {one_line(error)}") from None
 
 
-def returned_schema(tpe, title):
-    """The component of what a run returns."""
+def returned_schema(tpe):
+    """The component of what a run returns; Cog titles a trainer's like a predictor's."""
     from cog import AsyncConcatenateIterator, ConcatenateIterator
 
     tpe = without_annotations(tpe)
@@ -334,14 +334,14 @@ def returned_schema(tpe, title):
     concatenates = origin in (ConcatenateIterator, AsyncConcatenateIterator)
     iterators = (typing.Iterator, typing.AsyncIterator, collections.abc.Iterator, collections.abc.AsyncIterator)
     if not concatenates and origin not in iterators:
-        return {"title": title, **output_schema(tpe)}
+        return {"title": "Output", **output_schema(tpe)}
     arguments = typing.get_args(tpe)
     if len(arguments) != 1:
         raise BrokenModel(f"{name_of(tpe)} needs the type of its elements, such as {name_of(origin)}[str]")
     if concatenates and arguments[0] is not str:
         raise BrokenModel(f"{name_of(origin)} joins texts: its elements must be str; use Iterator for other types")
     display = {"x-cog-array-display": "concatenate"} if concatenates else {}
-    return {"title": title, "type": "array", "items": output_schema(arguments[0]), "x-cog-array-type": "iterator", **display}
+    return {"title": "Output", "type": "array", "items": output_schema(arguments[0]), "x-cog-array-type": "iterator", **display}
 
 
 # Inputs.
@@ -654,7 +654,7 @@ def run_function(file, target, warnings):
     return function, True
 
 
-def inspect_reference(reference, input_title, output_title, warnings):
+def inspect_reference(reference, input_title, warnings):
     """((input, enums, output), the function) of `file.py:Name`."""
     file, target = import_reference(reference)
     function, has_self = run_function(file, target, warnings)
@@ -670,7 +670,7 @@ def inspect_reference(reference, input_title, output_title, warnings):
         problems.append("must say what it returns, such as -> str or -> cog.Path")
     else:
         try:
-            output = returned_schema(hints["return"], output_title)
+            output = returned_schema(hints["return"])
         except BrokenModel as problem:
             problems.append(f"its output: {problem}")
     if problems:
@@ -684,10 +684,10 @@ def make(options):
     from cog import __version__
 
     warnings = []
-    predict, function = inspect_reference(options.ref, "Input", "Output", warnings)
+    predict, function = inspect_reference(options.ref, "Input", warnings)
     train = None
     if options.train_ref:
-        train, _ = inspect_reference(options.train_ref, "TrainingInput", "TrainingOutput", warnings)
+        train, _ = inspect_reference(options.train_ref, "TrainingInput", warnings)
     streaming = any(function is known for known in STREAMING_FUNCTIONS)
     document = build_document(predict, train, streaming, __version__)
     os.makedirs(os.path.dirname(os.path.abspath(options.out)), exist_ok=True)
