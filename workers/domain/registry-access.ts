@@ -50,10 +50,10 @@ export async function requireRights(
   actions: RegistryAction[],
 ): Promise<void> {
   const found = await modelOf(edge, repository);
-  if (found === null || !maySee(caller, found)) throw unknownRepository(repository);
-  const rights = rightsOn(caller, found);
+  const rights = found === null ? [] : rightsOn(caller, found);
   const missing = actions.find((action) => !rights.includes(action));
   if (missing === undefined) return;
+  if (found === null || !maySee(caller, found)) throw unknownRepository(repository);
   const scope = missing === "pull" ? "models:read" : "models:write";
   if (!caller.scopes.includes(scope)) throw new RegistryError("DENIED", `This token lacks the scope ${scope}.`);
   const { owner } = found.model;

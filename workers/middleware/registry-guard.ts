@@ -2,7 +2,7 @@
 import type { Context, MiddlewareHandler } from "hono";
 import { requireRights, unknownRepository } from "../domain/registry-access.ts";
 import { RegistryError } from "../domain/registry-errors.ts";
-import { isRepositoryName, ownerAndName } from "../domain/registry-names.ts";
+import { ownerAndName } from "../domain/registry-names.ts";
 import {
   grants,
   type RegistryAccess,
@@ -68,7 +68,6 @@ export const requireLogin: MiddlewareHandler<AppEnv> = async (c, next) => {
 export const guardRepository: MiddlewareHandler<AppEnv> = async (c, next) => {
   const name = `${c.req.param("owner")}/${c.req.param("name")}`;
   const actions = actionsOf(c.req.method, c.req.path);
-  if (!isRepositoryName(name)) throw new RegistryError("NAME_INVALID", "This is no name of a repository.");
   const wanted = [{ name, actions }, ...mountScope(c)];
   await authenticateToken(c, wanted);
   const access = c.get("registryAccess") ?? [];
@@ -79,7 +78,6 @@ export const guardRepository: MiddlewareHandler<AppEnv> = async (c, next) => {
     return next();
   }
   return limitReads(c, async () => {
-    if (ownerAndName(name) === null) throw unknownRepository(name);
     await requireRights(edgeOf(c), caller, name, actions);
     if (!isGranted) throw challenge(c, wanted);
     await next();

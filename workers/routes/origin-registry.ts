@@ -22,6 +22,7 @@ const BASE = "/origin/v1/repositories/{owner}/{name}";
 const RepositoryParams = z.object({ owner: z.string(), name: z.string() });
 const DigestParams = RepositoryParams.extend({ digest: z.string().refine(isDigest, "is no digest") });
 const binary = { "*/*": { schema: { type: "string", format: "binary" } } } as const;
+const manifest = { "*/*": { schema: { description: "As it was pushed" } } } as const;
 const headers = { "docker-content-digest": { description: "the digest", schema: { type: "string" } } } as const;
 
 originRegistry.openapi(
@@ -34,7 +35,7 @@ originRegistry.openapi(
     middleware: signed,
     request: { params: DigestParams },
     responses: {
-      200: { description: "Its bytes, with its media type", headers, content: binary },
+      200: { description: "Its bytes, with its media type", headers, content: manifest },
       206: { description: "The asked range of them", headers },
       304: { description: "They have not changed" },
       ...problems(416),

@@ -45,7 +45,20 @@ registry.onError((error, c) => {
   return answer ?? new Response(null, { status: 500 });
 });
 registry.use("/v2/*", async (c, next) => {
+  const name = /^\/v2\/(.+?)\/(?:blobs|manifests|tags|referrers)\//.exec(c.req.path)?.[1];
+  if (name !== undefined && ownerAndName(name) === null) {
+    await requireLogin(c, async () => {
+      if (!isRepositoryName(name)) throw new RegistryError("NAME_INVALID", "This is no name of a repository.");
+      throw unknownRepository(name);
+    });
+  }
   await next();
+  // Nothing else below it answers with problems: it was no address of this API.
+  if (c.res.headers.get("content-type") === "application/problem+json") {
+    const { status } = c.res;
+    const message = `${c.req.method} is not supported at this address.`;
+    c.res = registryAnswer(new RegistryError("UNSUPPORTED", message, { status })) ?? c.res;
+  }
   c.res.headers.set("docker-distribution-api-version", "registry/2.0");
 });
 
@@ -54,12 +67,7 @@ registry.get("/v2/token", tokenByBasic);
 registry.post("/v2/token", tokenByForm);
 
 const AT = "/v2/:owner/:name";
-registry.use(`${AT}/*`, async (c, next) => (isRoute(c) ? guardRepository(c, next) : next()));
-
-/** Names of more or fewer parts than two look like other routes, or like none. */
-function isRoute(c: RegistryContext): boolean {
-  return /^\/v2\/[^/]+\/[^/]+\/(?:blobs|manifests|tags|referrers)\//.test(c.req.path);
-}
+registry.use(`${AT}/*`, guardRepository);
 
 function repositoryOf(c: RegistryContext): { name: string; repository: RepositoryApi } {
   const name = `${c.req.param("owner")}/${c.req.param("name")}`;
@@ -325,14 +333,4 @@ registry.get(`${AT}/referrers/:digest`, async (c) => {
       ...(more ? { link: `</v2/${name}/referrers/${subject}?${next}>; rel="next"` } : {}),
     },
   });
-});
-
-// ---- everything else below /v2/
-
-registry.all("/v2/*", requireLogin, (c) => {
-  const [, name = "", rest] = /^\/v2\/(.*?)\/(blobs|manifests|tags|referrers)\//.exec(c.req.path) ?? [];
-  if (rest === undefined) throw new RegistryError("UNSUPPORTED", "There is nothing at this address.", { status: 404 });
-  if (!isRepositoryName(name)) throw new RegistryError("NAME_INVALID", "This is no name of a repository.");
-  if (ownerAndName(name) === null) throw unknownRepository(name);
-  throw new RegistryError("UNSUPPORTED", `${c.req.method} is not supported here.`);
 });
