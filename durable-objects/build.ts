@@ -25,7 +25,12 @@ import {
   nextBuild,
   overdue,
 } from "../schema/builds.ts";
-import { type BuildAck, type BuildEvents, ORIGIN_PROTOCOL_VERSION } from "../schema/origin-protocol.ts";
+import {
+  type BuildAck,
+  type BuildEvents,
+  type BuildState,
+  ORIGIN_PROTOCOL_VERSION,
+} from "../schema/origin-protocol.ts";
 import { builds } from "../schema/tables/index.ts";
 import { Alarms } from "./alarms.ts";
 import type { BuildApi, BuildToPublish, CreateBuild } from "./build-contract.ts";
@@ -233,7 +238,7 @@ export class BuildObject extends DurableObject<Env> implements BuildApi {
       disk_limit_bytes: BUILD_DISK_LIMIT_BYTES,
     });
     if (answer.kind === "state") {
-      await this.#happened({ type: "accepted", is_queued: answer.state.state === "queued" });
+      await this.#accepted(answer.state);
     } else {
       const detail = answer.kind === "unknown" ? "it answers no builds" : answer.detail;
       await this.#happened({ type: "not_accepted", reason: `An origin did not take it: ${detail}` });
@@ -245,10 +250,14 @@ export class BuildObject extends DurableObject<Env> implements BuildApi {
     if (record.origin === null) return;
     const answer = await buildState(this.env, record.origin.id, request.id);
     if (answer.kind === "state") {
-      await this.#happened({ type: "accepted", is_queued: answer.state.state === "queued" });
+      await this.#accepted(answer.state);
     } else if (answer.kind === "unknown" || isOriginLost(record, Date.now())) {
-      await this.#happened({ type: "lost" });
+      await this.#happened({ type: "lost", is_away: answer.kind !== "unknown" });
     }
+  }
+
+  async #accepted({ state, last_event_i }: BuildState): Promise<void> {
+    await this.#happened({ type: "accepted", is_queued: state === "queued", last_event_i });
   }
 
   /** Tells the catalog how it stands, and of an end the fleet and an origin that has it still. Throws until all have heard. */

@@ -27,7 +27,7 @@ export function waitingFor(
   const instances = queue.instances().filter((row) => row.boot_key === place.boot_key);
   const ready = instances.filter((row) => row.state === "ready");
   const starting = instances.filter((row) => row.state === "boot" || row.state === "setup");
-  const detail = ready.length > 0 ? null : (reasonOf(reports, starting) ?? scaler.refusal());
+  const detail = starting.length > 0 ? reasonOf(reports, starting) : scaler.refusal();
   const startingSince = starting.length === 0 ? null : Math.min(...starting.map((row) => row.placed_at));
   return {
     reason: waitReason(scaler, ready, starting),
@@ -42,13 +42,12 @@ export function waitingFor(
       start_ms: startMs(facts),
     }),
     ...(facts.setup_error === null || place.boot_key !== queue.bootKey() ? {} : { last_error: facts.setup_error }),
-    ...(detail === null ? {} : { detail }),
+    ...(detail === null || ready.length > 0 ? {} : { detail }),
   };
 }
 
 /** What an instance that starts says of how far it is, or why it starts again: the platform's words, none of the model's. */
 function reasonOf(reports: InstanceReports, starting: InstanceRow[]): string | null {
-  if (starting.length === 0) return null;
   const said = reports.list().filter(({ reason }) => reason !== null);
   return said.find(({ instance_id }) => starting.some((row) => row.instance_id === instance_id))?.reason ?? null;
 }

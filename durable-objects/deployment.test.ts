@@ -236,6 +236,7 @@ describe("the queue", () => {
       const request = anEnqueue();
       await deployment.enqueue(request);
       await vi.waitFor(async () => expect((await deployment.waitingFor(request))?.reason).toBe("capacity"));
+      expect(await deployment.waitingFor(request)).toMatchObject({ detail: "full" });
       await deployment.instancesChanged("origin1", [aStatus({ state: "boot" })]);
       passTime(700);
       expect(await deployment.waitingFor(request)).toEqual({
@@ -244,6 +245,11 @@ describe("the queue", () => {
         elapsed_ms: Date.now() - request.enqueued_at,
         estimate_ms: null,
       });
+      for (const row of [2, 3]) {
+        const reason = `restarting: its server exited (1) (${row} times in a row, next start in 2000 ms)`;
+        await deployment.instancesChanged("origin1", [aStatus({ state: "boot", reason })]);
+        expect(await deployment.waitingFor(request)).toMatchObject({ reason: "boot", detail: reason });
+      }
       await deployment.instancesChanged("origin1", [aStatus({ state: "setup" })]);
       expect(await deployment.waitingFor(request)).toMatchObject({ reason: "setup" });
       await deployment.instancesChanged("origin1", [aStatus({ boot_ms: 1_000, setup_ms: 2_000 })]);

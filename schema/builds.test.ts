@@ -22,7 +22,7 @@ function having(happenings: BuildHappening[], record = newBuild(0), now = 0): Bu
 }
 const PLACED: BuildHappening[] = [
   { type: "placed", origin_id: "o1" },
-  { type: "accepted", is_queued: false },
+  { type: "accepted", is_queued: false, last_event_i: -1 },
 ];
 const FINISHED: BuildEvent = { type: "finished", i: 0, t_ms: 0, status: "succeeded" };
 const PUBLISHED = {
@@ -46,7 +46,7 @@ describe("a build's record", () => {
     expect(
       having([
         { type: "placed", origin_id: "o1" },
-        { type: "accepted", is_queued: true },
+        { type: "accepted", is_queued: true, last_event_i: -1 },
       ]).waiting_for,
     ).toContain("others first");
   });
@@ -54,11 +54,27 @@ describe("a build's record", () => {
   it("begins anew where its origin is lost, so often and no more", () => {
     let record = newBuild(0);
     for (let k = 1; k < BUILD_TRIES_MAX; k++) {
-      record = having([...PLACED, { type: "lost" }], record);
+      record = having([...PLACED, { type: "lost", is_away: false }], record);
       expect(record).toMatchObject({ status: "queued", origin: null, tries: k });
     }
-    record = having([...PLACED, { type: "lost" }], record);
+    record = having([...PLACED, { type: "lost", is_away: false }], record);
     expect(record.end).toMatchObject({ status: "failed", code: "build.origin_lost" });
+  });
+
+  it("goes on where it was, should its origin come back with what it had, and anew where that began anew", () => {
+    const begun = applyBuildEvents(having(PLACED), [{ type: "log", i: 0, t_ms: 0, data: "x" }], null, 0).record;
+    const back: BuildHappening[] = [
+      { type: "lost", is_away: true },
+      { type: "placed", origin_id: "o1" },
+    ];
+    const accepted = (last_event_i: number): BuildHappening => ({ type: "accepted", is_queued: false, last_event_i });
+    expect(having([...back, accepted(3)], begun).origin?.next_i).toBe(1);
+    expect(having([...back, accepted(-1)], begun).origin?.next_i).toBe(0);
+    const elsewhere: BuildHappening[] = [
+      { type: "lost", is_away: true },
+      { type: "placed", origin_id: "o2" },
+    ];
+    expect(having([...elsewhere, accepted(3)], begun).origin?.next_i).toBe(0);
   });
 
   it("counts a good end once its version was made, and is not canceled meanwhile", () => {
@@ -99,9 +115,9 @@ describe("a build's record", () => {
       fc.constantFrom<BuildHappening>(
         { type: "placed", origin_id: "o1" },
         { type: "not_placed", reason: "none" },
-        { type: "accepted", is_queued: false },
+        { type: "accepted", is_queued: false, last_event_i: -1 },
         { type: "not_accepted", reason: "full" },
-        { type: "lost" },
+        { type: "lost", is_away: false },
         { type: "publishing" },
         { type: "canceled" },
       ),

@@ -43,6 +43,8 @@ export interface BuildRecord {
     /** when its first event came: it had its turn there */
     began_at: number | null;
   } | null;
+  /** the origin that could not be reached any more: should it turn out to have gone on, so does the build */
+  left: { id: string; next_i: number } | null;
   /** origins that have taken it */
   tries: number;
   /** origins that could not take it just now */
@@ -63,6 +65,7 @@ export function newBuild(now: number): BuildRecord {
     stage: null,
     waiting_for: null,
     origin: null,
+    left: null,
     tries: 0,
     except: [],
     publishing_at: null,
@@ -77,12 +80,12 @@ export type BuildHappening =
   | { type: "placed"; origin_id: string }
   /** no origin takes it now */
   | { type: "not_placed"; reason: string }
-  /** its origin has it; `is_queued`: and builds others first */
-  | { type: "accepted"; is_queued: boolean }
+  /** its origin has it, with events up to this one; `is_queued`: and builds others first */
+  | { type: "accepted"; is_queued: boolean; last_event_i: number }
   /** its origin did not take it */
   | { type: "not_accepted"; reason: string }
-  /** its origin had it, and has it no more */
-  | { type: "lost" }
+  /** its origin had it, and has it no more; or cannot be reached */
+  | { type: "lost"; is_away: boolean }
   | { type: "publishing" }
   | { type: "canceled" }
   | { type: "failed"; code: string; error: string };
@@ -97,7 +100,13 @@ export function nextBuild(record: BuildRecord, happening: BuildHappening, now: n
       return {
         ...record,
         waiting_for: null,
-        origin: { id: happening.origin_id, is_accepted: false, next_i: 0, heard_at: now, began_at: null },
+        origin: {
+          id: happening.origin_id,
+          is_accepted: false,
+          next_i: record.left?.id === happening.origin_id ? record.left.next_i : 0,
+          heard_at: now,
+          began_at: null,
+        },
       };
     case "not_placed":
       if (origin !== null) return null;
@@ -108,7 +117,13 @@ export function nextBuild(record: BuildRecord, happening: BuildHappening, now: n
         ...record,
         status: "building",
         waiting_for: happening.is_queued ? "The origin builds others first." : null,
-        origin: { ...origin, is_accepted: true, heard_at: now },
+        origin: {
+          ...origin,
+          ...{ is_accepted: true, heard_at: now },
+          // Fewer than it has told already: it began anew.
+          next_i: happening.last_event_i + 1 < origin.next_i ? 0 : origin.next_i,
+        },
+        left: null,
         tries: origin.is_accepted ? record.tries : record.tries + 1,
         started_at: record.started_at ?? now,
       };
@@ -124,6 +139,7 @@ export function nextBuild(record: BuildRecord, happening: BuildHappening, now: n
       return {
         ...waiting(record, "The origin that built it was lost; another one begins anew."),
         ...{ except: [origin.id], waiting_since: now },
+        left: happening.is_away ? { id: origin.id, next_i: origin.next_i } : null,
       };
     }
     case "publishing":
