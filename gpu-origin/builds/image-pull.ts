@@ -100,7 +100,7 @@ async function pullOnce(
       if (/^(Pull complete|Already exists)/.test(status)) layer.isDone = true;
       if (status === "Download complete") layer.current = layer.total;
     }
-    if (Date.now() - shownAt < PROGRESS_MS) continue;
+    if (layers.size === 0 || Date.now() - shownAt < PROGRESS_MS) continue;
     shownAt = Date.now();
     onProgress(describe([...layers.values()]));
   }
