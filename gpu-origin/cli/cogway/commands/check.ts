@@ -18,10 +18,12 @@ export function checkCommand(runner: Runner): Command {
       action<[string], CommonOptions>(runner, async ({ terminal }, dir) => {
         const folder = modelFolder(dir);
         const check = checkModel(folder);
-        terminal.json({ folder, ok: check.faults.length === 0, faults: check.faults, warnings: check.warnings });
+        const { faults, warnings, resolution } = check;
+        terminal.json({ folder, ok: faults.length === 0, faults, warnings, compatibility: resolution });
         showWarnings(terminal, check);
         requireNoFaults(folder, check);
         terminal.line(`${terminal.paint("green", "✓")} ${dir} has no faults.`);
+        terminal.line(`  ${baseText(check)}`);
       }),
     );
 }
@@ -43,4 +45,13 @@ export function requireNoFaults(folder: string, { faults }: ModelCheck): void {
   const lines = faults.map((fault) => faultText(fault));
   if (lines.length === 1) throw new CliFault(`${folder}: ${lines[0]}`);
   throw new CliFault(`${folder} has ${lines.length} faults:\n${lines.map((line) => `  ${line}`).join("\n")}`);
+}
+
+/** What goes together for it, such as `Python 3.11, CUDA 12.4.1, cuDNN 9, torch==2.4.1 (nvidia/cuda:…)`. */
+function baseText({ cog, resolution }: ModelCheck): string {
+  const python = `Python ${cog?.build.python_version}`;
+  if (resolution === null) return python;
+  const { cuda, cudnn, constraints, base_image } = resolution;
+  const parts = [python, ...(cuda === null ? [] : [`CUDA ${cuda}`]), ...(cudnn === null ? [] : [`cuDNN ${cudnn}`])];
+  return `${[...parts, ...constraints].join(", ")} (${base_image})`;
 }
