@@ -95,6 +95,7 @@ export class Instance {
   #silences = 0;
   #timers = new Set<NodeJS.Timeout>();
   #restarting: Promise<void> | null = null;
+  #crashReason: string | null = null;
   #onIdle: (() => void)[] = [];
   #stopping: Promise<void> | null = null;
 
@@ -373,6 +374,12 @@ export class Instance {
     return `out of memory (limit ${Math.round(this.#spec.memory_bytes / 1024 ** 2)} MB)`;
   }
 
+  /** Why the last crash came about, where that is known: once what crashed is ended. */
+  async crashReason(): Promise<string | null> {
+    await this.#restarting;
+    return this.#crashReason;
+  }
+
   #exited(exit: Exit): void {
     if (this.#stopping !== null || this.isEnded) return;
     const how = exit.isOutOfMemory ? this.#outOfMemory : `exited (${exit.code ?? exit.signal ?? "unknown"})`;
@@ -400,11 +407,14 @@ export class Instance {
       return;
     }
     this.#setState("boot", reason);
+    this.#crashReason = null;
     this.#restarting = this.#host.driver.stop(this.id, 0).then(() => {
       this.#restarting = null;
+      const isOutOfMemory = this.#host.driver.ranOutOfMemory(this.id);
+      if (isOutOfMemory) this.#crashReason = this.#outOfMemory;
       if (this.#stopping !== null) return;
       // The kernel's word may come behind coglet's, which knows only that its worker is gone.
-      if (this.#host.driver.ranOutOfMemory(this.id) && !reason.includes(this.#outOfMemory)) {
+      if (isOutOfMemory && !reason.includes(this.#outOfMemory)) {
         this.#setState("boot", `${reason}: ${this.#outOfMemory}`);
       }
       this.#after(pauseMs, () => this.#startServer());
@@ -442,11 +452,15 @@ export class Instance {
     // What a failed setup printed passes through two processes and may come after the health check that told of it.
     if (state === "failed") await new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MS));
     await this.#host.driver.stop(this.id, graceMs);
+    const isOutOfMemory = state === "failed" && this.#host.driver.ranOutOfMemory(this.id);
     await this.#host.driver.release(this.id);
     this.#host.deleteRecord(this.id);
     this.#client?.close();
     this.#client = null;
-    this.#setState(state, reason);
+    this.#setState(
+      state,
+      isOutOfMemory && !reason.includes("out of memory") ? `${reason}: ${this.#outOfMemory}` : reason,
+    );
     for (const waiter of this.#waiters.splice(0)) waiter.give({ kind: "gone", reason });
     for (const resolve of this.#onIdle.splice(0)) resolve();
   }

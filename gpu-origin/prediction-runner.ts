@@ -184,13 +184,13 @@ export class PredictionRunner {
           if (this.#abort.signal.aborted) return this.#canceled();
           this.#instance.crashed("its server went away", slot.generation);
           if (this.#modelStartedAt === null) return "again";
-          return crashed("The model's process crashed.");
+          return this.#crashed();
       }
     }
   }
 
   /** coglet's stream ended: by `completed`, by lag, or because its process died. */
-  #ended(slot: Slot): Ending | "again" {
+  async #ended(slot: Slot): Promise<Ending | "again"> {
     const result = this.#result;
     if (result === null) {
       if (this.#abort.signal.aborted) return this.#canceled();
@@ -202,7 +202,7 @@ export class PredictionRunner {
         };
       }
       this.#instance.crashed("its stream broke off", slot.generation);
-      return crashed("The model's process crashed.");
+      return this.#crashed();
     }
     const crash = result.status === "failed" ? crashKind(result.error) : null;
     if (crash !== null) {
@@ -212,7 +212,7 @@ export class PredictionRunner {
         return "again";
       }
       if (this.#cancelReason !== null) return this.#canceled();
-      return crashed("The model's process crashed.");
+      return this.#crashed();
     }
     const { predict_time, ...metrics } = result.metrics;
     if (this.#version.token_metric !== null) delete metrics[this.#version.token_metric];
@@ -232,6 +232,12 @@ export class PredictionRunner {
       metrics: predict_time === undefined ? metrics : { ...metrics, predict_time },
       predict_time_s: typeof predict_time === "number" ? predict_time : this.#elapsedS(),
     };
+  }
+
+  /** After the instance was told. */
+  async #crashed(): Promise<Ending> {
+    const why = await this.#instance.crashReason();
+    return crashed(why === null ? "The model's process crashed." : `The model's process crashed: ${why}.`);
   }
 
   #canceled(): Ending {

@@ -141,6 +141,7 @@ export class Supervisor {
   /** Takes nothing new; what runs gets `graceMs`, then ends as failed with `origin.shutdown`; then all instances stop. */
   async shutDown(graceMs: number): Promise<void> {
     this.#isDraining = true;
+    for (const id of this.#pending.keys()) this.drain(id, "the origin shut down", 0);
     await this.#quiet(graceMs);
     for (const runner of this.#runners.values()) runner.cancel({ reason: "shutdown", force_after_ms: 0 });
     await this.#quiet(2_000);
