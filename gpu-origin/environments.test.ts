@@ -99,6 +99,20 @@ describe("environments", () => {
     });
   });
 
+  it("are made by pip, unlocked and with a warning, where uv cannot be had", async () => {
+    const own = temporaryFolder();
+    const constraints = join(own.path, "constraints.txt");
+    writeFileSync(constraints, "uv==0.0.1\n");
+    const without = new Environments(own.path, { ...process.env, PIP_CONSTRAINT: constraints });
+    const spec = { python_version: null, requirements: "", run: [] };
+    const resolved = await without.resolve(spec, source.path);
+    expect(resolved).toEqual({ kind: "resolved", warnings: [expect.stringMatching(/uv .* could not be fetched/)] });
+    const made = await without.ensure(spec, source.path);
+    if (made.kind !== "ready") throw new Error(JSON.stringify(made));
+    expect((await execa(join(made.binDir, "python"), ["-c", "import cog"])).exitCode).toBe(0);
+    own.remove();
+  });
+
   it("that are given up end everything that was started, and leave nothing", async () => {
     const stop = new AbortController();
     const pidFile = join(cache.path, "pid");

@@ -113,7 +113,7 @@ export class PythonTools {
     const args = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", temporary, `uv==${UV_VERSION}`];
     // The host's own pip, or that of a fresh environment where Debian's has none.
     let made = await runTool(python.path, args, options);
-    if (made.kind === "failed") {
+    if (made.kind === "failed" && made.tail.some((line) => line.includes("No module named pip"))) {
       const venv = join(temporary, "venv");
       await runTool(python.path, ["-m", "venv", venv], options);
       made = await runTool(join(venv, "bin", "python"), args, options);

@@ -28,6 +28,7 @@ export interface WeightsParts {
   blobs: BlobCache;
   /** which addresses may be fetched */
   policy: UrlPolicy;
+  download?: typeof downloadGuarded;
 }
 
 export interface WeightsOptions {
@@ -82,7 +83,7 @@ function filesOf(uri: string, include: string[], exclude: string[], files: Sourc
 async function fetchWeights(
   url: string,
   known: { sha256: string; path: string } | null,
-  { blobs, policy }: WeightsParts,
+  { blobs, policy, download = downloadGuarded }: WeightsParts,
   { signal, onLine, bytes_max }: WeightsOptions,
 ): Promise<VersionWeights["files"][number]> {
   const path = known?.path ?? nameOf(url);
@@ -92,7 +93,7 @@ async function fetchWeights(
     const temporary = blobs.temporaryFile();
     onLine(`Fetching ${url}`);
     const bounds = { bytesMax: bytes_max, timeoutMs: DOWNLOAD_TIMEOUT_MS };
-    const got = await downloadGuarded(url, temporary, policy, signal, bounds);
+    const got = await download(url, temporary, policy, signal, bounds);
     if (got.kind === "failed") {
       reason = got.reason;
       continue;
