@@ -44,7 +44,13 @@ async function main(): Promise<number> {
   if (isStopped) return 143;
   const [program = "", ...args] = command;
   const host = `unix://${socket}`;
-  const env = { ...process.env, COGWAY_TEST_DOCKER_HOST: host, DOCKER_HOST: host };
+  const env = {
+    ...process.env,
+    COGWAY_TEST_DOCKER_HOST: host,
+    DOCKER_HOST: host,
+    // Ours to restart: what a test of that needs to know.
+    COGWAY_TEST_ENGINE: folder,
+  };
   running = spawn(program, args, { stdio: "inherit", env });
   return await exitCode(running);
 }
