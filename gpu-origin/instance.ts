@@ -183,6 +183,7 @@ export class Instance {
     });
     if (result.kind === "failed" && result.reason === "away") return this.#away(result.detail);
     if (result.kind === "failed") return this.#fail(`boot: ${result.detail}`);
+    if (this.#awaySince !== null) this.#setState("boot", null);
     this.#awaySince = null;
     this.#host.saveRecord(result.record);
     if (this.#stopping !== null || this.isEnded) return;

@@ -165,12 +165,12 @@ describe("a training on real coglet", () => {
       const instance = await origin.boot("trainer-setup", ["ready"], 30_000, { weights });
       expect(await origin.predict("trainer-setup", instance, {})).toMatchObject({ output: "hello from asters" });
       const { output } = await origin.predict("trainer-setup", instance, { mode: "where" });
-      expect(output).toBe(`${origin.dataDir}/weights/${weights.sha256}/weights.txt`);
+      expect(output).toBe(`${origin.dataDir}/blobs/${weights.sha256}/weights.txt`);
     });
 
     it("fail the boot with a reason where the edge has others, or none", async () => {
       const weights = serve("true ones");
-      origin.edge.weights.set(weights.path, Buffer.from("forged ones"));
+      origin.edge.weights.set(weights.path, Buffer.from("fals ones"));
       const forged = await origin.boot("trainer-setup", ["failed"], 30_000, { weights });
       expect((await origin.untilState(forged, ["failed"])).reason).toContain("digest");
       origin.edge.weights.delete(weights.path);
