@@ -10,6 +10,7 @@ import type { VersionStore } from "../prepared-version.ts";
 import type { Builder } from "./builder.ts";
 import { DockerBuilder } from "./docker-builder.ts";
 import { baseImages } from "./dockerfile-host.ts";
+import { RegistryRelay } from "./image-pull-relay.ts";
 import { ProcessBuilder } from "./process-builder.ts";
 
 export interface BuilderParts {
@@ -29,12 +30,13 @@ export function createBuilder(config: OriginConfig, driver: Driver, parts: Build
   const { baseImage, buildSecrets, runtime } = config.docker;
   const stateDir = join(config.dataDir, "images");
   mkdirSync(stateDir, { recursive: true, mode: 0o700 });
+  const relay = new RegistryRelay(config.edgeUrl);
   return new DockerBuilder({
     docker: driver.engine.docker,
     originId: driver.originId,
     versions,
     edge,
-    registryHost: new URL(config.edgeUrl).host,
+    registryHost: () => relay.host(),
     // What is neither an image nor a list of them is refused when the configuration is read.
     baseOf: baseImages(baseImage) ?? ((resolved) => resolved),
     env,

@@ -65,7 +65,7 @@ function newBuilder(cache: string, settings: { buildSecrets?: Map<string, Buffer
     docker,
     versions,
     edge: { registryToken: async () => ({ kind: "refused", status: 404, detail: "there is no registry here" }) },
-    registryHost: "127.0.0.1:1",
+    registryHost: async () => "127.0.0.1:1",
     originId: "images-test",
     baseOf: () => base,
     env: process.env,

@@ -49,8 +49,8 @@ const GIVEN_UP = { kind: "failed", detail: "given up" } as const;
 export interface DockerBuilderParts extends Omit<ImageMakerParts, "images"> {
   versions: VersionStore;
   edge: Pick<EdgeClient, "registryToken">;
-  /** host and port of the edge, as the engine reaches it */
-  registryHost: string;
+  /** host and port of the registry, as the engine reaches it */
+  registryHost: () => Promise<string>;
   /** for the dates of use and the schemas of instances */
   stateDir: string;
 }
@@ -180,7 +180,8 @@ export class DockerBuilder implements Builder {
     signal: AbortSignal,
     tell: (detail: string) => void,
   ): Promise<Ensured> {
-    const { docker, edge, registryHost: host } = this.#parts;
+    const { docker, edge } = this.#parts;
+    const host = await this.#parts.registryHost();
     const pulled = await pullImage(docker, edge, { host, repository, digest, signal, onProgress: tell });
     if (pulled.kind === "failed") return pulled;
     const image = docker.getImage(pulled.reference);
