@@ -241,6 +241,21 @@ describe("a build", () => {
 });
 
 describe("the log of a build", () => {
+  it("guarantees that nothing is left of a build 90 days after its end", () =>
+    withBuild(async (world) => {
+      await world.create();
+      await world.ring();
+      await world.build.applyEvents([log(0, "x"), failed(1)], "o1", null);
+      await world.ring();
+      passTime(90 * 86_400_000);
+      world.restart();
+      await world.build.alarm();
+      expect(await world.build.get()).toBeNull();
+      expect([await rowOf(world.id), await env.FILES.head(buildLogKey(world.id))]).toEqual([null, null]);
+      const tables = world.state.storage.sql.exec("SELECT name FROM sqlite_master WHERE name IN ('build', 'log')");
+      expect([tables.toArray(), await world.state.storage.getAlarm()]).toEqual([[], null]);
+    }));
+
   it("guarantees that it moves to R2 at the end and reads the same, from any place", () =>
     withBuild(async (world) => {
       await world.create();

@@ -10,6 +10,7 @@
  * | its row of the catalog, a cancel      | `tell`, until both were heard                                                        |
  */
 import { DurableObject } from "cloudflare:workers";
+import { eq } from "drizzle-orm";
 import { drizzle } from "drizzle-orm/d1";
 import type { BuildDocument, BuildPublication } from "../schema/build-document.ts";
 import {
@@ -55,7 +56,10 @@ const TELL_MAX_MS = 600_000;
 /** All readers here are of the one build. */
 const READERS = "build";
 
-type Deadline = "step" | "tell" | "log";
+/** An ended build, its log among it, is kept so long. */
+const KEPT_MS = 90 * 86_400_000;
+
+type Deadline = "step" | "tell" | "log" | "expire";
 
 export class BuildObject extends DurableObject<Env> implements BuildApi {
   readonly #store = new BuildStore(this.ctx.storage.sql);
@@ -164,7 +168,9 @@ export class BuildObject extends DurableObject<Env> implements BuildApi {
     if (next === null) this.#alarms.clear("step");
     else this.#alarms.set("step", next);
     if (record.status !== before.status) this.#alarms.setNoLaterThan("tell", now);
-    if (record.end !== null) this.#alarms.setNoLaterThan("log", now);
+    if (record.end === null) return;
+    this.#alarms.setNoLaterThan("log", now);
+    this.#alarms.set("expire", now + KEPT_MS);
   }
 
   #broadcast(before: BuildRecord, chunks: LogChunk[]): void {
@@ -190,7 +196,8 @@ export class BuildObject extends DurableObject<Env> implements BuildApi {
       if (this.#store.get() === null) return;
       if (name === "step") await this.#step();
       else if (name === "tell") await this.#tell();
-      else await this.#moveLog();
+      else if (name === "log") await this.#moveLog();
+      else await this.#remove();
     });
   }
 
@@ -295,6 +302,15 @@ export class BuildObject extends DurableObject<Env> implements BuildApi {
       httpMetadata: { contentType: "text/plain; charset=utf-8" },
     });
     await this.#writes.run(() => this.#store.logMoved());
+  }
+
+  async #remove(): Promise<void> {
+    const { id } = this.#row().request;
+    await this.env.FILES.delete(buildLogKey(id));
+    await drizzle(this.env.DB).delete(builds).where(eq(builds.id, id));
+    await this.ctx.storage.deleteAll();
+    this.#store.forget();
+    this.#alarms.forget();
   }
 
   // ---- readers

@@ -194,7 +194,7 @@ export interface DeploymentApi {
   enqueue(request: EnqueueRequest): Promise<EnqueueResult>;
   /** Frees slots (or queue places) and grants them to the next in the same transaction. Idempotent. */
   release(releases: Release[]): Promise<void>;
-  /** Why a queued prediction waits; null when it is not in the queue. */
+  /** Why a prediction waits, in the queue or in its slot on an instance that starts again; null when it waits for nothing here. */
   waitingFor(key: LeaseKey): Promise<WaitingFor | null>;
   /** Newest states of instances of this deployment, pushed by their origin. */
   instancesChanged(originId: string, instances: InstanceStatus[]): Promise<void>;

@@ -22,7 +22,7 @@ export function waitingFor(
   now: number,
 ): WaitingFor | null {
   const place = queue.place(key);
-  if (place === null) return null;
+  if (place === null) return waitingInSlot(queue, reports, key, now);
   const facts = queue.facts();
   const instances = queue.instances().filter((row) => row.boot_key === place.boot_key);
   const ready = instances.filter((row) => row.state === "ready");
@@ -43,6 +43,27 @@ export function waitingFor(
     }),
     ...(facts.setup_error === null || place.boot_key !== queue.bootKey() ? {} : { last_error: facts.setup_error }),
     ...(detail === null || ready.length > 0 ? {} : { detail }),
+  };
+}
+
+/** Of a prediction that has its slot, on an instance whose server ended before it began: it starts there once that is up again. */
+function waitingInSlot(
+  queue: DeploymentQueue,
+  reports: InstanceReports,
+  key: LeaseKey,
+  now: number,
+): WaitingFor | null {
+  const lease = queue.lease(key);
+  const instance = lease === null ? null : queue.instance(lease.instance_id);
+  if (lease === null || instance === null) return null;
+  if (instance.state !== "boot" && instance.state !== "setup") return null;
+  const detail = reasonOf(reports, [instance]);
+  return {
+    reason: instance.state,
+    queue_position: null,
+    elapsed_ms: Math.max(0, now - lease.leased_at),
+    estimate_ms: null,
+    ...(detail === null ? {} : { detail }),
   };
 }
 

@@ -254,6 +254,15 @@ describe("the queue", () => {
       expect(await deployment.waitingFor(request)).toMatchObject({ reason: "setup" });
       await deployment.instancesChanged("origin1", [aStatus({ boot_ms: 1_000, setup_ms: 2_000 })]);
       expect(await deployment.waitingFor(request)).toBeNull();
+      // It has its slot, and the server there ends before it began.
+      const reason = "restarting: its server exited (137)";
+      await deployment.instancesChanged("origin1", [aStatus({ state: "boot", reason })]);
+      expect(await deployment.waitingFor(request)).toMatchObject({
+        reason: "boot",
+        queue_position: null,
+        detail: reason,
+      });
+      await deployment.instancesChanged("origin1", [aStatus({ boot_ms: 1_000, setup_ms: 2_000 })]);
       const second = anEnqueue();
       await deployment.enqueue(second);
       await deployment.release([keyOf(request)]);

@@ -229,7 +229,8 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
 
   async #waitingFor(id: string): Promise<PredictionDocument["waiting_for"] | null> {
     const row = this.#store.get(id);
-    if (row === null || row.stage.life.state !== "queued" || this.#attempts.isLeased(id)) return null;
+    const state = row?.stage.life.state;
+    if (row === null || (state !== "queued" && state !== "starting")) return null;
     const { spec } = row.request;
     return deploymentStub(this.env, spec.deployment_key)
       .waitingFor({ prediction_id: id, attempt: row.stage.life.attempt })

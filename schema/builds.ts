@@ -11,7 +11,7 @@ export const BUILD_TIME_LIMIT_MS = 3_600_000;
 /** Its source, environment and image together: the environments of the large frameworks take some 10 GB. */
 export const BUILD_DISK_LIMIT_BYTES = 34_359_738_368;
 /** It waits so long for an origin that builds, and then for its turn there. */
-export const BUILD_WAIT_MAX_MS = 1_800_000;
+export const BUILD_WAIT_MAX_MS = 600_000;
 export const BUILD_QUEUE_MAX_MS = 6 * BUILD_TIME_LIMIT_MS;
 /** Beyond its time limit, for the origin to say itself that it ended there. */
 const TIME_LIMIT_GRACE_MS = 120_000;
