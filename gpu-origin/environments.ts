@@ -20,6 +20,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { saysDiskFull } from "./builds/disk.ts";
+import { EnvironmentUses } from "./builds/environment-uses.ts";
 import { type Python, PythonTools } from "./builds/python-tools.ts";
 import { runTool, type ToolEnd } from "./builds/run-tool.ts";
 import { SharedWork } from "./builds/shared-work.ts";
@@ -66,11 +67,13 @@ export class Environments {
   readonly #root: string;
   readonly #env: Record<string, string | undefined>;
   readonly #tools: PythonTools;
+  readonly #uses: EnvironmentUses;
   /** one making at a time for each key in this process */
   readonly #making = new SharedWork<EnvironmentResult>();
 
   constructor(cacheDir: string, env: Record<string, string | undefined>) {
     this.#root = join(cacheDir, "environments");
+    this.#uses = new EnvironmentUses(this.#root, MARKER);
     this.#env = env;
     this.#tools = new PythonTools(cacheDir, env);
   }
@@ -132,12 +135,20 @@ export class Environments {
       key,
       ...(python.warning === undefined ? {} : { warning: python.warning }),
     };
-    if (existsSync(join(folder, MARKER))) return ready;
+    if (existsSync(join(folder, MARKER))) {
+      this.#uses.touch(key);
+      return ready;
+    }
     onFolder?.(folder);
     const made = await this.#making.run(key, { signal, onProgress: onLine }, (given, tell) =>
       this.#makeLocked(folder, python, spec, sourceDir, { signal: given, onLine: tell }, ready),
     );
     return made ?? { kind: "canceled" };
+  }
+
+  /** Keeps an environment until it is called back, once. */
+  hold(key: string): () => void {
+    return this.#uses.hold(key);
   }
 
   async #makeLocked(
@@ -159,6 +170,7 @@ export class Environments {
       rmSync(folder, { recursive: true, force: true });
       await this.#make(folder, python, spec, sourceDir, options);
       writeFileSync(join(folder, MARKER), `${JSON.stringify({ python: python.version, spec })}\n`);
+      await this.#uses.sweep();
       return ready;
     } catch (error) {
       rmSync(folder, { recursive: true, force: true });

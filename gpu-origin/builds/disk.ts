@@ -42,7 +42,6 @@ export function megabytes(bytes: number): string {
   return bytes >= 10 * 1024 ** 3 ? `${Math.round(bytes / 1024 ** 3)} GiB` : `${Math.ceil(bytes / 1024 ** 2)} MiB`;
 }
 
-/** One message, for whoever pushed and for whoever can do something about it. */
-export function diskFull(folder: string): string {
-  return `The origin's disk is full. Its operator has to make room on the disk of ${folder}: remove what is not needed there, or below COGWAY_CACHE.`;
-}
+/** One message, for whoever pushed and for whoever can do something about it. Which folder it was is in the origin's log. */
+export const DISK_FULL =
+  "The origin's disk is full. Its operator has to make room below COGWAY_DATA and COGWAY_CACHE; then push again.";

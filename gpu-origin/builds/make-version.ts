@@ -2,7 +2,7 @@
 import type { PackageRef } from "../../schema/packages.ts";
 import { readModel } from "../packaging/check-model.ts";
 import type { Builder, BuildRequest, BuildResult } from "./builder.ts";
-import { diskFull, isDiskFull } from "./disk.ts";
+import { DISK_FULL, isDiskFull } from "./disk.ts";
 import { placeWeights, planWeights, WeightsFault, type WeightsParts } from "./weights.ts";
 
 export class VersionMaker {
@@ -38,7 +38,7 @@ export class VersionMaker {
     } catch (error) {
       if (signal.aborted) return { kind: "canceled" };
       if (error instanceof WeightsFault) return { kind: "failed", code: "build.weights", detail: error.message };
-      if (isDiskFull(error)) return { kind: "failed", code: "build.disk_full", detail: diskFull(versions.root) };
+      if (isDiskFull(error)) return { kind: "failed", code: "build.disk_full", detail: DISK_FULL };
       throw error;
     } finally {
       release();

@@ -15,7 +15,7 @@ import { readRequirements } from "../packaging/requirements-file.ts";
 import { faultText } from "../packaging/yaml-faults.ts";
 import { type EnvironmentSpec, type PreparedVersion, schemaForCoglet, type VersionStore } from "../prepared-version.ts";
 import type { Builder, BuildRequest, BuildResult, LaunchRequest, LaunchResult } from "./builder.ts";
-import { diskFull, folderBytes, freeBytes, megabytes, saysDiskFull } from "./disk.ts";
+import { DISK_FULL, folderBytes, freeBytes, megabytes, saysDiskFull } from "./disk.ts";
 import { SharedWork } from "./shared-work.ts";
 import { environmentOf, preparedOf, type SchemaFacts, SchemaFactsSchema, type SourceModel } from "./source-model.ts";
 
@@ -97,7 +97,7 @@ export class ProcessBuilder implements Builder {
       }
       if (error instanceof Stop) return error.result;
       const detail = error instanceof Error ? error.message : String(error);
-      if (saysDiskFull(detail)) return { kind: "failed", code: "build.disk_full", detail: diskFull(source.folder) };
+      if (saysDiskFull(detail)) return { kind: "failed", code: "build.disk_full", detail: DISK_FULL };
       return { kind: "failed", code: "build.failed", detail };
     } finally {
       times.end();
@@ -123,7 +123,7 @@ export class ProcessBuilder implements Builder {
       onLine,
       onFolder: (folder) => disk.add(folder),
     });
-    if (made.kind !== "ready") throw stopFor(made, source.folder);
+    if (made.kind !== "ready") throw stopFor(made);
     times.begin("schema");
     const facts = await this.#makeSchema(source.folder, model, made.binDir, { signal, onLine });
     warnings.push(...facts.warnings);
@@ -196,7 +196,7 @@ export class ProcessBuilder implements Builder {
       wanted = spec(null);
       resolved = await environments.resolve(wanted, folder, { ...options, constraints });
     }
-    if (resolved.kind !== "resolved") throw stopFor(resolved, folder);
+    if (resolved.kind !== "resolved") throw stopFor(resolved);
     warnings.push(...resolved.warnings);
     const { lock } = resolved;
     return lock === undefined ? wanted : { ...wanted, lock };
@@ -235,7 +235,7 @@ export class ProcessBuilder implements Builder {
     if (result.exitCode !== 0) {
       const lines = result.stderr.trim().split("\n");
       for (const line of lines) onLine(line);
-      if (saysDiskFull(result.stderr)) throw stop("build.disk_full", diskFull(folder));
+      if (saysDiskFull(result.stderr)) throw stop("build.disk_full", DISK_FULL);
       throw stop("build.schema", lines.at(-1) || `${ref}: its schema could not be made.`);
     }
     const facts = SchemaFactsSchema.parse(JSON.parse(result.stdout.trim().split("\n").at(-1) ?? ""));
@@ -250,9 +250,12 @@ export class ProcessBuilder implements Builder {
   ): Promise<LaunchResult> {
     const { versions, environments, trainersFolder } = this.#parts;
     if (version.package?.kind === "image") return { kind: "failed", detail: NO_IMAGES };
-    const held = versions.hold(version.id);
+    const held = [versions.hold(version.id)];
+    const giveBack = (): void => {
+      for (const each of held.splice(0)) each();
+    };
     const fail = (detail: string): LaunchResult => {
-      held();
+      giveBack();
       return { kind: "failed", detail };
     };
     try {
@@ -260,6 +263,7 @@ export class ProcessBuilder implements Builder {
       if (!existsSync(folder)) return fail("the source of this version is not on this host");
       const environment = await environments.ensure(version.environment, folder, { signal, onLine: onProgress });
       if (environment.kind !== "ready") return fail(environment.kind === "failed" ? environment.detail : "given up");
+      held.push(environments.hold(environment.key));
       const detail = this.#linkWeights(version, folder);
       if (detail !== null) return fail(detail);
       const schema = join(folder, ".cog", "openapi_schema.json");
@@ -270,7 +274,7 @@ export class ProcessBuilder implements Builder {
       const trainer = mode === "train" ? join(trainersFolder, instance_id) : null;
       if (trainer !== null) versions.makeTrainerFolder(version, trainer);
       const release = (): void => {
-        held();
+        giveBack();
         if (trainer !== null) rmSync(trainer, { recursive: true, force: true });
       };
       return {
@@ -319,9 +323,9 @@ function withoutRuntime(requirements: string): string {
     .join("\n");
 }
 
-function stopFor(failure: EnvironmentFailure, folder: string): Stop {
+function stopFor(failure: EnvironmentFailure): Stop {
   if (failure.kind === "canceled") return new Stop({ kind: "canceled" });
-  return stop(failure.code, failure.code === "build.disk_full" ? diskFull(folder) : failure.detail);
+  return stop(failure.code, failure.code === "build.disk_full" ? DISK_FULL : failure.detail);
 }
 
 /** Tells each stage, and at its end how long it took. */
@@ -371,13 +375,15 @@ class DiskWatch {
 
   start(): void {
     const look = async (): Promise<void> => {
-      const [folder = "."] = this.#folders;
       const sizes = await Promise.all(this.#folders.map(folderBytes));
       const bytes = sizes.reduce((sum, size) => sum + size, 0);
       if (bytes > this.#limit) {
         this.fault = `The build uses ${megabytes(bytes)} of disk, and its bound is ${megabytes(this.#limit)}. Leave packages or files out, or take smaller ones.`;
-      } else if ((await freeBytes(folder).catch(() => Number.POSITIVE_INFINITY)) < DISK_RESERVE_BYTES) {
-        this.fault = diskFull(folder);
+      }
+      for (const folder of this.#folders) {
+        // One that is not there yet, or not any more, says nothing.
+        const free = await freeBytes(folder).catch(() => Number.POSITIVE_INFINITY);
+        if (free < DISK_RESERVE_BYTES) this.fault ??= DISK_FULL;
       }
       if (this.fault !== null) this.#abort.abort();
       else if (this.#timer !== null) this.#timer = setTimeout(() => void look(), DISK_LOOK_MS);

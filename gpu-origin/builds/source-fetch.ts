@@ -24,7 +24,7 @@ import {
 import type { VersionStore } from "../prepared-version.ts";
 import { type BlobCache, type HeldBlob, linkBlob } from "./blob-cache.ts";
 import type { SourceFolder } from "./builder.ts";
-import { diskFull, isDiskFull, megabytes } from "./disk.ts";
+import { DISK_FULL, isDiskFull, megabytes } from "./disk.ts";
 import { Limiter } from "./limiter.ts";
 
 /** Files and tars that are fetched at the same time; ranges of each are bounded by the cache. */
@@ -95,7 +95,7 @@ export class SourceFetch {
       if (error instanceof Stop) return error.result;
       if (error instanceof SourceFault) return { kind: "failed", code: "build.source", detail: error.message };
       const detail = error instanceof Error ? error.message : String(error);
-      if (isDiskFull(error)) return { kind: "failed", code: "build.disk_full", detail: diskFull(versions.root) };
+      if (isDiskFull(error)) return { kind: "failed", code: "build.disk_full", detail: DISK_FULL };
       return { kind: "failed", code: "build.fetch", detail: `The source could not be fetched: ${detail}` };
     } finally {
       await rm(temporary, { recursive: true, force: true });
@@ -138,7 +138,7 @@ export class SourceFetch {
     const hold = async <T>(blob: Parameters<BlobCache["holdBlob"]>[0], use: (path: string) => Promise<T>): Promise<T> =>
       limiter.run(async () => {
         const held = await this.#parts.blobs.holdBlob(blob, { signal, onBytes });
-        if (held.kind === "failed") throw new Stop(failureOf(held, this.#parts.versions.root));
+        if (held.kind === "failed") throw new Stop(failureOf(held));
         try {
           return await use(held.path);
         } finally {
@@ -236,12 +236,12 @@ async function writeNew(path: string, bytes: Buffer): Promise<void> {
   await chmod(path, SOURCE_FILE_MODE);
 }
 
-function failureOf(held: Extract<HeldBlob, { kind: "failed" }>, folder: string): FetchedSource {
+function failureOf(held: Extract<HeldBlob, { kind: "failed" }>): FetchedSource {
   switch (held.code) {
     case "canceled":
       return { kind: "canceled" };
     case "disk_full":
-      return { kind: "failed", code: "build.disk_full", detail: diskFull(folder) };
+      return { kind: "failed", code: "build.disk_full", detail: DISK_FULL };
     case "digest":
       return {
         kind: "failed",
