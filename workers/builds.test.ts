@@ -3,6 +3,7 @@ import { env, exports } from "cloudflare:workers";
 import { beforeAll, describe, expect, it, vi } from "vitest";
 import type { showBuild } from "../schema/build-document.ts";
 import { Cogway } from "../schema/client/index.ts";
+import { newId } from "../schema/ids.ts";
 import type { ModelDescription } from "../schema/packages.ts";
 import { BUILDS_AT_ONCE_MAX } from "./storage/builds.ts";
 import { aModel, aVersion, type Json, jsonOf, type Person, refusal, status } from "./testing/catalog.ts";
@@ -273,7 +274,9 @@ describe("a version that was pushed", () => {
   });
 
   it("runs with its package, its devices, and only the connections that its account may open", async () => {
-    const dave = await anAccount({ egress: true });
+    const body = { type: "user", username: `u${newId(10)}`, name: "Dave", limits: { egress: true } };
+    const made = await jsonOf<{ account: Person; token: string }>("POST", "/admin/v1/accounts", operator, body);
+    const dave = { ...made.account, token: made.token };
     const boots = [];
     for (const by of [alice, dave]) {
       const path = await aModel(by);

@@ -44,6 +44,10 @@ export const CreateAccountSchema = z
       .strictObject({
         creates_per_minute: requestsPerMinute.optional(),
         reads_per_minute: requestsPerMinute.optional().describe("of everything that creates nothing"),
+        egress: z
+          .boolean()
+          .optional()
+          .describe("its models may open connections to public addresses, where their versions ask for it"),
       })
       .optional(),
   })
@@ -56,7 +60,11 @@ export const CreatedAccountSchema = z
       type: z.enum(["user", "organization"]),
       username: z.string(),
       name: z.string(),
-      limits: z.object({ creates_per_minute: z.number().int(), reads_per_minute: z.number().int() }),
+      limits: z.object({
+        creates_per_minute: z.number().int(),
+        reads_per_minute: z.number().int(),
+        egress: z.boolean(),
+      }),
       created_at: z.string(),
     }),
     token: z.string().describe("shown this once"),

@@ -54,6 +54,7 @@ account.openapi(
           limits: {
             creates_per_minute: limits?.creates_per_minute ?? DEFAULT_CREATES_PER_MINUTE,
             reads_per_minute: limits?.reads_per_minute ?? DEFAULT_READS_PER_MINUTE,
+            egress: limits?.egress ?? false,
           },
           created_at: new Date(made.account.created_at).toISOString(),
         },
@@ -65,6 +66,6 @@ account.openapi(
 );
 
 /** Only the members that are set: later defaults reach accounts that have no limit of their own. */
-function storedLimits(limits: { [K in keyof StoredLimits]?: number | undefined } = {}): StoredLimits {
+function storedLimits(limits: { [K in keyof StoredLimits]?: StoredLimits[K] | undefined } = {}): StoredLimits {
   return Object.fromEntries(Object.entries(limits).filter(([, value]) => value !== undefined));
 }
