@@ -168,7 +168,7 @@ export function describeDriverContract(setup: DriverSetup): void {
       await expect.poll(async () => (await client.health())?.status).toBe("BUSY");
       await driver.stop(record.instance_id, 1_000);
       expect(lines.join("\n")).toContain("SIGTERM");
-      expect(await client.health()).toBeNull();
+      expect(await client.health(1_000)).toBeNull();
       await driver.release(record.instance_id);
     });
 

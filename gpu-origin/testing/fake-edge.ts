@@ -25,6 +25,7 @@ import {
   type OutputBegin,
   OutputBeginSchema,
   OutputCompleteSchema,
+  type Register,
   RegisterSchema,
 } from "../../schema/origin-protocol.ts";
 import { bodyDigest, type SigningKey, signRequest, verifyRequest } from "../../schema/request-signature.ts";
@@ -60,7 +61,7 @@ export class FakeEdge {
   readonly kept: FileRef[] = [];
   readonly registry = new FakeRegistry();
   readonly batches: EventBatch[] = [];
-  readonly registrations: { incarnation: string; joined: boolean; instances: InstanceStatus[] }[] = [];
+  readonly registrations: (Register & { joined: boolean })[] = [];
   heartbeats = 0;
   /** answers 503 to event batches and uploads, while true */
   isAway = false;
@@ -192,8 +193,7 @@ export class FakeEdge {
   #register(value: unknown, isJoin: boolean): [number, unknown] {
     const register = RegisterSchema.parse(value);
     if (isJoin && register.join_token !== JOIN_TOKEN) return [401, { detail: "wrong join token" }];
-    const { incarnation, instances } = register;
-    this.registrations.push({ incarnation, joined: isJoin, instances });
+    this.registrations.push({ ...register, joined: isJoin });
     this.#origin = { url: register.url };
     return [200, { origin_id: "origin-of-tests", ...(isJoin ? { key: this.key } : {}) }];
   }

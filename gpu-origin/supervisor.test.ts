@@ -1,0 +1,57 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { newId } from "../schema/ids.ts";
+import type { InstanceBoot } from "../schema/origin-protocol.ts";
+import { TestOrigin } from "./testing/harness.ts";
+
+describe("an origin of processes", () => {
+  let origin: TestOrigin;
+  beforeAll(async () => {
+    origin = await TestOrigin.start(["noop"]);
+  }, 240_000);
+  afterAll(() => origin.stop());
+
+  const boot = (change: Partial<InstanceBoot>): Promise<{ status: number; body: unknown }> =>
+    origin.edge.call("POST", "/v1/instances", {
+      protocol: 1,
+      instance_id: newId(16),
+      deployment_key: "d",
+      version_id: origin.version("noop").id,
+      slots: 1,
+      memory_bytes: 1,
+      setup_timeout_ms: 1_000,
+      ...change,
+    });
+  const manifest = `sha256:${"0".repeat(64)}`;
+
+  it("says what it runs", () => {
+    expect(origin.edge.registrations.at(-1)).toMatchObject({
+      driver: "process",
+      runs: { packages: ["source"], untrusted: false },
+      capacity: { gpus: expect.any(Number) },
+    });
+  });
+
+  it("runs no model that is not the operator's, and says what would", async () => {
+    const { status, body } = await boot({ is_trusted: false });
+    expect(status).toBeGreaterThanOrEqual(400);
+    expect(body).toMatchObject({
+      code: "version.not_trusted",
+      detail: expect.stringContaining("COGWAY_DRIVER=docker"),
+    });
+  });
+
+  it("runs no images, and says what would", async () => {
+    const { body } = await boot({ package: { kind: "image", repository: "a/b", manifest } });
+    expect(body).toMatchObject({ code: "version.no_images", detail: expect.stringContaining("COGWAY_DRIVER=docker") });
+  });
+
+  it("gives back the place of an instance whose package is not to be had, with the reason", async () => {
+    const instance_id = newId(16);
+    const version_id = "f".repeat(64);
+    const answer = await boot({ instance_id, version_id, package: { kind: "source", repository: "a/b", manifest } });
+    expect(answer).toMatchObject({ status: 202, body: { state: "boot" } });
+    const failed = await origin.untilState(instance_id, ["failed"]);
+    expect(failed.reason).toMatch(/^boot: /);
+    expect(origin.origin.supervisor.statuses().some((status) => status.instance_id === instance_id)).toBe(false);
+  });
+});
