@@ -88,7 +88,7 @@ function complete(path: string, operation: Operation, method: string, shared: Re
     ...(isOrigin ? [401] : []),
     ...(operation.requestBody === undefined ? [] : [400, 413, 415, 422, 503]),
     // A body that nobody asked for is read within the same bounds.
-    ...(isBearer && method !== "get" ? [400, 413, 503] : []),
+    ...((isBearer || isOrigin) && method !== "get" ? [400, 413, 503] : []),
     ...((operation.parameters ?? []).length > 0 ? [400] : []),
     ...(path.includes("{") ? [404] : []),
     500,
