@@ -130,6 +130,8 @@ export class Models {
     const files = await readFiles(model.folder, paths, signal);
     const id = digestOf(files);
     const known = versions.get(id);
+    // Pushed before, it might be let go for want of room; the operator's own stays.
+    if (known !== null && known.package !== null) versions.save({ ...known, package: null });
     if (known !== null) return known;
     const release = versions.hold(id);
     const temporary = versions.temporaryFolder();

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { newId } from "../../schema/ids.ts";
@@ -243,6 +243,25 @@ describe("builds at an origin", () => {
     await expect.poll(versions).toEqual(before);
   });
 
+  it("end what a predictor does while its schema is made, when they are cancelled", async () => {
+    const pidFile = join(folder.path, "pid");
+    const lines = [
+      "import os, time",
+      `open(${JSON.stringify(pidFile)}, "w").write(str(os.getpid()))`,
+      "time.sleep(300)",
+      PREDICTOR,
+    ];
+    const { manifest } = await origin.edge.registry.push(aFolder({ "predict.py": lines.join("\n") }));
+    const { id } = await start(manifest);
+    const pid = await origin.edge.until(
+      () => existsSync(pidFile) && Number(readFileSync(pidFile, "utf8")),
+      "the import",
+    );
+    await origin.edge.call("POST", `/v1/builds/${id}/cancel`);
+    expect((await finished(id)).status).toBe("canceled");
+    await expect.poll(() => isAlive(pid)).toBe(false);
+  });
+
   it("end at their bounds of time and disk", async () => {
     expect(await build(sleeper(300), { time_limit_ms: 8_000 })).toMatchObject({
       status: "failed",
@@ -263,9 +282,9 @@ describe("builds at an origin", () => {
   });
 
   it("hold a flood of lines to a bound, and say so", async () => {
-    const flood = `python -c "for _ in range(${Math.ceil(LOG_CHARACTERS_MAX / 500)}): print('x' * 1000)"`;
+    const flood = `python -c "for _ in range(${Math.ceil(LOG_CHARACTERS_MAX / 500)}): print('x' * 1000)"; exit 1`;
     const end = await build({ "cog.yaml": YAML.replace('"3.11"', `"3.11", run: [${JSON.stringify(flood)}]`) });
-    expect(end).toMatchObject({ status: "succeeded" });
+    expect(end).toMatchObject({ status: "failed", code: "build.run" });
     expect(logOf(end.id).length).toBeLessThan(LOG_CHARACTERS_MAX + 1_000);
     expect(logOf(end.id)).toMatch(/further lines were left out/);
   });
@@ -309,3 +328,12 @@ describe("builds at an origin", () => {
     expect((await finished(next)).status).toBe("succeeded");
   });
 }, 180_000);
+
+/** One that nobody has waited for yet is over all the same. */
+function isAlive(pid: number): boolean {
+  try {
+    return !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
+  } catch {
+    return false;
+  }
+}

@@ -66,9 +66,9 @@ export class BuildQueue {
 
   /** Takes a build once, however often it is sent. */
   start(start: BuildStart): BuildTaken {
+    if (this.#isStopped) return { kind: "refused", code: "origin.draining", detail: "This origin is shutting down." };
     const known = this.#store.state(start.build_id);
     if (known !== null) return { kind: "accepted", state: known };
-    if (this.#isStopped) return { kind: "refused", code: "origin.draining", detail: "This origin is shutting down." };
     if (!start.is_trusted && !this.#parts.runsUntrusted)
       return { kind: "refused", code: "build.untrusted", detail: UNTRUSTED };
     if (this.#waiting.length >= BUILDS_QUEUED_MAX) {
@@ -86,7 +86,7 @@ export class BuildQueue {
 
   /** Null when this origin has not got it. */
   state(buildId: string): BuildState | null {
-    return this.#store.state(buildId);
+    return this.#isStopped ? null : this.#store.state(buildId);
   }
 
   /** Null when this origin has not got it. One that has ended is answered as it is. */
@@ -97,7 +97,7 @@ export class BuildQueue {
       this.#finish(buildId, 0, { result: { kind: "canceled" } });
     }
     this.#running.get(buildId)?.cancel.abort();
-    return this.#store.state(buildId);
+    return this.state(buildId);
   }
 
   /** Ends what runs; the edge finds out that it is lost, and starts it anew. */

@@ -246,9 +246,10 @@ export class ProcessBuilder implements Builder {
 
   async launch(
     version: PreparedVersion,
-    { instance_id, mode, onProgress, signal }: LaunchRequest,
+    { instance_id, mode, is_trusted, onProgress, signal }: LaunchRequest,
   ): Promise<LaunchResult> {
-    const { versions, environments, trainersFolder } = this.#parts;
+    const { versions, environments, trainersFolder, trustsAll } = this.#parts;
+    if (is_trusted === false && !trustsAll) return { kind: "failed", detail: UNTRUSTED };
     if (version.package?.kind === "image") return { kind: "failed", detail: NO_IMAGES };
     const held = [versions.hold(version.id)];
     const giveBack = (): void => {
