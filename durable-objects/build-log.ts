@@ -78,7 +78,10 @@ async function readStored(files: R2Bucket, row: BuildRow, place: number, bytesMa
   const isLast = place + bytes.byteLength >= row.log_end;
   // A character that the piece cuts through comes with the next one.
   const whole = isLast ? bytes : bytes.subarray(0, wholeCharacters(bytes));
-  return { text: new TextDecoder("utf-8", { fatal: false, ignoreBOM: true }).decode(whole), end: place + whole.byteLength };
+  return {
+    text: new TextDecoder("utf-8", { fatal: false, ignoreBOM: true }).decode(whole),
+    end: place + whole.byteLength,
+  };
 }
 
 /** How many of the bytes end with a whole character; all where that does not help. */
