@@ -91,7 +91,13 @@ export function failureOf(error: unknown): Failure | null {
 
 function uploadFault(error: unknown, label: string): unknown {
   if (!(error instanceof RegistryFault)) return error;
-  return new CliFault(`${label} was not stored: ${error.message}. Push again: what arrived is not sent twice.`, {
+  const { status, message } = error;
+  // Refusals say themselves what is wrong; a failure of the platform's own does not.
+  const advice =
+    status === null || status >= 500
+      ? "See whether the platform runs and has room on its disk, then push again"
+      : "Push again when that is mended";
+  return new CliFault(`${label} was not stored: ${message}. ${advice}: what arrived is not sent twice.`, {
     cause: error,
   });
 }
