@@ -85,7 +85,10 @@ export async function launchInstance(
       version,
       launch,
       devices,
-      env: { ...modelEnv(version, parts.cpus), ...(weightsPath === null ? {} : { COG_WEIGHTS: weightsPath }) },
+      env: {
+        ...modelEnv(version, parts.cpus, boot.egress ?? false),
+        ...(weightsPath === null ? {} : { COG_WEIGHTS: weightsPath }),
+      },
       args: isTrainer ? ["--x-mode", "train"] : [],
       release,
     },
@@ -100,12 +103,12 @@ function withWeights(launch: Launch, path: string | null): { launch: Launch; wei
   return { launch: { ...launch, mounts: [...launch.mounts, { source: path, target }] }, weightsPath: target };
 }
 
-function modelEnv(version: PreparedVersion, cpus: number): Record<string, string> {
+function modelEnv(version: PreparedVersion, cpus: number, egress: boolean): Record<string, string> {
   const threads = String(Math.max(1, Math.min(4, Math.floor(cpus))));
   return {
     ...Object.fromEntries(THREAD_VARIABLES.map((name) => [name, threads])),
     // Weights come with the version; a model that looks for them elsewhere fails at once instead of waiting for a network.
-    ...(version.egress ? {} : { HF_HUB_OFFLINE: "1", TRANSFORMERS_OFFLINE: "1" }),
+    ...(egress ? {} : { HF_HUB_OFFLINE: "1", TRANSFORMERS_OFFLINE: "1" }),
     PYTHONUNBUFFERED: "1",
     // What setup prints, warnings, and each log line of predictions. The latter are thrown away, but writing them holds coglet back to the speed of
     // its own stream: without it a burst of more than 1,024 lines overruns a buffer inside (measured: 10 of 12 bursts of 20,000 lines lost, with it none).

@@ -366,6 +366,20 @@ describe("an instance in a container", () => {
     next.release();
   });
 
+  it("that ended while the engine was away is removed when it is back", async () => {
+    const { instance } = await anInstance();
+    await driver.reap(new Set([instance.id]));
+    await socket.cut();
+    await instance.stop("its time is over", 0);
+    const label = [`${INSTANCE_LABEL}=${instance.id}`];
+    expect(await docker.listContainers({ filters: { label } })).toHaveLength(1);
+    await socket.mend();
+    const left = async (): Promise<number> =>
+      (await docker.listContainers({ all: true, filters: { label } })).length +
+      (await docker.listNetworks({ filters: { label } })).length;
+    await expect.poll(left, { timeout: 15_000 }).toBe(0);
+  });
+
   it("goes on while the engine is away, and waits for it where it must be started", async () => {
     const { instance, records, statuses, slot, becomes } = await anInstance();
     await socket.cut();

@@ -7,6 +7,7 @@
  */
 import { setTimeout as wait } from "node:timers/promises";
 import type Docker from "dockerode";
+import { newId } from "../../schema/ids.ts";
 import { COGLET_PORT, containerRequest, INSTANCE_LABEL, imageFacts, ORIGIN_LABEL } from "./docker-container.ts";
 import { bounded, Engine, isAway, messageOf, statusOf } from "./docker-engine.ts";
 import { EngineEvents } from "./docker-events.ts";
@@ -30,10 +31,15 @@ import { readLines } from "./lines.ts";
 const START_TIMEOUT_MS = 120_000;
 /** Ending a container waits for the kernel to free its processes. */
 const STOP_TIMEOUT_MS = 30_000;
+/** Heartbeats wait for it. */
+const STATS_TIMEOUT_MS = 2_000;
+const REMOVAL_POLL_MS = 50;
 /** Lines that were written last may still be on their way when the exit is told. */
 const LAST_LINES_MS = 500;
 /** gVisor, under the name by which its own documentation registers it with engines. */
 const GVISOR = "runsc";
+/** Told apart are the starts of one instance. */
+const NAME_CHARACTERS = 4;
 
 export interface DockerOptions {
   /** as DOCKER_HOST; empty is the usual socket */
@@ -68,6 +74,10 @@ export class DockerDriver implements Driver {
   readonly #containers = new Map<string, Container>();
   /** instances whose start runs: what the engine has of them is not theirs to lose */
   readonly #starting = new Set<string>();
+  /** instances that have a network, or were adopted: what carries another's name is nobody's */
+  readonly #known = new Set<string>();
+  /** what an earlier process left was taken over or removed */
+  #isSettled = false;
   /** instances that ran out of memory since their last start */
   readonly #outOfMemory = new Set<string>();
   #hasGvisor = false;
@@ -125,6 +135,7 @@ export class DockerDriver implements Driver {
   }
 
   async filesAddress({ instance_id, egress }: Pick<StartSpec, "instance_id" | "egress">): Promise<FilesAddress> {
+    this.#known.add(instance_id);
     // Again each time, beside the network that takes longer: whoever administers the host may have reset its rules.
     const [result] = await Promise.all([this.#networks.ensure(instance_id, egress), this.#raiseFirewall()]);
     if (result.kind === "failed") return { kind: "failed", detail: result.detail };
@@ -169,7 +180,8 @@ export class DockerDriver implements Driver {
     const isSandboxed = !is_trusted && this.#hasGvisor && gpus.length === 0;
     const requested = containerRequest(spec, facts, {
       originId: this.#options.originId,
-      name: `cogway-${instance_id}`,
+      // The last one's may not be free yet.
+      name: `cogway-${instance_id}-${newId(NAME_CHARACTERS)}`,
       network: name,
       address: host,
       runtime: this.#options.runtime ?? (isSandboxed ? GVISOR : null),
@@ -221,17 +233,19 @@ export class DockerDriver implements Driver {
       await Promise.race([new Promise((resolve) => output.once("close", resolve)), wait(LAST_LINES_MS)]);
     output.destroy();
     this.#containers.delete(containerId);
-    await this.#remove(this.engine.docker.getContainer(containerId)).catch(() => {});
     container.watch.onExit({ code: code ?? state?.ExitCode ?? null, signal: null, isOutOfMemory });
+    await this.#remove(this.engine.docker.getContainer(containerId)).catch(() => {});
   }
 
-  /** After the engine was away, or at the start: tells what is gone, and removes what nobody knows. */
+  /** After the engine was away, or at the start: tells what is gone. */
   async #compare(): Promise<void> {
     const listed = await this.#listContainers();
     const running = new Set(listed.filter(({ State }) => State === "running").map(({ Id }) => Id));
     for (const [id, { record }] of this.#containers) {
       if (!running.has(id) && !this.#starting.has(record.instance_id)) void this.#exited(id, null);
     }
+    // Of those that ended while the engine was away.
+    if (this.#isSettled) await this.reap(this.#known);
   }
 
   async stop(instanceId: string, graceMs: number): Promise<StopResult> {
@@ -256,6 +270,7 @@ export class DockerDriver implements Driver {
   }
 
   async release(instanceId: string): Promise<void> {
+    this.#known.delete(instanceId);
     this.#outOfMemory.delete(instanceId);
     await this.#networks.remove(instanceId).catch((error: unknown) => {
       this.#options.warn(`an instance's network could not be removed: ${messageOf(error)}`);
@@ -275,6 +290,7 @@ export class DockerDriver implements Driver {
         Config.Labels[ORIGIN_LABEL] === this.#options.originId && Config.Labels[INSTANCE_LABEL] === record.instance_id;
       if (!isOurs || !State.Running) return { kind: "gone" };
       await this.#attach(record, watch);
+      this.#known.add(record.instance_id);
       return { kind: "adopted" };
     } catch {
       return { kind: "gone" };
@@ -282,6 +298,7 @@ export class DockerDriver implements Driver {
   }
 
   async reap(known: ReadonlySet<string>): Promise<number> {
+    this.#isSettled = true;
     try {
       const listed = await this.#listContainers();
       const unknown = listed.filter(({ Labels }) => !known.has(Labels[INSTANCE_LABEL] ?? ""));
@@ -302,7 +319,7 @@ export class DockerDriver implements Driver {
     if (found === undefined) return null;
     try {
       const container = this.engine.docker.getContainer(found.record.handle);
-      const { memory_stats } = await bounded(container.stats({ stream: false, "one-shot": true }));
+      const { memory_stats } = await bounded(container.stats({ stream: false, "one-shot": true }), STATS_TIMEOUT_MS);
       // The kernel frees caches before it refuses memory; cgroup v1 and v2 name them differently.
       const { usage, stats } = memory_stats;
       return Math.max(0, usage - (stats?.inactive_file ?? stats?.total_inactive_file ?? 0));
@@ -338,9 +355,15 @@ export class DockerDriver implements Driver {
     return bounded(this.engine.docker.listContainers({ all: true, filters: { label } }));
   }
 
+  /** Resolves when none is left, so that their address is free. */
   async #removeContainers(instanceId: string): Promise<void> {
-    for (const { Id } of await this.#listContainers(instanceId))
-      await this.#remove(this.engine.docker.getContainer(Id));
+    for (let waited = 0; waited < STOP_TIMEOUT_MS; waited += REMOVAL_POLL_MS) {
+      const left = await this.#listContainers(instanceId);
+      if (left.length === 0) return;
+      // One that is being removed already is only waited for.
+      for (const { Id } of left) await this.#remove(this.engine.docker.getContainer(Id));
+      await wait(REMOVAL_POLL_MS);
+    }
   }
 
   async #remove(container: Docker.Container): Promise<void> {
