@@ -9,28 +9,52 @@ import { IMAGE_REPOSITORY, tagOf } from "./docker-builder-image.ts";
 import { dial } from "./engine-call.ts";
 
 /** Of what these images have to themselves: layers that others use too are not counted. A host's disk is assumed to be larger. */
-export const IMAGES_BYTES_MAX = 100 * 1024 ** 3;
-export const IMAGES_MAX = 200;
+const IMAGES_BYTES_MAX = 100 * 1024 ** 3;
+const IMAGES_MAX = 200;
 /** BuildKit's own store of steps and downloads. */
-export const BUILD_CACHE_BYTES_MAX = 40 * 1024 ** 3;
+const BUILD_CACHE_BYTES_MAX = 40 * 1024 ** 3;
 
 const UsesSchema = z.record(z.string(), z.number());
 const PrunedSchema = z.object({ SpaceReclaimed: z.number().nullish() });
 
-interface Bounds {
+export interface ImageBounds {
   bytes: number;
   images: number;
+}
+
+export interface KeptImage {
+  version_id: string;
+  /** not shared with other images */
+  own_bytes: number;
+  /** milliseconds since 1970 */
+  used_at: number;
+  is_held: boolean;
+}
+
+/** Which images go: those that were used longest ago, until the rest is within the bounds, or is held. */
+export function beyondBounds(images: KeptImage[], bounds: ImageBounds): string[] {
+  let bytes = images.reduce((sum, image) => sum + image.own_bytes, 0);
+  let count = images.length;
+  const gone: string[] = [];
+  for (const { version_id, own_bytes, is_held } of images.toSorted((a, b) => a.used_at - b.used_at)) {
+    if (bytes <= bounds.bytes && count <= bounds.images) break;
+    if (is_held) continue;
+    bytes -= own_bytes;
+    count -= 1;
+    gone.push(version_id);
+  }
+  return gone;
 }
 
 export class VersionImages {
   readonly #docker: Docker;
   /** JSON: version id -> when it was used last */
   readonly #path: string;
-  readonly #bounds: Bounds;
+  readonly #bounds: ImageBounds;
   readonly #usedAt: Map<string, number>;
   readonly #holders = new Map<string, number>();
 
-  constructor(docker: Docker, path: string, bounds: Bounds = { bytes: IMAGES_BYTES_MAX, images: IMAGES_MAX }) {
+  constructor(docker: Docker, path: string, bounds: ImageBounds = { bytes: IMAGES_BYTES_MAX, images: IMAGES_MAX }) {
     this.#docker = docker;
     this.#path = path;
     this.#bounds = bounds;
@@ -66,16 +90,13 @@ export class VersionImages {
   /** Removes what is beyond the bounds. After every build and pull; a failure only leaves more than there should be. */
   async sweep(): Promise<string[]> {
     const removed: string[] = [];
-    const images = await this.#list();
-    let bytes = images.reduce((sum, image) => sum + image.own_bytes, 0);
-    let count = images.length;
-    const oldestFirst = images.toSorted((a, b) => this.#lastUse(a) - this.#lastUse(b));
-    for (const image of oldestFirst) {
-      if (bytes <= this.#bounds.bytes && count <= this.#bounds.images) break;
-      if (this.#holders.has(image.version_id) || !(await this.remove(image.version_id))) continue;
-      bytes -= image.own_bytes;
-      count -= 1;
-      removed.push(image.version_id);
+    const images = (await this.#list()).map((image) => ({
+      ...image,
+      used_at: this.#usedAt.get(image.version_id) ?? image.created_at,
+      is_held: this.#holders.has(image.version_id),
+    }));
+    for (const id of beyondBounds(images, this.#bounds)) {
+      if (await this.remove(id)) removed.push(id);
     }
     return removed;
   }
@@ -127,10 +148,6 @@ export class VersionImages {
       const version_id = tag.slice(IMAGE_REPOSITORY.length + 1);
       return [{ version_id, own_bytes: Size - Math.max(SharedSize, 0), created_at: Created * 1000 }];
     });
-  }
-
-  #lastUse(image: { version_id: string; created_at: number }): number {
-    return this.#usedAt.get(image.version_id) ?? image.created_at;
   }
 
   #touch(versionId: string): void {

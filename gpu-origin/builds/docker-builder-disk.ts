@@ -4,7 +4,7 @@ import { freeBytes, megabytes } from "./disk.ts";
 
 const LOOK_MS = 1_000;
 /** Left for everything else on that disk. */
-export const DISK_RESERVE_BYTES = 1024 ** 3;
+const DISK_RESERVE_BYTES = 1024 ** 3;
 
 export const DISK_FULL = "The disk of the container engine is full. Make room on the host, then push again.";
 

@@ -18,7 +18,7 @@ import { contextOf, finishImage, largeFileMounts, readLock } from "./docker-buil
 import { type RecipeResult, recipeOf } from "./docker-builder-recipe.ts";
 import { makeSchema } from "./docker-builder-schema.ts";
 import { type ImagePlan, planImage, stepOf } from "./dockerfile.ts";
-import { hostSettings } from "./dockerfile-host.ts";
+import { type HostSettings, hostSettings } from "./dockerfile-host.ts";
 import { messageOf } from "./engine-call.ts";
 import { PREPARED_LABEL, VERSION_LABEL, writeCogLabels } from "./labels.ts";
 import { preparedOf, type SourceModel } from "./source-model.ts";
@@ -84,8 +84,9 @@ export class ImageMaker {
     } catch (error) {
       if (request.signal.aborted) return { kind: "canceled" };
       if (timeout.aborted) {
-        const minutes = Math.ceil(request.time_limit_ms / 60_000);
-        const detail = `The build took longer than its bound of ${minutes} minutes.`;
+        const seconds = Math.ceil(request.time_limit_ms / 1000);
+        const bound = seconds < 120 ? `${seconds} s` : `${Math.ceil(seconds / 60)} minutes`;
+        const detail = `The build took longer than its bound of ${bound}. Its log shows what took so long.`;
         return { kind: "failed", code: "build.timeout", detail };
       }
       if (disk.signal.aborted) return { kind: "failed", code: "build.disk_full", detail: disk.detail };
@@ -236,7 +237,7 @@ export class ImageMaker {
     signal: AbortSignal,
     tell: (told: Told) => void,
   ): Promise<{ image: string } | { code: string; detail: string }> {
-    const host = hostSettings(this.#parts.env, isTrusted);
+    const host = this.#host(isTrusted);
     const built = await buildImage(this.#parts.docker, {
       context: contextOf(plan, source, localFiles),
       buildArgs: host.buildArgs,
@@ -260,6 +261,14 @@ export class ImageMaker {
     if (step === null) return { code: "build.image", detail: imageFault(detail) };
     const shown = tail === "" ? [`${step.title} failed: ${detail}`] : [`${step.title} failed:`, tail];
     return { code: step.code, detail: [...shown, step.advice].join("\n") };
+  }
+
+  #host(isTrusted: boolean): HostSettings {
+    try {
+      return hostSettings(this.#parts.env, isTrusted);
+    } catch (error) {
+      throw stop("build.environment", messageOf(error));
+    }
   }
 
   async #runtime(isTrusted: boolean): Promise<string | null> {

@@ -78,7 +78,12 @@ export async function makeSchema(docker: Docker, run: SchemaRun): Promise<Schema
       SecurityOpt: ["no-new-privileges"],
       LogConfig: { Type: "none", Config: {} },
       Init: true,
-      Binds: run.mounts.map(({ source, target }) => `${source}:${target}:ro`),
+      Mounts: run.mounts.map(({ source, target }) => ({
+        Type: "bind",
+        Source: source,
+        Target: target,
+        ReadOnly: true,
+      })),
       ...(run.runtime === null ? {} : { Runtime: run.runtime }),
     },
   });

@@ -10,7 +10,7 @@ import { megabytes, saysDiskFull } from "./disk.ts";
 import { messageOf } from "./engine-call.ts";
 
 /** Of one image, all tries together; tens of gigabytes at 50 MB/s. */
-export const PULL_TIMEOUT_MS = 30 * 60_000;
+const PULL_TIMEOUT_MS = 30 * 60_000;
 const TRIES_MAX = 5;
 const RETRY_MS = 1_000;
 const PROGRESS_MS = 1_000;
