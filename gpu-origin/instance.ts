@@ -9,6 +9,8 @@ import type { InstanceBoot, InstanceStatus } from "../schema/origin-protocol.ts"
 import type { Launch } from "./builds/builder.ts";
 import { CogClient, type CogHealth } from "./cog-client.ts";
 import type { Driver, Exit, InstanceRecord, Watch } from "./drivers/driver.ts";
+import { isWorkerDead, setupError } from "./instance-health.ts";
+import { type Acquired, InstanceSlots } from "./instance-slots.ts";
 import type { Log } from "./log.ts";
 import { SetupLog } from "./setup-log.ts";
 
@@ -47,20 +49,6 @@ export interface InstanceSpec extends InstanceBoot {
   devices: string[];
 }
 
-/** A slot that is held until `release`. */
-export interface Slot {
-  client: CogClient;
-  generation: number;
-  release: () => void;
-}
-
-export type Acquired = { kind: "slot"; slot: Slot } | { kind: "gone"; reason: string };
-
-interface Waiter {
-  give: (acquired: Acquired) => void;
-  signal: AbortSignal;
-}
-
 export interface InstanceHost {
   driver: Driver;
   log: Log;
@@ -75,12 +63,11 @@ export class Instance {
   readonly #spec: InstanceSpec;
   readonly #host: InstanceHost;
   readonly #logs = new SetupLog();
+  readonly #slots: InstanceSlots;
   #state: InstanceStatus["state"] = "boot";
   #reason: string | null = null;
   #generation = 0;
   #client: CogClient | null = null;
-  #busy = 0;
-  #waiters: Waiter[] = [];
   #bootStartedAt = 0;
   #setupStartedAt = 0;
   #bootMs: number | null = null;
@@ -96,7 +83,6 @@ export class Instance {
   #timers = new Set<NodeJS.Timeout>();
   #restarting: Promise<void> | null = null;
   #crashReason: string | null = null;
-  #onIdle: (() => void)[] = [];
   #stopping: Promise<void> | null = null;
 
   constructor(spec: InstanceSpec, host: InstanceHost) {
@@ -104,6 +90,10 @@ export class Instance {
     this.version_id = spec.version_id;
     this.#spec = spec;
     this.#host = host;
+    this.#slots = new InstanceSlots(spec.slots, () => {
+      const isServing = this.#state === "ready" || (this.#state === "draining" && this.#restarting === null);
+      return this.#client === null || !isServing ? null : { client: this.#client, generation: this.#generation };
+    });
   }
 
   get state(): InstanceStatus["state"] {
@@ -130,7 +120,7 @@ export class Instance {
       version_id: this.version_id,
       state: this.#state,
       slots: this.#spec.slots,
-      slots_busy: Math.min(this.#busy, this.#spec.slots),
+      slots_busy: this.#slots.busy,
       memory_bytes: this.#memoryBytes ?? this.#spec.memory_bytes,
       ...(this.#bootMs === null ? {} : { boot_ms: this.#bootMs }),
       ...(this.#setupMs === null ? {} : { setup_ms: this.#setupMs }),
@@ -311,7 +301,7 @@ export class Instance {
     }
     if (this.#state === "draining") return;
     this.#setState("ready", reason);
-    this.#serve();
+    this.#slots.serve();
   }
 
   // ---- slots
@@ -319,43 +309,7 @@ export class Instance {
   /** A slot, in the order of asking. Resolves at once when one is free. Aborting gives the place up. */
   acquire(signal: AbortSignal): Acquired | Promise<Acquired> {
     if (this.isEnded || this.#stopping !== null) return { kind: "gone", reason: this.#reason ?? "the instance ended" };
-    if (this.#waiters.length === 0) {
-      const slot = this.#take();
-      if (slot !== null) return { kind: "slot", slot };
-    }
-    return new Promise((resolve) => {
-      const waiter = { give: resolve, signal };
-      this.#waiters.push(waiter);
-      signal.addEventListener("abort", () => {
-        this.#waiters = this.#waiters.filter((other) => other !== waiter);
-        resolve({ kind: "gone", reason: "given up" });
-      });
-    });
-  }
-
-  #take(): Slot | null {
-    const client = this.#client;
-    const isServing = this.#state === "ready" || (this.#state === "draining" && this.#restarting === null);
-    if (client === null || !isServing || this.#busy >= this.#spec.slots) return null;
-    this.#busy += 1;
-    const generation = this.#generation;
-    let isHeld = true;
-    const release = (): void => {
-      if (!isHeld) return;
-      isHeld = false;
-      this.#busy -= 1;
-      this.#serve();
-    };
-    return { client, generation, release };
-  }
-
-  #serve(): void {
-    while (this.#waiters.length > 0) {
-      const slot = this.#take();
-      if (slot === null) break;
-      this.#waiters.shift()?.give({ kind: "slot", slot });
-    }
-    if (this.#busy === 0) for (const resolve of this.#onIdle.splice(0)) resolve();
+    return this.#slots.acquire(signal);
   }
 
   // ---- crashes
@@ -429,11 +383,10 @@ export class Instance {
     if (this.isEnded || this.#stopping !== null) return this.#stopping ?? Promise.resolve();
     if (this.#state !== "ready") return this.stop(reason, STOP_GRACE_MS);
     this.#setState("draining", reason);
-    if (this.#busy === 0) return this.stop(reason, STOP_GRACE_MS);
     return new Promise((resolve) => {
       const end = (): void => resolve(this.stop(reason, STOP_GRACE_MS));
-      this.#onIdle.push(end);
       this.#after(graceMs, end);
+      this.#slots.whenIdle(end);
     });
   }
 
@@ -462,8 +415,7 @@ export class Instance {
       state,
       isOutOfMemory && !reason.includes("out of memory") ? `${reason}: ${this.#outOfMemory}` : reason,
     );
-    for (const waiter of this.#waiters.splice(0)) waiter.give({ kind: "gone", reason });
-    for (const resolve of this.#onIdle.splice(0)) resolve();
+    this.#slots.end(reason);
   }
 
   /** Asks the driver how much memory it uses; shown in the next status. */
@@ -480,19 +432,4 @@ export class Instance {
     }, ms);
     this.#timers.add(timer);
   }
-}
-
-/** Death of the worker is for ever; the model's own failed health check is not. Only the words tell them apart. */
-function isWorkerDead(health: CogHealth): boolean {
-  return health.user_healthcheck_error?.includes("healthcheck channel closed") ?? false;
-}
-
-/** Class and message of the exception that setup raised, out of coglet's one line or of the traceback on stderr. */
-function setupError(health: CogHealth, logs: string): string {
-  const text = health.setup?.logs ?? "";
-  const raised = /Setup failed: (?:setup failed: )?(?<error>.+)/.exec(text)?.groups?.error;
-  if (raised !== undefined) return raised.trim().slice(0, 500);
-  if (text.includes("timed out")) return "timed out";
-  if (text.includes("crashed")) return "the model's process crashed while it loaded";
-  return (text.trim().split("\n").at(-1) || logs.trim().split("\n").at(-1) || "failed without a word").slice(0, 500);
 }
