@@ -8,7 +8,7 @@ import type { PreparedVersion } from "../prepared-version.ts";
 
 /** Ways to start an instance of a version. */
 export type Launch =
-  | { kind: "process"; cwd: string /** of the Python environment */; binDir: string; env?: Record<string, string> }
+  | { kind: "process"; cwd: string /** of the Python environment */; binDir: string }
   /** the image's working folder is /src; `prefix` stands before the server's command, as a trainer's does that makes a folder of its own first */
   | { kind: "image" /** as the engine knows it */; image: string; mounts: Mount[]; prefix?: string[] };
 

@@ -90,7 +90,6 @@ export class ProcessDriver implements Driver {
       stdio: ["ignore", written, written],
       env: {
         ...this.#inherited,
-        ...launch.env,
         ...spec.env,
         CUDA_VISIBLE_DEVICES: gpus.join(","),
         // coglet starts its worker as the bare word `python`.
