@@ -1,7 +1,7 @@
 /**
- * Six projects. `edge`: workers, durable-objects and schema inside workerd with real D1, R2 and SQLite objects. `platform-limits`: what local workerd
+ * Seven projects. `edge`: workers, durable-objects and schema inside workerd with real D1, R2 and SQLite objects. `platform-limits`: what local workerd
  * hides, also inside workerd. `origin`: gpu-origin and schema in Node over real coglet. `e2e`: the started system, one scenario a file, one at a time.
- * `gpu`: the same on a host that has GPUs. `docker`: what needs a container engine, which e2e/engine/with-engine.ts starts around it.
+ * `gpu`: the same on a host that has GPUs. `docker`: what needs a container engine, which e2e/engine/with-engine.ts starts around it; `docker-restart` restarts that, alone.
  */
 import { mkdirSync } from "node:fs";
 import { cloudflareTest, readD1Migrations } from "@cloudflare/vitest-pool-workers";
@@ -87,17 +87,21 @@ export default defineConfig({
           hookTimeout: 300_000,
         },
       },
-      {
+      ...[
+        // Two files at a time: most of them wait for containers.
+        { name: "docker", exclude: ["e2e/docker/restart.e2e.ts"], maxWorkers: 2, groupOrder: 0 },
+        { name: "docker-restart", include: ["e2e/docker/restart.e2e.ts"], maxWorkers: 1, groupOrder: 1 },
+      ].map(({ groupOrder, ...of }) => ({
         test: {
-          name: "docker",
-          environment: "node",
+          environment: "node" as const,
           include: ["gpu-origin/**/*.docker.test.ts", "e2e/docker/**/*.e2e.ts"],
           globalSetup: ["./e2e/docker/global-setup.ts"],
-          fileParallelism: false,
+          sequence: { groupOrder },
           testTimeout: 120_000,
           hookTimeout: 300_000,
+          ...of,
         },
-      },
+      })),
     ],
   },
 });

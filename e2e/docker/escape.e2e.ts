@@ -17,7 +17,9 @@ import { engine, instanceContainers, startDockerSystem } from "./lib/docker-syst
 /** The design's bound for the next prediction after whatever a model did. */
 const NEXT_WITHIN_MS = 10_000;
 const PROBES_MIN = 25;
-const HARM_TIMEOUT_MS = 60_000;
+/** A gigabyte of log passes through coglet and the origin on one core. */
+const HARM_TIMEOUT_MS = 150_000;
+const TEST_TIMEOUT_MS = 200_000;
 /** Settings of the kernel that a model would change first. */
 const KERNEL_SETTINGS = ["hostname", "core_pattern", "panic"].map((name) => `/proc/sys/kernel/${name}`);
 
@@ -109,7 +111,6 @@ function suite(model: string, caller: () => Api, harms: string[], ownKernel: Rec
         timed(system.api.run("noop", { text: "next" })),
         timed(run({}).then((next) => expect(next).toMatchObject({ status: "succeeded", output: "still here" }))),
       ]);
-      console.log(harm, end.status, end.error, JSON.stringify(end.output), end.logs.length, another, same);
       expect(Math.max(another, same)).toBeLessThan(NEXT_WITHIN_MS);
       expect(system.origin().pid).toBe(origin);
       await system.untilHealthy(1_000);
@@ -117,6 +118,7 @@ function suite(model: string, caller: () => Api, harms: string[], ownKernel: Rec
       const { body } = await caller().request<{ results: { id: string }[] }>("GET", "/v1/predictions");
       expect(body.results.some(({ id }) => id.startsWith("selfmade"))).toBe(false);
     },
+    TEST_TIMEOUT_MS,
   );
 
   test("one that suspends its server and hangs is ended by a cancel, and the next runs within 10 s", async () => {
@@ -247,7 +249,6 @@ test("the probes are no sham: without bounds they get far", async () => {
       "raw_socket",
       "new_root",
       "capabilities",
-      "device_nodes",
       "root_by_setuid",
       "write_to_the_image",
       "bpf",

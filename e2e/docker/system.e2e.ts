@@ -1,6 +1,5 @@
-/** The started system with the docker driver: models from folders, an image that was built by hand and pushed, and what happens when the origin or the engine goes. */
-import { spawn } from "node:child_process";
-import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
+/** The started system with the docker driver: models from folders, an image that was built by hand and pushed, and an origin that is killed. */
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { text } from "node:stream/consumers";
@@ -64,37 +63,6 @@ test("an origin that is killed finds its warm containers again: the next predict
   expect(await api.run("noop", { text: "after" })).toMatchObject({ status: "succeeded", output: "after" });
   expect(await containersOf("noop")).toEqual(before);
 });
-
-// Ours to restart is only the engine that with-engine.ts started.
-const own = process.env["COGWAY_TEST_ENGINE"];
-if (own !== undefined) {
-  test("an engine that restarts takes its containers with it, the origin goes on, and the next prediction runs", async () => {
-    await api.run("noop", {});
-    const { pid } = system.origin();
-    const before = await containersOf("noop");
-    const pidFile = join(own, "dockerd.pid");
-    const engineProcess = Number(readFileSync(pidFile, "utf8"));
-    process.kill(engineProcess, "SIGTERM");
-    await waitFor("the engine's end", 60_000, () =>
-      existsSync(`/proc/${engineProcess}/cmdline`) && readFileSync(`/proc/${engineProcess}/cmdline`, "utf8") !== ""
-        ? null
-        : true,
-    );
-    const meanwhile = await api.create("noop", { text: "meanwhile" });
-    const log = openSync(join(own, "dockerd.log"), "a");
-    const restarted = spawn("dockerd", ["--config-file", join(own, "daemon.json")], {
-      stdio: ["ignore", log, log],
-      detached: true,
-    });
-    restarted.unref();
-    closeSync(log);
-    expect(await api.untilEnd(meanwhile)).toMatchObject({ status: "succeeded", output: "meanwhile" });
-    expect(system.origin().pid).toBe(pid);
-    const after = await containersOf("noop");
-    expect(after).toHaveLength(1);
-    expect(after).not.toEqual(before);
-  });
-}
 
 test(
   "an image that was built by hand with Cog's labels is pushed, becomes a version, and runs",

@@ -17,6 +17,9 @@ import { type Sums, sumsOf } from "./test-report.ts";
 
 const PROJECTS = ["edge", "platform-limits", "origin", "e2e", "gpu", "docker"];
 
+/** Projects of the same suite. */
+const FOLLOWED_BY: Record<string, string[]> = { docker: ["docker-restart"] };
+
 const HELP = `npm test [-- project…] [file…]
 
 Runs every test: ${PROJECTS.join(", ")}. Names of projects select some, other words select files by a part of their path.
@@ -90,8 +93,7 @@ async function runProject(name: string, files: string[], report: string, env: No
   const startedAt = performance.now();
   const args = [
     "run",
-    "--project",
-    name,
+    ...[name, ...(FOLLOWED_BY[name] ?? [])].flatMap((project) => ["--project", project]),
     "--reporter=default",
     "--reporter=json",
     `--outputFile.json=${report}`,

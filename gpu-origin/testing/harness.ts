@@ -11,7 +11,6 @@ import type { AttemptEvent, InstanceBoot, InstanceStatus, WeightsSource } from "
 import type { OriginConfig } from "../config.ts";
 import { createLog } from "../log.ts";
 import { Origin } from "../origin.ts";
-import type { OutputBounds } from "../output-spool.ts";
 import { FakeEdge, JOIN_TOKEN } from "./fake-edge.ts";
 
 export const TEST_CACHE = fileURLToPath(new URL("../../.cogway-test/cache", import.meta.url));
@@ -33,26 +32,20 @@ export function testPort(): number {
 }
 let portCount = 0;
 
-function testConfig(options: {
-  dataDir: string;
-  edgeUrl: string;
-  models?: string[];
-  port?: number;
-  allowPrivateUrls?: string[];
-  outputBounds?: OutputBounds;
-}): OriginConfig {
+function testConfig(
+  options: Partial<OriginConfig> & { dataDir: string; edgeUrl: string; models: string[] },
+): OriginConfig {
+  const { models, ...given } = options;
   const port = options.port ?? testPort();
   return {
     port,
     url: `http://127.0.0.1:${port}`,
-    edgeUrl: options.edgeUrl,
     publicUrl: options.edgeUrl,
-    dataDir: options.dataDir,
     cacheDir: TEST_CACHE,
-    modelDirs: (options.models ?? []).map(testModel),
+    modelDirs: models.map(testModel),
     modelsAreExplicit: false,
     joinToken: JOIN_TOKEN,
-    allowPrivateUrls: options.allowPrivateUrls ?? [],
+    allowPrivateUrls: [],
     capacity: { instances: 16, memory_bytes: 64 * 1024 ** 3 },
     hardware: { sku: "cpu", name: "CPU", cpus: 2, memory_bytes: 1024 ** 3, gpus: 0 },
     instanceCpus: 2,
@@ -62,7 +55,7 @@ function testConfig(options: {
     buildsMax: 1,
     blobsBytesMax: 1024 ** 3,
     logLevel: process.env.COGWAY_TEST_LOG ?? "silent",
-    ...(options.outputBounds === undefined ? {} : { outputBounds: options.outputBounds }),
+    ...given,
   };
 }
 
@@ -84,10 +77,8 @@ export class TestOrigin {
     this.#remove = remove;
   }
 
-  static async start(
-    models: string[],
-    options: { allowPrivateUrls?: string[]; outputBounds?: OutputBounds } = {},
-  ): Promise<TestOrigin> {
+  /** `options` replace what is configured for tests. */
+  static async start(models: string[], options: Partial<OriginConfig> = {}): Promise<TestOrigin> {
     const edge = new FakeEdge();
     await edge.listen();
     const { path, remove } = temporaryFolder();
@@ -96,11 +87,21 @@ export class TestOrigin {
     const started = new TestOrigin(edge, origin, config, remove);
     await origin.listen();
     await origin.join();
-    for (const result of await origin.prepareModels()) {
-      if (result.kind === "failed") throw new Error(`${result.name}: ${result.reason}`);
-      started.#versions.set(result.name, { id: result.version.id, slots: result.version.slots });
-    }
+    await started.#prepare();
     return started;
+  }
+
+  /** Prepares the models in these folders, instead of those that it was started with. */
+  async prepare(folders: string[]): Promise<void> {
+    this.#config.modelDirs = folders;
+    await this.#prepare();
+  }
+
+  async #prepare(): Promise<void> {
+    for (const result of await this.origin.prepareModels()) {
+      if (result.kind === "failed") throw new Error(`${result.name}: ${result.reason}`);
+      this.#versions.set(result.name, { id: result.version.id, slots: result.version.slots });
+    }
   }
 
   /** Ends the origin and starts another one on its data. */
@@ -215,8 +216,9 @@ export class TestOrigin {
 }
 
 function newOrigin(config: OriginConfig): Origin {
-  const { PATH, HOME } = process.env;
-  return new Origin(config, { PATH, HOME }, createLog(config.logLevel));
+  // Installers need this machine's certificate authorities.
+  const { PATH, HOME, SSL_CERT_FILE, PIP_CERT } = process.env;
+  return new Origin(config, { PATH, HOME, SSL_CERT_FILE, PIP_CERT }, createLog(config.logLevel));
 }
 
 export type Finished = Extract<AttemptEvent, { type: "finished" }>;

@@ -16,7 +16,7 @@ class Runner(BaseRunner):
 
     def run(
         self,
-        probe: str = Input(description="name of a harm, or `all` probes, or `none`", default="none"),
+        probe: str = Input(description="`none`, `all` probes, names of some by commas, or one harm", default="none"),
         world: str = Input(description="JSON: what the test knows about the outside", default="{}"),
         file: Path | None = Input(description="read and forgotten", default=None),
     ) -> str:
@@ -24,6 +24,7 @@ class Runner(BaseRunner):
             file.read_bytes()
         if probe == "none":
             return "still here"
-        if probe == "all":
-            return json.dumps(probes.run_all(json.loads(world)))
+        if probe == "all" or probe.split(",")[0] in probes.PROBES:
+            names = list(probes.PROBES) if probe == "all" else probe.split(",")
+            return json.dumps(probes.run(names, json.loads(world)))
         return harm.HARMS[probe](json.loads(world)) or f"{probe} by process {os.getpid()} came to nothing"

@@ -32,10 +32,10 @@ def probe(function):
     return function
 
 
-def run_all(world):
-    """Name of each probe -> what it got, or null. Several at a time: most wait for answers that do not come."""
+def run(names, world):
+    """Name of each of these probes -> what it got, or null. Several at a time: most wait for answers that do not come."""
     with ThreadPoolExecutor(PROBES_AT_ONCE) as pool:
-        return dict(zip(PROBES, pool.map(lambda function: _run(function, world), PROBES.values())))
+        return dict(zip(names, pool.map(lambda name: _run(PROBES[name], world), names)))
 
 
 def _run(function, world):
@@ -609,5 +609,5 @@ if __name__ == "__main__":
     import json
     import sys
 
-    results = run_all(json.loads(sys.argv[1] if len(sys.argv) > 1 else "{}"))
+    results = run(list(PROBES), json.loads(sys.argv[1] if len(sys.argv) > 1 else "{}"))
     print(json.dumps(results, indent=1))
