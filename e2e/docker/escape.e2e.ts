@@ -107,6 +107,7 @@ function suite(model: string, caller: () => Api, harms: string[], ownKernel: Rec
       await caller().until(harmful, "starts", ({ status }) => status === "processing" || TERMINAL.includes(status));
       expect(await timed(system.api.run("noop", { text: "meanwhile" }))).toBeLessThan(NEXT_WITHIN_MS);
       const end = await caller().untilEnd(harmful, HARM_TIMEOUT_MS);
+      if (harm === "memory_bomb") expect(end.error).toMatch(/memory|crashed/);
       const [another, same] = await Promise.all([
         timed(system.api.run("noop", { text: "next" })),
         timed(run({}).then((next) => expect(next).toMatchObject({ status: "succeeded", output: "still here" }))),
