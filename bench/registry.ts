@@ -63,7 +63,9 @@ function call(
   return new Promise((resolve, reject) => {
     const sent = request(new URL(path, registry.url), { method, agent, headers: { ...registry.headers, ...headers } });
     sent.on("response", resolve);
-    sent.on("error", reject);
+    sent.on("error", (error) =>
+      reject(new Error(`${registry.name}: ${method} ${path.slice(0, 80)}: ${error.message}`)),
+    );
     const send = (bytes: Buffer): Promise<void> =>
       new Promise((done) => {
         if (sent.write(bytes)) done();

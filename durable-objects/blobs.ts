@@ -6,18 +6,22 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import { Alarms } from "./alarms.ts";
-import type { BlobApi, StoredBytes } from "./registry-contract.ts";
+import { type BlobBytes, objectKeys } from "./blob-parts.ts";
+import type { BlobApi } from "./registry-contract.ts";
 
 /** Longer than a request lasts that was told a key and has not opened it. */
 export const LAST_READ_MS = 3_600_000;
-/** Objects that one alarm removes; R2 deletes as many in one call. */
-const SWEEP_MAX = 1_000;
+/** Blobs that one alarm removes; the rest follows in the next. */
+const SWEEP_MAX = 100;
+/** Keys that one R2 call deletes at most. */
+const R2_DELETE_MAX = 1_000;
 
 const TABLES = `
 CREATE TABLE IF NOT EXISTS blobs (
   digest TEXT PRIMARY KEY,
   key TEXT NOT NULL,
-  size_bytes INTEGER NOT NULL
+  size_bytes INTEGER NOT NULL,
+  runs TEXT
 );
 CREATE TABLE IF NOT EXISTS links (
   link TEXT PRIMARY KEY,
@@ -26,6 +30,7 @@ CREATE TABLE IF NOT EXISTS links (
 CREATE INDEX IF NOT EXISTS links_by_digest ON links (digest);
 CREATE TABLE IF NOT EXISTS garbage (
   key TEXT PRIMARY KEY,
+  runs TEXT,
   due_at INTEGER NOT NULL
 );
 `;
@@ -41,7 +46,7 @@ export class BlobObject extends DurableObject<Env> implements BlobApi {
     return this.#ready;
   }
 
-  async link(digest: string, link: string, bytes: StoredBytes | null): Promise<StoredBytes | null> {
+  async link(digest: string, link: string, bytes: BlobBytes | null): Promise<BlobBytes | null> {
     if (!this.#exists()) {
       if (bytes === null) return null;
       this.#sql.exec(TABLES);
@@ -51,38 +56,39 @@ export class BlobObject extends DurableObject<Env> implements BlobApi {
     if (known === null && bytes === null) return null;
     this.#sql.exec("INSERT OR IGNORE INTO links VALUES (?, ?)", link, digest);
     if (known === null && bytes !== null) {
-      this.#sql.exec("INSERT INTO blobs VALUES (?, ?, ?)", digest, bytes.key, bytes.size_bytes);
+      this.#sql.exec("INSERT INTO blobs VALUES (?, ?, ?, ?)", digest, bytes.key, bytes.size_bytes, runsText(bytes));
       return bytes;
     }
     // The registry has them: nobody was told of the second copy.
-    if (bytes !== null && bytes.key !== known?.key) this.#discard(bytes.key, Date.now());
+    if (bytes !== null && bytes.key !== known?.key) this.#discard(bytes, Date.now());
     return known;
   }
 
-  async unlink(digest: string, link: string, key: string | null): Promise<void> {
+  async unlink(digest: string, link: string, bytes: BlobBytes | null): Promise<void> {
     if (!this.#exists()) {
-      if (key === null) return;
+      if (bytes === null) return;
       this.#sql.exec(TABLES);
       this.#ready = true;
     }
     this.#sql.exec("DELETE FROM links WHERE link = ?", link);
     const known = this.#blob(digest);
     const due_at = Date.now() + LAST_READ_MS;
-    if (key !== null && key !== known?.key) this.#discard(key, due_at);
+    if (bytes !== null && bytes.key !== known?.key) this.#discard(bytes, due_at);
     if (known === null) return;
     const isHeld = this.#sql.exec("SELECT 1 FROM links WHERE digest = ? LIMIT 1", digest).toArray().length > 0;
     if (isHeld) return;
     this.#sql.exec("DELETE FROM blobs WHERE digest = ?", digest);
-    this.#discard(known.key, due_at);
+    this.#discard(known, due_at);
   }
 
-  #blob(digest: string): StoredBytes | null {
-    const query = "SELECT key, size_bytes FROM blobs WHERE digest = ?";
-    return this.#sql.exec<{ key: string; size_bytes: number }>(query, digest).toArray()[0] ?? null;
+  #blob(digest: string): BlobBytes | null {
+    const query = "SELECT key, size_bytes, runs FROM blobs WHERE digest = ?";
+    const row = this.#sql.exec<{ key: string; size_bytes: number; runs: string | null }>(query, digest).toArray()[0];
+    return row === undefined ? null : { ...row, runs: row.runs === null ? null : JSON.parse(row.runs) };
   }
 
-  #discard(key: string, due_at: number): void {
-    this.#sql.exec("INSERT OR IGNORE INTO garbage VALUES (?, ?)", key, due_at);
+  #discard(bytes: BlobBytes, due_at: number): void {
+    this.#sql.exec("INSERT OR IGNORE INTO garbage VALUES (?, ?, ?)", bytes.key, runsText(bytes), due_at);
     this.#alarms.setNoLaterThan("garbage", due_at);
   }
 
@@ -92,11 +98,23 @@ export class BlobObject extends DurableObject<Env> implements BlobApi {
 
   async #sweep(): Promise<void> {
     const due = this.#sql
-      .exec<{ key: string }>("SELECT key FROM garbage WHERE due_at <= ? LIMIT ?", Date.now(), SWEEP_MAX)
+      .exec<{ key: string; runs: string | null }>(
+        "SELECT key, runs FROM garbage WHERE due_at <= ? LIMIT ?",
+        Date.now(),
+        SWEEP_MAX,
+      )
       .toArray();
-    await this.env.FILES.delete(due.map(({ key }) => key));
-    for (const { key } of due) this.#sql.exec("DELETE FROM garbage WHERE key = ?", key);
+    for (const { key, runs } of due) {
+      const keys = objectKeys({ key, runs: runs === null ? null : JSON.parse(runs) });
+      for (let i = 0; i < keys.length; i += R2_DELETE_MAX)
+        await this.env.FILES.delete(keys.slice(i, i + R2_DELETE_MAX));
+      this.#sql.exec("DELETE FROM garbage WHERE key = ?", key);
+    }
     const { next } = this.#sql.exec<{ next: number | null }>("SELECT min(due_at) AS next FROM garbage").one();
     if (next !== null) this.#alarms.setNoLaterThan("garbage", next);
   }
+}
+
+function runsText({ runs }: BlobBytes): string | null {
+  return runs === null ? null : JSON.stringify(runs);
 }

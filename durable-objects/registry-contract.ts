@@ -3,7 +3,9 @@
  * Digests are those of OCI, `sha256:<hex>` or `sha512:<hex>`, and are checked by the Worker.
  */
 
-/** Bytes of a blob or of a manifest, under an R2 key that is used once. */
+import type { BlobBytes, Run } from "./blob-parts.ts";
+
+/** Bytes of a manifest, or of an upload behind its last part, under an R2 key that is used once. */
 export interface StoredBytes {
   key: string;
   size_bytes: number;
@@ -30,35 +32,24 @@ export interface NewManifest extends ManifestRow {
   annotations: Record<string, string> | null;
 }
 
-export interface UploadPart {
-  part: number;
-  etag: string;
-}
-
 /** An unfinished upload, for the one request that writes to it now. */
 export interface OpenUpload {
   /** Who opens it later takes it: what an older lease saves is refused. */
   lease: number;
   /** bytes that came so far */
   size_bytes: number;
-  /** R2's multipart upload under `key`; null while everything that came is in the tail */
-  multipart: string | null;
+  /** below which its objects lie (blob-parts.ts) */
   key: string;
-  /** all equal in size */
-  parts: UploadPart[];
+  /** parts of PART_BYTES that are there */
+  runs: Run[];
   /** what came behind the last part */
   tail: StoredBytes | null;
-  /** where what then is behind the last part is to go */
-  tail_key: string;
   /** hex of everything, where it all came in one request; else it is read again at the end */
   sha256: string | null;
 }
 
 /** What a request added to an upload. */
-export interface SavedChunk extends Pick<OpenUpload, "size_bytes" | "multipart" | "tail" | "sha256"> {
-  /** new ones alone */
-  parts: UploadPart[];
-}
+export type SavedChunk = Pick<OpenUpload, "size_bytes" | "runs" | "tail" | "sha256">;
 
 export type OpenUploadResult =
   | ({ kind: "open" } & OpenUpload)
@@ -77,8 +68,8 @@ export interface ReferrerRow {
 export interface RepositoryApi {
   /** The manifest's bytes lie in R2 under `key`. `reference`: a tag or a digest. */
   manifest(reference: string): Promise<ManifestRow | null>;
-  /** R2 key of a blob that this repository holds; touching it keeps it from being collected for a day. */
-  blob(digest: string): Promise<StoredBytes | null>;
+  /** Where a blob lies that this repository holds (read it by `openBlob`); asking keeps it from being collected for a day. */
+  blob(digest: string): Promise<BlobBytes | null>;
 
   /** Null when too many are unfinished. */
   beginUpload(): Promise<string | null>;
@@ -89,8 +80,8 @@ export interface RepositoryApi {
   /** False when it was aborted, or another request has taken it: then what was written is the caller's to remove. */
   saveChunk(id: string, lease: number, chunk: SavedChunk): Promise<boolean>;
   abortUpload(id: string): Promise<boolean>;
-  /** The upload is the blob `digest`, and its bytes lie under `bytes.key`. False as above. */
-  finishUpload(id: string, lease: number, digest: string, bytes: StoredBytes): Promise<boolean>;
+  /** The upload is the blob `digest`. False as above. */
+  finishUpload(id: string, lease: number, digest: string, bytes: BlobBytes): Promise<boolean>;
   /** Holds a blob that another repository of the registry holds too; that it may be read there is the caller's to check. False when nobody has it. */
   mount(digest: string): Promise<boolean>;
   deleteBlob(digest: string): Promise<"deleted" | "unknown" | "in_use">;
@@ -122,7 +113,7 @@ export interface RepositoryApi {
  */
 export interface BlobApi {
   /** Idempotent by link. The bytes that count from now on: `bytes`, or those that the registry has already. Null when it has none and `bytes` is null. */
-  link(digest: string, link: string, bytes: StoredBytes | null): Promise<StoredBytes | null>;
-  /** Idempotent. `key`: bytes that came with the link, if it ever was made. Bytes that nobody holds go an hour later. */
-  unlink(digest: string, link: string, key: string | null): Promise<void>;
+  link(digest: string, link: string, bytes: BlobBytes | null): Promise<BlobBytes | null>;
+  /** Idempotent. `bytes`: those that came with the link, if it ever was made. Bytes that nobody holds go an hour later. */
+  unlink(digest: string, link: string, bytes: BlobBytes | null): Promise<void>;
 }

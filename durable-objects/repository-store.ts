@@ -2,14 +2,8 @@
  * The SQLite of one repository. Only loads and saves; each method is one step without an await. Tables are made by the first write, so asking for a guessed
  * name stores nothing. Largest values: annotations of a referrer (64 KiB, bounded by the Worker).
  */
-import type {
-  ManifestRow,
-  NewManifest,
-  ReferrerRow,
-  SavedChunk,
-  StoredBytes,
-  UploadPart,
-} from "./registry-contract.ts";
+import type { BlobBytes, Run } from "./blob-parts.ts";
+import type { ManifestRow, NewManifest, ReferrerRow, SavedChunk } from "./registry-contract.ts";
 
 const TABLES = `
 CREATE TABLE IF NOT EXISTS blobs (
@@ -17,6 +11,7 @@ CREATE TABLE IF NOT EXISTS blobs (
   link TEXT NOT NULL,
   key TEXT NOT NULL,
   size_bytes INTEGER NOT NULL,
+  runs TEXT,
   touched_at INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS blobs_by_touch ON blobs (touched_at);
@@ -46,35 +41,28 @@ CREATE TABLE IF NOT EXISTS uploads (
   lease INTEGER NOT NULL,
   is_leased INTEGER NOT NULL,
   size_bytes INTEGER NOT NULL,
-  multipart TEXT,
+  runs TEXT NOT NULL,
   tail_key TEXT,
   tail_bytes INTEGER,
   sha256 TEXT,
   created_at INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS uploads_by_time ON uploads (created_at);
-CREATE TABLE IF NOT EXISTS upload_parts (
-  upload TEXT NOT NULL,
-  part INTEGER NOT NULL,
-  etag TEXT NOT NULL,
-  PRIMARY KEY (upload, part)
-) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS loose_links (
   link TEXT PRIMARY KEY,
   digest TEXT NOT NULL,
-  key TEXT,
+  bytes TEXT,
   due_at INTEGER NOT NULL,
   is_leaving INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS garbage (
   key TEXT PRIMARY KEY,
-  multipart TEXT,
   due_at INTEGER NOT NULL,
   is_going INTEGER NOT NULL
 );
 `;
 
-export interface HeldBlob extends StoredBytes {
+export interface HeldBlob extends BlobBytes {
   link: string;
   touched_at: number;
 }
@@ -85,7 +73,8 @@ export type UploadRow = {
   /** 1 while its newest lease has saved nothing */
   is_leased: number;
   size_bytes: number;
-  multipart: string | null;
+  /** JSON of Run[] */
+  runs: string;
   tail_key: string | null;
   tail_bytes: number | null;
   sha256: string | null;
@@ -93,8 +82,12 @@ export type UploadRow = {
 };
 
 /** A link of this repository that is no blob of it: one that is being made, or one that goes. */
-export type LooseLink = { link: string; digest: string; key: string | null };
-export type Garbage = { key: string; multipart: string | null };
+export interface LooseLink {
+  link: string;
+  digest: string;
+  /** that came with it */
+  bytes: BlobBytes | null;
+}
 
 export class RepositoryStore {
   readonly #sql: SqlStorage;
@@ -123,11 +116,14 @@ export class RepositoryStore {
   // ---- blobs
 
   blob(digest: string): HeldBlob | null {
-    return this.#first<HeldBlob & Record<string, SqlStorageValue>>("SELECT * FROM blobs WHERE digest = ?", digest);
+    const query = "SELECT link, key, size_bytes, runs, touched_at FROM blobs WHERE digest = ?";
+    const row = this.#first<Omit<HeldBlob, "runs"> & { runs: string | null }>(query, digest);
+    return row === null ? null : { ...row, runs: parseRuns(row.runs) };
   }
 
-  hold(digest: string, link: string, { key, size_bytes }: StoredBytes, now: number): void {
-    this.#sql.exec("INSERT INTO blobs VALUES (?, ?, ?, ?, ?)", digest, link, key, size_bytes, now);
+  hold(digest: string, link: string, { key, size_bytes, runs }: BlobBytes, now: number): void {
+    const text = runs === null ? null : JSON.stringify(runs);
+    this.#sql.exec("INSERT INTO blobs VALUES (?, ?, ?, ?, ?, ?)", digest, link, key, size_bytes, text, now);
   }
 
   touch(digest: string, now: number): void {
@@ -167,8 +163,9 @@ export class RepositoryStore {
   // ---- links
 
   /** A link that is undone at `due_at`, unless it has become a blob's by then. */
-  addLink({ link, digest, key }: LooseLink, due_at: number): void {
-    this.#sql.exec("INSERT INTO loose_links VALUES (?, ?, ?, ?, 0)", link, digest, key, due_at);
+  addLink({ link, digest, bytes }: LooseLink, due_at: number): void {
+    const text = bytes === null ? null : JSON.stringify(bytes);
+    this.#sql.exec("INSERT INTO loose_links VALUES (?, ?, ?, ?, 0)", link, digest, text, due_at);
   }
 
   /** False when it is being undone. */
@@ -178,16 +175,20 @@ export class RepositoryStore {
 
   /** The link is not needed after all, and its bytes are accounted for. */
   dropLink(link: string, now: number): void {
-    this.#sql.exec("UPDATE loose_links SET key = NULL, due_at = ?, is_leaving = 1 WHERE link = ?", now, link);
+    this.#sql.exec("UPDATE loose_links SET bytes = NULL, due_at = ?, is_leaving = 1 WHERE link = ?", now, link);
   }
 
   /** Links whose time is over: from now on they cannot become a blob's. */
   leavingLinks(now: number, limit: number): LooseLink[] {
     const links = this.#sql
-      .exec<LooseLink>("SELECT link, digest, key FROM loose_links WHERE due_at <= ? LIMIT ?", now, limit)
+      .exec<Omit<LooseLink, "bytes"> & { bytes: string | null }>(
+        "SELECT link, digest, bytes FROM loose_links WHERE due_at <= ? LIMIT ?",
+        now,
+        limit,
+      )
       .toArray();
     for (const { link } of links) this.#sql.exec("UPDATE loose_links SET is_leaving = 1 WHERE link = ?", link);
-    return links;
+    return links.map((row) => ({ ...row, bytes: row.bytes === null ? null : JSON.parse(row.bytes) }));
   }
 
   forgetLink(link: string): void {
@@ -200,8 +201,9 @@ export class RepositoryStore {
 
   // ---- bytes in R2 that nothing needs
 
-  discard(key: string, due_at: number, multipart: string | null = null): void {
-    this.#sql.exec("INSERT OR REPLACE INTO garbage VALUES (?, ?, ?, 0)", key, multipart, due_at);
+  /** One that ends in a slash is all that lies below it. */
+  discard(key: string, due_at: number): void {
+    this.#sql.exec("INSERT OR REPLACE INTO garbage VALUES (?, ?, 0)", key, due_at);
   }
 
   /** The key is in use after all. False when its bytes are going, or gone. */
@@ -210,12 +212,12 @@ export class RepositoryStore {
   }
 
   /** What is to be removed now, and can be salvaged no more. */
-  takeGarbage(now: number, limit: number): Garbage[] {
+  takeGarbage(now: number, limit: number): string[] {
     const garbage = this.#sql
-      .exec<Garbage>("SELECT key, multipart FROM garbage WHERE due_at <= ? LIMIT ?", now, limit)
+      .exec<{ key: string }>("SELECT key FROM garbage WHERE due_at <= ? LIMIT ?", now, limit)
       .toArray();
     for (const { key } of garbage) this.#sql.exec("UPDATE garbage SET is_going = 1 WHERE key = ?", key);
-    return garbage;
+    return garbage.map(({ key }) => key);
   }
 
   forgetGarbage(key: string): void {
@@ -233,7 +235,7 @@ export class RepositoryStore {
   }
 
   addUpload(id: string, now: number): void {
-    this.#sql.exec("INSERT INTO uploads VALUES (?, 0, 0, 0, NULL, NULL, NULL, NULL, ?)", id, now);
+    this.#sql.exec("INSERT INTO uploads VALUES (?, 0, 0, 0, '[]', NULL, NULL, NULL, ?)", id, now);
   }
 
   upload(id: string): UploadRow | null {
@@ -244,28 +246,19 @@ export class RepositoryStore {
     this.#sql.exec("UPDATE uploads SET lease = ?, is_leased = 1 WHERE id = ?", lease, id);
   }
 
-  parts(id: string): UploadPart[] {
-    const query = "SELECT part, etag FROM upload_parts WHERE upload = ? ORDER BY part";
-    return this.#sql.exec<{ part: number; etag: string }>(query, id).toArray();
-  }
-
-  saveChunk(id: string, { size_bytes, multipart, parts, tail, sha256 }: SavedChunk): void {
+  saveChunk(id: string, { size_bytes, runs, tail, sha256 }: SavedChunk): void {
     this.#sql.exec(
-      "UPDATE uploads SET is_leased = 0, size_bytes = ?, multipart = ?, tail_key = ?, tail_bytes = ?, sha256 = ? WHERE id = ?",
+      "UPDATE uploads SET is_leased = 0, size_bytes = ?, runs = ?, tail_key = ?, tail_bytes = ?, sha256 = ? WHERE id = ?",
       size_bytes,
-      multipart,
+      JSON.stringify(runs),
       tail?.key ?? null,
       tail?.size_bytes ?? null,
       sha256,
       id,
     );
-    for (const { part, etag } of parts) {
-      this.#sql.exec("INSERT OR REPLACE INTO upload_parts VALUES (?, ?, ?)", id, part, etag);
-    }
   }
 
   removeUpload(id: string): void {
-    this.#sql.exec("DELETE FROM upload_parts WHERE upload = ?", id);
     this.#sql.exec("DELETE FROM uploads WHERE id = ?", id);
   }
 
@@ -344,7 +337,11 @@ export class RepositoryStore {
   /** Forgets everything; what lies elsewhere goes as if it had been removed one by one. */
   empty(now: number, keysDueAt: number): void {
     this.#sql.exec("INSERT INTO loose_links SELECT link, digest, NULL, ?, 1 FROM blobs", now);
-    this.#sql.exec("INSERT OR REPLACE INTO garbage SELECT key, NULL, ?, 0 FROM manifests", keysDueAt);
+    this.#sql.exec("INSERT OR REPLACE INTO garbage SELECT key, ?, 0 FROM manifests", keysDueAt);
     for (const table of ["blobs", "manifests", "manifest_blobs", "tags"]) this.#sql.exec(`DELETE FROM ${table}`);
   }
+}
+
+export function parseRuns(text: string | null): Run[] | null {
+  return text === null ? null : JSON.parse(text);
 }

@@ -8,16 +8,14 @@
  * | -------------------------------------------------- | ------------------------------------------------------------------------------ |
  * | the answer to a link, or this object while it asks | the link was noted before: it is undone when its time is over                   |
  * | the word that a link goes                          | it stays noted until the BlobObject has heard of it                             |
- * | the Worker of an upload, with bytes in R2          | their keys were noted when it took the upload; an upload ends after a day       |
+ * | the Worker of an upload, with bytes in R2          | they lie below a prefix that is known; an upload ends after a day               |
  * | the Worker between a manifest's bytes and its row  | the key was noted as garbage before the bytes were written, and salvaged behind |
- *
- * What of an upload R2 has and nobody was told of (a multipart upload that was begun and not saved) R2 removes by itself after 7 days.
  */
 import { DurableObject } from "cloudflare:workers";
 import { newId } from "../schema/ids.ts";
 import { Alarms } from "./alarms.ts";
+import { type BlobBytes, leasePrefix } from "./blob-parts.ts";
 import { LAST_READ_MS } from "./blobs.ts";
-import { isUploadRefusal } from "./output-uploads.ts";
 import type {
   ManifestRow,
   NewManifest,
@@ -25,9 +23,8 @@ import type {
   ReferrerRow,
   RepositoryApi,
   SavedChunk,
-  StoredBytes,
 } from "./registry-contract.ts";
-import { RepositoryStore, type UploadRow } from "./repository-store.ts";
+import { parseRuns, RepositoryStore, type UploadRow } from "./repository-store.ts";
 import { blobStub } from "./stubs.ts";
 
 /** A blob that no manifest names goes when nobody asked for it, mounted or pushed it for so long: a push asks first, and names it last. */
@@ -62,12 +59,12 @@ export class RepositoryObject extends DurableObject<Env> implements RepositoryAp
     return digest === null ? null : this.#store.manifest(digest);
   }
 
-  async blob(digest: string): Promise<StoredBytes | null> {
+  async blob(digest: string): Promise<BlobBytes | null> {
     const held = this.#touch(digest);
-    return held === null ? null : { key: held.key, size_bytes: held.size_bytes };
+    return held === null ? null : { key: held.key, size_bytes: held.size_bytes, runs: held.runs };
   }
 
-  #touch(digest: string): StoredBytes | null {
+  #touch(digest: string): BlobBytes | null {
     const held = this.#store.exists ? this.#store.blob(digest) : null;
     const now = Date.now();
     if (held !== null && held.touched_at <= now - TOUCH_STEP_MS) this.#store.touch(digest, now);
@@ -111,15 +108,14 @@ export class RepositoryObject extends DurableObject<Env> implements RepositoryAp
   async openUpload(id: string, expected: number | null): Promise<OpenUploadResult> {
     const row = this.#upload(id);
     if (row === null) return { kind: "unknown" };
-    const { size_bytes, multipart, sha256 } = row;
+    const { size_bytes, sha256 } = row;
     if (expected !== null && expected !== size_bytes) return { kind: "out_of_order", size_bytes };
-    if (row.is_leased === 1) this.#discard(tailKey(id, row.lease), LAST_READ_MS);
+    const key = uploadKey(id);
+    if (row.is_leased === 1) this.#discard(leasePrefix(key, row.lease), LAST_READ_MS);
     const lease = row.lease + 1;
     this.#store.lease(id, lease);
     const tail = row.tail_key === null ? null : { key: row.tail_key, size_bytes: row.tail_bytes ?? 0 };
-    const parts = this.#store.parts(id);
-    const keys = { key: blobKey(id), tail_key: tailKey(id, lease) };
-    return { kind: "open", lease, size_bytes, multipart, ...keys, parts, tail, sha256 };
+    return { kind: "open", lease, size_bytes, key, runs: parseRuns(row.runs) ?? [], tail, sha256 };
   }
 
   async saveChunk(id: string, lease: number, chunk: SavedChunk): Promise<boolean> {
@@ -132,28 +128,22 @@ export class RepositoryObject extends DurableObject<Env> implements RepositoryAp
 
   async abortUpload(id: string): Promise<boolean> {
     const row = this.#upload(id);
-    if (row !== null) this.#endUpload(row, null);
+    if (row !== null) this.#abandon(row);
     return row !== null;
   }
 
-  async finishUpload(id: string, lease: number, digest: string, bytes: StoredBytes): Promise<boolean> {
-    const row = this.#upload(id);
-    if (row === null || row.lease !== lease) return false;
-    this.#endUpload(row, bytes.key);
-    return this.#hold(digest, bytes);
+  /** A request that still writes loses what it writes: all of it goes when that is surely over. */
+  #abandon({ id, is_leased }: UploadRow): void {
+    this.#store.removeUpload(id);
+    this.#discard(`${uploadKey(id)}/`, is_leased === 1 ? LAST_READ_MS : 0);
   }
 
-  /** `kept` is the key that has become a blob's. */
-  #endUpload(row: UploadRow, kept: string | null): void {
-    const { id, lease, multipart, tail_key } = row;
+  async finishUpload(id: string, lease: number, digest: string, bytes: BlobBytes): Promise<boolean> {
+    const row = this.#upload(id);
+    if (row === null || row.lease !== lease) return false;
     this.#store.removeUpload(id);
-    const left = new Set([blobKey(id), tailKey(id, lease), ...(tail_key === null ? [] : [tail_key])]);
-    for (const key of left) {
-      if (key === kept) continue;
-      // A request that still writes loses what it writes: it is removed when that is surely over.
-      const isWritten = row.is_leased === 1;
-      this.#discard(key, isWritten ? LAST_READ_MS : 0, key === blobKey(id) ? multipart : null);
-    }
+    if (row.tail_key !== null && row.tail_key !== bytes.key) this.#discard(row.tail_key);
+    return this.#hold(digest, bytes);
   }
 
   // ---- blobs
@@ -164,11 +154,11 @@ export class RepositoryObject extends DurableObject<Env> implements RepositoryAp
   }
 
   /** Links the blob, and then says that it is here. False when there are no such bytes. */
-  async #hold(digest: string, bytes: StoredBytes | null): Promise<boolean> {
+  async #hold(digest: string, bytes: BlobBytes | null): Promise<boolean> {
     this.#store.createTables();
     const link = newId();
     const due_at = Date.now() + LINK_MS;
-    this.#store.addLink({ link, digest, key: bytes?.key ?? null }, due_at);
+    this.#store.addLink({ link, digest, bytes }, due_at);
     this.#alarms.setNoLaterThan("links", due_at);
     const stored = await blobStub(this.env, digest).link(digest, link, bytes);
     const now = Date.now();
@@ -250,15 +240,15 @@ export class RepositoryObject extends DurableObject<Env> implements RepositoryAp
   async empty(): Promise<void> {
     if (!this.#store.exists) return;
     const now = Date.now();
-    for (const row of this.#store.uploadsBegunBefore(now)) this.#endUpload(row, null);
+    for (const row of this.#store.uploadsBegunBefore(now)) this.#abandon(row);
     this.#store.empty(now, now + LAST_READ_MS);
     this.#alarms.setNoLaterThan("links", now);
     this.#alarms.setNoLaterThan("garbage", now + LAST_READ_MS);
   }
 
-  #discard(key: string, after_ms = 0, multipart: string | null = null): void {
+  #discard(key: string, after_ms = 0): void {
     const due_at = Date.now() + after_ms;
-    this.#store.discard(key, due_at, multipart);
+    this.#store.discard(key, due_at);
     this.#alarms.setNoLaterThan("garbage", due_at);
   }
 
@@ -279,7 +269,7 @@ export class RepositoryObject extends DurableObject<Env> implements RepositoryAp
   }
 
   #sweepUploads(): void {
-    for (const row of this.#store.uploadsBegunBefore(Date.now() - UPLOAD_MS)) this.#endUpload(row, null);
+    for (const row of this.#store.uploadsBegunBefore(Date.now() - UPLOAD_MS)) this.#abandon(row);
     const oldest = this.#store.oldestUpload();
     if (oldest !== null) this.#alarms.setNoLaterThan("uploads", oldest + UPLOAD_MS);
   }
@@ -288,8 +278,8 @@ export class RepositoryObject extends DurableObject<Env> implements RepositoryAp
     const links = this.#store.leavingLinks(Date.now(), SWEEP_MAX);
     for (let i = 0; i < links.length; i += CALLS_AT_ONCE) {
       await Promise.all(
-        links.slice(i, i + CALLS_AT_ONCE).map(async ({ link, digest, key }) => {
-          await blobStub(this.env, digest).unlink(digest, link, key);
+        links.slice(i, i + CALLS_AT_ONCE).map(async ({ link, digest, bytes }) => {
+          await blobStub(this.env, digest).unlink(digest, link, bytes);
           this.#store.forgetLink(link);
         }),
       );
@@ -300,30 +290,25 @@ export class RepositoryObject extends DurableObject<Env> implements RepositoryAp
 
   async #sweepGarbage(): Promise<void> {
     const garbage = this.#store.takeGarbage(Date.now(), SWEEP_MAX);
-    for (const { key, multipart } of garbage) {
-      if (multipart !== null) await this.#abort(key, multipart);
+    await this.env.FILES.delete(garbage.filter((key) => !key.endsWith("/")));
+    for (const key of garbage) {
+      if (key.endsWith("/")) await this.#deleteBelow(key);
+      this.#store.forgetGarbage(key);
     }
-    await this.env.FILES.delete(garbage.map(({ key }) => key));
-    for (const { key } of garbage) this.#store.forgetGarbage(key);
     const next = this.#store.nextGarbage();
     if (next !== null) this.#alarms.setNoLaterThan("garbage", next);
   }
 
-  async #abort(key: string, multipart: string): Promise<void> {
-    try {
-      await this.env.FILES.resumeMultipartUpload(key, multipart).abort();
-    } catch (error) {
-      if (!isUploadRefusal(error)) throw error;
+  async #deleteBelow(prefix: string): Promise<void> {
+    for (;;) {
+      const { objects, truncated } = await this.env.FILES.list({ prefix, limit: SWEEP_MAX });
+      await this.env.FILES.delete(objects.map(({ key }) => key));
+      if (!truncated) return;
     }
   }
 }
 
-/** Where the bytes of an upload come to lie; they stay there when it has become a blob. */
-function blobKey(upload: string): string {
+/** What the objects of an upload lie below. They stay there when it has become a blob. */
+function uploadKey(upload: string): string {
   return `registry/blobs/${upload}`;
-}
-
-/** Where the request with this lease puts what came behind the last part. */
-function tailKey(upload: string, lease: number): string {
-  return `registry/blobs/${upload}.${lease}`;
 }

@@ -404,6 +404,24 @@ describe("blobs", () => {
     expect(await refused(oci("DELETE", repo, `blobs/${digest}`))).toEqual([404, "BLOB_UNKNOWN"]);
   });
 
+  it("are read in ranges across their parts", async () => {
+    const bytes = someBytes(2 * PART + 100);
+    const digest = await push(bytes);
+    for (const [first, last] of [
+      [0, PART - 1],
+      [PART - 1, PART],
+      [PART, 2 * PART - 1],
+      [5, 2 * PART + 7],
+      [2 * PART, 2 * PART + 99],
+      [PART + 3, 2 * PART + 99],
+    ] as const) {
+      const answer = await oci("GET", repo, `blobs/${digest}`, { headers: { range: `bytes=${first}-${last}` } });
+      expect(answer.headers.get("content-range")).toBe(`bytes ${first}-${last}/${bytes.length}`);
+      const read = contentOf(new Uint8Array(await answer.arrayBuffer()));
+      expect(read, `${first}-${last}`).toEqual(contentOf(bytes.subarray(first, last + 1)));
+    }
+  });
+
   it("are of their repository alone, though the bytes are stored once", async () => {
     const bytes = someBytes(500);
     const digest = await push(bytes);

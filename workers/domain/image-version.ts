@@ -3,6 +3,7 @@
  * version is refused with the reason; behind the manifest it becomes one.
  */
 import { z } from "zod";
+import { openBlob } from "../../durable-objects/blob-parts.ts";
 import { repositoryStub } from "../../durable-objects/stubs.ts";
 import type { BuiltVersion } from "../../schema/packages.ts";
 import { AppError } from "../../schema/problems.ts";
@@ -65,9 +66,9 @@ export async function readImage(
 ): Promise<PushedImage | null> {
   const held = await repositoryStub(edge.env, repository).blob(configDigest);
   if (held === null || held.size_bytes > CONFIG_BYTES_MAX) return null;
-  const stored = await edge.env.FILES.get(held.key);
+  const stored = await openBlob(edge.env.FILES, held);
   // Configs of artifacts are anything.
-  const image = ImageConfigSchema.safeParse(parseJson((await stored?.text()) ?? ""));
+  const image = ImageConfigSchema.safeParse(parseJson(await new Response(stored).text()));
   const labels = (image.success ? image.data.config?.Labels : null) ?? {};
   const label = (name: string): string | undefined => labels[`${PREFIX}${name}`] ?? labels[`${OLD_PREFIX}${name}`];
   const configText = label("config");

@@ -1,4 +1,5 @@
 /** Answers with bytes of the registry: conditions, ranges and HEAD, as of any stored file. They are named by their digest and never change. */
+import { openBlob } from "../../durable-objects/blob-parts.ts";
 import type { RepositoryApi } from "../../durable-objects/registry-contract.ts";
 import { answerStored, type StoredContent } from "./stored-file.ts";
 
@@ -11,10 +12,9 @@ export async function answerBlob(
 ): Promise<Response | null> {
   const held = await repository.blob(digest);
   if (held === null) return null;
-  return answerStored(request, contentOf("application/octet-stream", held.size_bytes, digest), async (range) => {
-    const options = range.kind === "part" ? { range: { offset: range.offset, length: range.length } } : {};
-    return (await files.get(held.key, options))?.body ?? null;
-  });
+  return answerStored(request, contentOf("application/octet-stream", held.size_bytes, digest), async (range) =>
+    openBlob(files, held, range.kind === "part" ? range : undefined),
+  );
 }
 
 /** Null where the repository has no such manifest. `reference`: a tag, which may move, or a digest. */

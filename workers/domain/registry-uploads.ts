@@ -2,7 +2,7 @@
  * Uploads of blobs: each request writes behind what is there (workers/storage/upload-writer.ts), and the repository's object says what that is. A request
  * takes the upload when it begins; what one that was taken over writes is refused when it wants to be saved.
  */
-import { isUploadRefusal } from "../../durable-objects/output-uploads.ts";
+import { addParts, type BlobBytes, countParts, openBlob, partKey, tailKey } from "../../durable-objects/blob-parts.ts";
 import type { OpenUpload, RepositoryApi } from "../../durable-objects/registry-contract.ts";
 import type { Edge } from "../env.ts";
 import { takeUploadPlace } from "../storage/upload-places.ts";
@@ -35,7 +35,7 @@ export async function appendChunk(edge: Edge, request: UploadRequest): Promise<n
   const { repository, id } = request;
   const upload = await open(request);
   const { rest, ...saved } = await write(edge, request, upload);
-  const key = upload.tail_key;
+  const key = tailKey(upload.key, upload.lease);
   if (rest.length > 0) await edge.env.FILES.put(key, rest);
   const tail = rest.length === 0 ? null : { key, size_bytes: rest.length };
   if (!(await repository.saveChunk(id, upload.lease, { ...saved, tail }))) throw takenOver();
@@ -46,15 +46,15 @@ export async function appendChunk(edge: Edge, request: UploadRequest): Promise<n
 export async function completeUpload(edge: Edge, request: UploadRequest, digest: string): Promise<void> {
   const { repository, id } = request;
   const upload = await open(request);
-  const { key, size_bytes, sha256 } = await finish(edge, request, upload);
+  const { bytes, sha256 } = await finish(edge, request, upload);
   const hex = digest.slice(digest.indexOf(":") + 1);
   const isKnown = digestAlgorithm(digest) === "sha256" && sha256 !== null;
-  const found = isKnown ? sha256 : await digestOf(edge, key, digest);
+  const found = isKnown ? sha256 : await digestOf(edge, bytes, digest);
   if (found !== hex) {
     await repository.abortUpload(id);
     throw new RegistryError("DIGEST_INVALID", `What came is not ${digest}. Upload it again.`, { detail: { digest } });
   }
-  if (!(await repository.finishUpload(id, upload.lease, digest, { key, size_bytes }))) throw takenOver();
+  if (!(await repository.finishUpload(id, upload.lease, digest, bytes))) throw takenOver();
 }
 
 async function open({ repository, id, content_length, content_range }: UploadRequest): Promise<OpenUpload> {
@@ -93,10 +93,10 @@ async function write(edge: Edge, request: UploadRequest, upload: OpenUpload): Pr
       await repository.abortUpload(id);
       throw new RegistryError("SIZE_INVALID", `A blob may have ${BLOB_BYTES_MAX} bytes.`, { status: 413 });
     }
-    if (!(error instanceof BrokenBody)) throw isUploadRefusal(error) ? takenOver() : error;
+    if (!(error instanceof BrokenBody)) throw error;
     // The client may go on behind the last part; without one, where it was before.
     const { written } = error;
-    if (written.parts.length > 0) {
+    if (written.size_bytes > upload.size_bytes) {
       await repository.saveChunk(id, upload.lease, { ...written, tail: null, sha256: null });
     }
     throw new RegistryError("BLOB_UPLOAD_INVALID", "The body broke off. GET the upload to see how much of it came.");
@@ -114,32 +114,25 @@ async function finish(
   edge: Edge,
   request: UploadRequest,
   upload: OpenUpload,
-): Promise<{ key: string; size_bytes: number; sha256: string | null }> {
-  const { key, tail } = upload;
+): Promise<{ bytes: BlobBytes; sha256: string | null }> {
+  const { key, lease, tail } = upload;
   // A tail without parts is the whole blob already.
-  if (lengthOf(request) === 0 && upload.multipart === null && tail !== null) return { ...upload, key: tail.key };
-  const { rest, size_bytes, sha256, multipart, parts } = await write(edge, request, upload);
-  if (multipart === null) {
-    await edge.env.FILES.put(key, rest);
-    return { key, size_bytes, sha256 };
+  if (lengthOf(request) === 0 && upload.runs.length === 0 && tail !== null) {
+    return { bytes: { ...tail, runs: null }, sha256: upload.sha256 };
   }
-  const inR2 = edge.env.FILES.resumeMultipartUpload(key, multipart);
-  const all = [...upload.parts, ...parts].map(({ part, etag }) => ({ partNumber: part, etag }));
-  try {
-    if (rest.length > 0) all.push(await inR2.uploadPart(all.length + 1, rest));
-    await inR2.complete(all);
-  } catch (error) {
-    throw isUploadRefusal(error) ? takenOver() : error;
-  }
-  return { key, size_bytes, sha256 };
+  const { rest, size_bytes, sha256, runs } = await write(edge, request, upload);
+  const last = partKey(key, lease, countParts(runs));
+  if (rest.length > 0 || runs.length === 0) await edge.env.FILES.put(last, rest);
+  if (runs.length === 0) return { bytes: { key: last, size_bytes, runs: null }, sha256 };
+  return { bytes: { key, size_bytes, runs: addParts(runs, lease, rest.length > 0 ? 1 : 0) }, sha256 };
 }
 
 /** Hex of the stored bytes, read once more. */
-async function digestOf(edge: Edge, key: string, digest: string): Promise<string> {
-  const stored = await edge.env.FILES.get(key);
+async function digestOf(edge: Edge, bytes: BlobBytes, digest: string): Promise<string> {
+  const stored = await openBlob(edge.env.FILES, bytes);
   if (stored === null) throw takenOver();
   const hash = new crypto.DigestStream(digestAlgorithm(digest) === "sha512" ? "SHA-512" : "SHA-256");
-  await stored.body.pipeTo(hash);
+  await stored.pipeTo(hash);
   return Buffer.from(await hash.digest).toString("hex");
 }
 

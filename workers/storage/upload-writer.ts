@@ -1,21 +1,17 @@
 /**
- * Writes the body of one request behind what an upload of the registry has already: parts of equal size go to R2 as they fill, and what is behind the last
- * full one is held, as R2 takes a smaller part only at the end. Never more than a part is held of a body.
+ * Writes the body of one request behind what an upload of the registry has already: a part goes to R2 as soon as it is full (durable-objects/blob-parts.ts),
+ * and what is behind the last full one is given back. Never more than a part is held of a body.
  */
 import { createHash } from "node:crypto";
-import type { OpenUpload, UploadPart } from "../../durable-objects/registry-contract.ts";
+import { addParts, countParts, PART_BYTES, PARTS_MAX, partKey, type Run } from "../../durable-objects/blob-parts.ts";
+import type { OpenUpload } from "../../durable-objects/registry-contract.ts";
 
-/** R2 wants 5 MiB at least, equal parts, and 10,000 of them at most: blobs of 80 GiB. */
-export const PART_BYTES = 8_388_608;
-const PARTS_MAX = 10_000;
 export const BLOB_BYTES_MAX = PART_BYTES * PARTS_MAX;
 
 export interface WrittenBody {
   /** of the whole upload */
   size_bytes: number;
-  multipart: string | null;
-  /** new ones alone */
-  parts: UploadPart[];
+  runs: Run[];
   /** what is behind the last part */
   rest: Uint8Array;
   /** hex of the whole upload; null where it did not come in one request */
@@ -24,7 +20,7 @@ export interface WrittenBody {
 
 /** A body that broke off, with what of it is in R2. */
 export class BrokenBody extends Error {
-  readonly written: Omit<WrittenBody, "rest" | "sha256">;
+  readonly written: Pick<WrittenBody, "size_bytes" | "runs">;
 
   constructor(written: BrokenBody["written"], cause: unknown) {
     super("the body broke off", { cause });
@@ -42,8 +38,9 @@ export async function writeBody(
   length: number | null,
 ): Promise<WrittenBody> {
   const hash = upload.size_bytes === 0 ? createHash("sha256") : null;
-  const parts: UploadPart[] = [];
-  let inR2 = upload.multipart === null ? null : bucket.resumeMultipartUpload(upload.key, upload.multipart);
+  const before = countParts(upload.runs);
+  let parts = 0;
+  const runs = (): Run[] => addParts(upload.runs, upload.lease, parts);
   let held = upload.tail?.size_bytes ?? 0;
   const capacity = Math.min(PART_BYTES, held + (length ?? PART_BYTES));
   let buffer = await readTail(bucket, upload, capacity);
@@ -53,8 +50,7 @@ export async function writeBody(
     const room = new Uint8Array(buffer, held, capacity - held);
     const asked = room.length;
     const { value, done } = await reader.readAtLeast(asked, room).catch((cause) => {
-      const atParts = (upload.parts.length + parts.length) * PART_BYTES;
-      throw new BrokenBody({ size_bytes: atParts, multipart: inR2?.uploadId ?? null, parts }, cause);
+      throw new BrokenBody({ size_bytes: (before + parts) * PART_BYTES, runs: runs() }, cause);
     });
     if (value === undefined) throw new Error("a read without its buffer");
     buffer = value.buffer;
@@ -63,18 +59,15 @@ export async function writeBody(
     size_bytes += value.length;
     if (size_bytes > BLOB_BYTES_MAX) throw new BodyTooLarge();
     if (held === PART_BYTES) {
-      inR2 ??= await bucket.createMultipartUpload(upload.key);
-      const part = upload.parts.length + parts.length + 1;
-      const { etag } = await inR2.uploadPart(part, new Uint8Array(buffer));
-      parts.push({ part, etag });
+      await bucket.put(partKey(upload.key, upload.lease, before + parts), new Uint8Array(buffer));
+      parts += 1;
       held = 0;
     }
     if (done || value.length < asked) break;
   }
   return {
     size_bytes,
-    multipart: inR2?.uploadId ?? null,
-    parts,
+    runs: runs(),
     rest: new Uint8Array(buffer, 0, held),
     sha256: hash?.digest("hex") ?? (size_bytes === upload.size_bytes ? upload.sha256 : null),
   };
