@@ -280,7 +280,7 @@ test("a push that is killed halfway goes on where it was", async () => {
   expect(done.layers_sent).toBeGreaterThan(0);
 });
 
-test("Ctrl-C during an upload says how to go on, and during a build cancels it", async () => {
+test("Ctrl-C during an upload says how to go on", async () => {
   const folder = newModel("interrupted", { "weights/a.bin": Buffer.alloc(40_000_000, 7) });
   const running = cli.start(["push", folder, "cogway/interrupted"]);
   await waitFor("the upload", 60_000, () => (running.stdout.includes("pack") ? true : null));
@@ -288,4 +288,22 @@ test("Ctrl-C during an upload says how to go on, and during a build cancels it",
   const { code, stderr } = await running.finished;
   expect(code).toBe(130);
   expectOneMessage(stderr, /Push again/);
+});
+
+test("Ctrl-C during a build cancels it where nobody can be asked", async () => {
+  const folder = newModel("long-build", {
+    "cog.yaml":
+      'build:\n  python_version: "3.11"\n  run:\n    - echo it sleeps && sleep 60\nrun: "predict.py:Runner"\n',
+  });
+  const running = cli.start(["push", folder, "cogway/long-build"]);
+  await waitFor("the build", 60_000, () => (running.stdout.includes("it sleeps") ? true : null));
+  running.signal("SIGINT");
+  const { code, stderr } = await running.finished;
+  expect(code).toBe(130);
+  expectOneMessage(stderr, /was canceled\. Push again/);
+  const [{ builds } = { builds: [] }] = await cli.json<{ builds: { status: string }[] }>([
+    "builds",
+    "cogway/long-build",
+  ]);
+  expect(builds.map(({ status }) => status)).toEqual(["canceled"]);
 });

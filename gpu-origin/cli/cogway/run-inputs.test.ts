@@ -93,9 +93,11 @@ describe("an output", () => {
   });
 
   it("is text as it is, and else JSON", () => {
-    expect(outputText("hi")).toBe("hi");
-    expect(outputText({ a: 1 })).toBe('{\n  "a": 1\n}');
-    expect(outputText([url(0, "x.png"), url(1, "y.png")])).toBe(`${url(0, "x.png")}\n${url(1, "y.png")}`);
+    expect(outputText("hi", {})).toBe("hi");
+    expect(outputText({ a: 1 }, {})).toBe('{\n  "a": 1\n}');
+    expect(outputText(["a", "b"], openapi)).toBe("ab");
+    expect(outputText(["a", "b"], {}, 0)).toBe('["a","b"]');
+    expect(outputText([url(0, "x.png"), url(1, "y.png")], {})).toBe(`${url(0, "x.png")}\n${url(1, "y.png")}`);
     expect(isText(openapi)).toBe(true);
     expect(isText({})).toBe(false);
   });

@@ -15,14 +15,15 @@ export function fileUrls(output: unknown): string[] {
   return Object.values(output).flatMap(fileUrls);
 }
 
-/** As a person reads it. */
-export function outputText(output: unknown): string {
+/** As a person reads it: a text whole, files one a line, everything else as JSON. */
+export function outputText(output: unknown, openapi: Record<string, unknown>, indent = 2): string {
   if (output === null || output === undefined) return "";
   if (typeof output === "string") return output;
-  if (Array.isArray(output) && output.every((item) => typeof item === "string") && fileUrls(output).length > 0) {
-    return output.join("\n");
+  if (Array.isArray(output) && output.every((item) => typeof item === "string")) {
+    if (isText(openapi)) return output.join("");
+    if (fileUrls(output).length > 0) return output.join("\n");
   }
-  return JSON.stringify(output, null, 2);
+  return JSON.stringify(output, null, indent);
 }
 
 /** True where the elements of an output are pieces of one text. */

@@ -21,6 +21,7 @@ import { failedSetup } from "../setup-reports.ts";
 import { bytes, duration, plural } from "../terminal.ts";
 import { CONCURRENCY, CONCURRENCY_MAX, failureOf, type Uploaded, uploadBlobs } from "../upload.ts";
 import { UploadView } from "../upload-progress.ts";
+import { findVersion } from "../versions-client.ts";
 import { modelFolder, requireNoFaults, showWarnings } from "./check.ts";
 
 interface PushOptions extends CommonOptions {
@@ -95,6 +96,7 @@ async function push(
   }
   requireBuilt(build);
   const test = options.test ? await testPrediction(context, build) : null;
+  if (test !== null) await showTest(context, model, test);
   report(context, folder, model, build, uploaded, test);
   if (test !== null && test.status !== "succeeded") throw await exampleFault(context, model, test);
 }
@@ -210,6 +212,18 @@ async function testPrediction(context: Context, build: Build): Promise<Predictio
   }
 }
 
+async function showTest(
+  { terminal, http }: Context,
+  model: ModelName,
+  { version, status, output }: Prediction,
+): Promise<void> {
+  if (status !== "succeeded") return terminal.step("test", terminal.paint("red", status));
+  const { openapi_schema } = await findVersion(http, model, version);
+  const text = outputText(output, openapi_schema, 0);
+  const shown = text.length > TEST_OUTPUT_CHARACTERS_MAX ? `${text.slice(0, TEST_OUTPUT_CHARACTERS_MAX)}…` : text;
+  terminal.step("test", `${terminal.paint("green", status)} ${shown}`);
+}
+
 function report(
   context: Context,
   folder: string,
@@ -233,12 +247,6 @@ function report(
     url: page,
     curl,
   });
-  if (test !== null) {
-    const isGood = test.status === "succeeded";
-    const text = isGood ? outputText(test.output) : "";
-    const shown = text.length > TEST_OUTPUT_CHARACTERS_MAX ? `${text.slice(0, TEST_OUTPUT_CHARACTERS_MAX)}…` : text;
-    terminal.step("test", `${terminal.paint(isGood ? "green" : "red", test.status)} ${shown}`.trimEnd());
-  }
   showDiff(context, build);
   terminal.line();
   terminal.line(`${terminal.paint("green", "✓")} ${model.owner}/${model.name}:${build.version}`);

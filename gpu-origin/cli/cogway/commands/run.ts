@@ -63,7 +63,7 @@ async function run(context: Context, reference: string, options: RunOptions): Pr
   terminal.json({ ...ended, ...(options.output === undefined ? {} : { files }) });
   for (const { path, size_bytes } of files) terminal.line(`${path} (${bytes(size_bytes)})`);
   const isShown = isText(version.openapi_schema) && prediction.urls["stream"] !== undefined;
-  if (files.length === 0 && !isShown) terminal.line(outputText(ended.output));
+  if (files.length === 0 && !isShown) terminal.line(outputText(ended.output, version.openapi_schema));
 }
 
 async function chosenVersion({ http }: Context, reference: string): Promise<{ model: ModelName; version: Version }> {
