@@ -79,3 +79,11 @@ kill -KILL $engine; wait $engine; cat "$folder/output"`);
     spawnSync("bash", ["-c", `${groups}; rm -r /tmp/${name}`]);
   }
 });
+
+test("where none can be started one line says why, and the command is not run", () => {
+  const { COGWAY_TEST_DOCKER_HOST: _, ...env } = process.env;
+  const script = `mount -t tmpfs none /dev/net && exec ${engine("echo ran")}`;
+  const { status, stdout, stderr } = spawnSync("unshare", ["--mount", "bash", "-c", script], { env, encoding: "utf8" });
+  expect({ status, stdout }).toEqual({ status: 75, stdout: "" });
+  expect(stderr).toBe("no engine: /dev/net/tun is missing\n");
+});
