@@ -71,6 +71,7 @@ const EnvironmentSchema = z.object({
   /** of the large files that versions and fine-tunes share; what is in use may be more */
   COGWAY_BLOBS_GB: z.coerce.number().int().min(1).default(20),
   COGWAY_TRUST_ALL_MODELS: z.enum(["0", "1"], "must be 1 or 0").default("0"),
+  COGWAY_ADOPT: z.enum(["0", "1"], "must be 1 or 0").default("1"),
   COGWAY_INSTANCE_CPUS: z.coerce.number("must be a number of cores").min(0.1).optional(),
   COGWAY_ALLOW_PRIVATE_URLS: CidrListSchema,
   COGWAY_INSTANCES_MAX: z.coerce.number().int().min(1).optional(),
@@ -94,6 +95,8 @@ export interface OriginConfig {
   hardware: { sku: string; name: string; cpus: number; memory_bytes: number; gpus: number };
   /** cores that one instance may use, where the driver can bound them */
   instanceCpus: number;
+  /** takes over ready instances that an earlier process of this data folder left, in place of ending them */
+  adopts: boolean;
   driver: "process" | "docker";
   /** of the docker driver; it is what drivers/docker.ts documents */
   docker: {
@@ -161,6 +164,7 @@ export function parseConfig(
       },
       hardware: { sku: "cpu", name: "CPU", cpus: availableParallelism(), memory_bytes: memory, gpus: 0 },
       instanceCpus: Math.min(values.COGWAY_INSTANCE_CPUS ?? availableParallelism(), availableParallelism()),
+      adopts: values.COGWAY_ADOPT === "1",
       driver: values.COGWAY_DRIVER,
       docker: {
         host,

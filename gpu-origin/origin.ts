@@ -122,7 +122,7 @@ export class Origin {
     const fault = await this.#driver.check();
     if (fault !== null) throw new Error(fault);
     await this.#gpus.refresh();
-    await this.supervisor.recover();
+    await this.supervisor.recover(this.#config.adopts);
     const { supervisor, incarnation } = this;
     const secretOf = (keyId: string): string | null => this.#edge.secretOf(keyId);
     const app = createApp({ supervisor, builds: this.#builds, secretOf, incarnation, log: this.#log });

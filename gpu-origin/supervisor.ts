@@ -79,13 +79,13 @@ export class Supervisor {
   // ---- start and end of the origin
 
   /**
-   * Keeps the ready instances of an earlier process, ends whatever else it left running, and tells the edge which attempts were lost with it. Before the
-   * first call of the edge.
+   * Where it `adopts`, keeps the ready instances of an earlier process; ends whatever else that left running, and tells the edge which attempts were lost
+   * with it. Before the first call of the edge.
    */
-  async recover(): Promise<{ adopted: number; reaped: number; lost: number }> {
+  async recover(adopts: boolean): Promise<{ adopted: number; reaped: number; lost: number }> {
     const { driver, journal, log } = this.#parts;
     const saved = journal.instances();
-    const kept = await Promise.all(saved.map((each) => this.#adopt(each)));
+    const kept = await Promise.all(saved.map((each) => this.#adopt(adopts ? each : { ...each, resume: null })));
     const adopted = kept.filter((isKept) => isKept).length;
     const reaped = saved.length - adopted + (await driver.reap(new Set(this.#instances.keys())));
     const lost = journal.liveAttempts();

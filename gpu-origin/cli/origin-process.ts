@@ -46,7 +46,8 @@ export class OriginProcess {
     // Its own group: Ctrl-C of a terminal goes to the launcher alone, which then drains it.
     const child = spawn(process.execPath, [join(ROOT, "gpu-origin/main.ts")], {
       cwd: ROOT,
-      env: this.#parts.env,
+      // The first one ends what a killed launcher left; those that follow it go on with what it started.
+      env: { ...this.#parts.env, COGWAY_ADOPT: this.#wasReady ? "1" : "0" },
       stdio: ["ignore", "pipe", "pipe"],
       detached: true,
     });

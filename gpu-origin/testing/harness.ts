@@ -49,6 +49,7 @@ function testConfig(
     capacity: { instances: 16, memory_bytes: 64 * 1024 ** 3 },
     hardware: { sku: "cpu", name: "CPU", cpus: 2, memory_bytes: 1024 ** 3, gpus: 0 },
     instanceCpus: 2,
+    adopts: true,
     driver: "process",
     docker: { host: "", runtime: null, subnets: "10.197.0.0/16", baseImage: "", buildSecrets: null },
     trustsAllModels: false,
