@@ -13,7 +13,7 @@ beforeAll(async () => {
 });
 afterAll(() => system?.stop());
 
-const containers = async (): Promise<string[]> => (await instanceContainers()).map(({ id }) => id);
+const containers = async (): Promise<string[]> => (await instanceContainers(system)).map(({ id }) => id);
 
 // Ours to restart is only the engine that with-engine.ts started.
 const own = process.env["COGWAY_TEST_ENGINE"];

@@ -5,7 +5,7 @@ import type { Api, Prediction } from "../lib/api.ts";
 import { Cli } from "../lib/cli.ts";
 import { modelFolder, type System, temporaryFolder } from "../lib/system.ts";
 import { waitFor } from "../lib/wait.ts";
-import { engine, startDockerSystem } from "./lib/docker-system.ts";
+import { engine, instanceContainers, startDockerSystem } from "./lib/docker-system.ts";
 
 let system: System;
 let alice: Api;
@@ -65,10 +65,7 @@ const OURS = /:alice\/(public|private)$/;
 
 /** Ids of these models' containers, by the queue whose predictions they run. */
 async function containers(deployment: RegExp): Promise<{ id: string; deployment: string }[]> {
-  const found = await engine().listContainers({ filters: { label: ["run.cogway.instance"] } });
-  return found
-    .map(({ Id, Labels }) => ({ id: Id, deployment: Labels["run.cogway.deployment"] ?? "" }))
-    .filter((each) => deployment.test(each.deployment));
+  return (await instanceContainers(system)).filter((each) => deployment.test(each.deployment));
 }
 
 test("an instance of a public model is shared; what a prediction had goes with it", async () => {

@@ -31,7 +31,7 @@ async function versionOf(name: string): Promise<string> {
 /** Ids of the containers that run instances of a model of ours. */
 async function containersOf(name: string): Promise<string[]> {
   const version = await versionOf(name);
-  return (await instanceContainers()).filter(({ version_id }) => version_id === version).map(({ id }) => id);
+  return (await instanceContainers(system)).filter(({ version_id }) => version_id === version).map(({ id }) => id);
 }
 
 test("a model from a folder runs, streams, reads files and makes files", async () => {

@@ -1,4 +1,6 @@
 /** The started system with the docker driver, over the engine that global-setup.ts found; and what the engine itself says of its instances. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import Docker from "dockerode";
 import { inject } from "vitest";
 import { System, type SystemOptions } from "../../lib/system.ts";
@@ -31,12 +33,14 @@ export interface InstanceContainer {
   /** the host's, in that network */
   gateway: string;
   version_id: string;
-  instance_id: string;
+  deployment: string;
 }
 
-/** Running containers of instances; on a shared engine those of other systems too. */
-export async function instanceContainers(): Promise<InstanceContainer[]> {
-  const found = await engine().listContainers({ filters: { label: [INSTANCE_LABEL] } });
+/** Running containers of the system's instances: other files' systems share the engine. */
+export async function instanceContainers(system: System): Promise<InstanceContainer[]> {
+  const origin = readFileSync(join(system.data, "docker-origin"), "utf8").trim();
+  const label = [INSTANCE_LABEL, `run.cogway.origin=${origin}`];
+  const found = await engine().listContainers({ filters: { label } });
   return found.flatMap(({ Id, Labels, NetworkSettings }) => {
     const [network] = Object.values(NetworkSettings.Networks);
     if (network === undefined) return [];
@@ -47,7 +51,7 @@ export async function instanceContainers(): Promise<InstanceContainer[]> {
         address: network.IPAddress,
         gateway,
         version_id: Labels["run.cogway.version"] ?? "",
-        instance_id: Labels[INSTANCE_LABEL] ?? "",
+        deployment: Labels["run.cogway.deployment"] ?? "",
       },
     ];
   });
