@@ -101,7 +101,8 @@ export class DeploymentSetups {
 
 /** What callers may know of a failed setup: the class of the error; its message and logs are for the model's owner. */
 export function errorClass(reason: string | undefined): string {
-  return /^[A-Za-z_][\w.]{0,63}(?=[:\s(]|$)/.exec(reason ?? "")?.[0] ?? "Error";
+  const error = (reason ?? "").replace(/^(setup|boot): /, "");
+  return /^[A-Za-z_][\w.]{0,63}(?=[:\s(]|$)/.exec(error)?.[0] ?? "Error";
 }
 
 function failureOf(facts: Readonly<DeploymentFacts>): string {

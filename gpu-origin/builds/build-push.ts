@@ -49,24 +49,27 @@ export class BuildPush {
   wake(buildId: string): void {
     if (!this.#isRunning || this.#sending.has(buildId) || this.#retries.has(buildId)) return;
     this.#sending.add(buildId);
-    void this.#send(buildId)
-      .catch((error: unknown) => this.#log.error({ build_id: buildId, err: error }, "events of a build cannot be sent"))
-      .finally(() => this.#sending.delete(buildId));
+    void this.#send(buildId).catch((error: unknown) => {
+      this.#sending.delete(buildId);
+      this.#log.error({ build_id: buildId, err: error }, "events of a build cannot be sent");
+    });
   }
 
   async #send(buildId: string): Promise<void> {
+    // Before it returns, not behind it: what is appended a moment later wakes it anew.
+    const done = (): void => void this.#sending.delete(buildId);
     let failures = 0;
-    while (this.#isRunning) {
-      const events = this.#store.pending(buildId, BATCH_BYTES_MAX, BATCH_EVENTS_MAX);
-      if (events.length === 0) return;
+    for (;;) {
+      const events = this.#isRunning ? batchOf(this.#store.pending(buildId, BATCH_BYTES_MAX, BATCH_EVENTS_MAX)) : [];
+      if (events.length === 0) return done();
       const body = `{"protocol":${ORIGIN_PROTOCOL_VERSION},"events":[${events.join(",")}]}`;
       const answer = await this.#edge.postBuildEvents(buildId, body);
-      if (!this.#isRunning) return;
+      if (!this.#isRunning) return done();
       const isUnknown = answer.kind === "refused" && answer.status === 404;
       if (isUnknown || (answer.kind === "ok" && answer.value.outcome !== "stored")) {
         this.#store.acknowledge(buildId, Number.MAX_SAFE_INTEGER);
         this.#onUnwanted(buildId);
-        return;
+        return done();
       }
       if (answer.kind === "ok") {
         this.#store.acknowledge(buildId, answer.value.through_i);
@@ -89,4 +92,10 @@ export class BuildPush {
       this.#retries.delete(buildId);
     }
   }
+}
+
+/** A stage begins a batch: the edge tells its readers the stage of a batch before its lines. */
+function batchOf(events: string[]): string[] {
+  const next = events.findIndex((event, at) => at > 0 && event.includes('"type":"stage"'));
+  return next === -1 ? events : events.slice(0, next);
 }
