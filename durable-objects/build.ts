@@ -330,12 +330,12 @@ export class BuildObject extends DurableObject<Env> implements BuildApi {
 
 function documentOf({ request, record }: BuildRow): BuildDocument {
   const { id, owner, name, manifest, created_at } = request;
-  const { status, stage, waiting_for, started_at, completed_at } = record;
+  const { status, stage, stages = [], waiting_for, started_at, completed_at } = record;
   const none = { version_id: null, error: null, code: null, warnings: [], schema_diff: null, test_prediction_id: null };
   return {
     ...{ id, owner, name, manifest, created_at },
     ...none,
     ...record.end,
-    ...{ status, stage, waiting_for, started_at, completed_at },
+    ...{ status, stage, stages, waiting_for, started_at, completed_at },
   };
 }

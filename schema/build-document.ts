@@ -25,6 +25,8 @@ export interface BuildDocument extends Omit<BuildEnd, "status"> {
   manifest: string;
   status: (typeof BUILD_STATUSES)[number];
   stage: string | null;
+  /** in the order in which they began */
+  stages: { name: string; started_at: number }[];
   waiting_for: string | null;
   created_at: number;
   started_at: number | null;
@@ -64,6 +66,7 @@ export function showBuild(build: BuildDocument, publicUrl: string): z.infer<type
   return {
     ...showBuildSummary(build),
     stage: build.stage,
+    stages: build.stages.map(({ name, started_at }) => ({ name, started_at: new Date(started_at).toISOString() })),
     waiting_for: build.waiting_for,
     code: build.code,
     warnings: build.warnings,

@@ -25,12 +25,16 @@ const ORIGIN_LOST_MS = 60_000;
 const PUBLISH_MAX_MS = 60_000;
 /** Of a message for people; more is in the log. */
 const ERROR_CHARACTERS_MAX = 16_384;
+/** Far more than there are: an origin that tells the same ones over and over is cut short. */
+const STAGES_MAX = 20;
 const WARNINGS_MAX = 50;
 const WARNING_CHARACTERS_MAX = 1_000;
 
 export interface BuildRecord {
   status: BuildDocument["status"];
   stage: string | null;
+  /** stages that it has begun at the origin where it is; absent in records of before */
+  stages?: BuildDocument["stages"];
   waiting_for: string | null;
   /** where it is, or is to be; null while none was found */
   origin: {
@@ -63,6 +67,7 @@ export function newBuild(now: number): BuildRecord {
   return {
     status: "queued",
     stage: null,
+    stages: [],
     waiting_for: null,
     origin: null,
     left: null,
@@ -153,7 +158,15 @@ export function nextBuild(record: BuildRecord, happening: BuildHappening, now: n
 }
 
 function waiting(record: BuildRecord, reason: string): BuildRecord {
-  return { ...record, status: "queued", stage: null, waiting_for: reason, origin: null, publishing_at: null };
+  return {
+    ...record,
+    status: "queued",
+    stage: null,
+    stages: [],
+    waiting_for: reason,
+    origin: null,
+    publishing_at: null,
+  };
 }
 
 function ended(record: BuildRecord, end: Partial<BuildEnd> & { status: BuildEnd["status"] }, now: number): BuildRecord {
@@ -173,26 +186,30 @@ export function applyBuildEvents(
 ): { record: BuildRecord; log: string[] } {
   if (record.origin === null) return { record, log: [] };
   const log: string[] = [];
-  let { stage } = record;
+  let { stage, stages = [] } = record;
   let { next_i } = record.origin;
+  const began_at = record.origin.began_at ?? now;
   let end: (Partial<BuildEnd> & { status: BuildEnd["status"] }) | null = null;
   for (const event of events) {
     if (event.i < next_i) continue;
     if (event.i > next_i || end !== null) break;
+    if (event.i === 0) stages = [];
     if (event.type === "finished") {
       if (event.status === "succeeded" && publication === null) break;
       end = endOf(event, publication);
-    } else if (event.type === "stage") stage = event.stage;
-    else log.push(event.data);
+    } else if (event.type === "stage") {
+      stage = event.stage;
+      if (stages.length < STAGES_MAX) stages = [...stages, { name: stage, started_at: began_at + event.t_ms }];
+    } else log.push(event.data);
     next_i += 1;
   }
   const origin = { ...record.origin, is_accepted: true, next_i, heard_at: now };
   const next: BuildRecord = {
     ...record,
     status: "building",
-    stage,
+    ...{ stage, stages },
     waiting_for: null,
-    origin: { ...origin, began_at: origin.began_at ?? now },
+    origin: { ...origin, began_at },
     tries: record.origin.is_accepted ? record.tries : record.tries + 1,
     started_at: record.started_at ?? now,
   };

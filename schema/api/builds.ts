@@ -32,6 +32,11 @@ export const BuildSchema = z
   .object({
     ...summary,
     stage: z.string().nullable().describe("fetch, resolve, environment, schema or image"),
+    stages: z
+      .array(z.object({ name: z.string(), started_at: z.string() }))
+      .describe(
+        "stages that it has begun, in their order: each ends as the next one begins, the last one with the build",
+      ),
     waiting_for: z.string().nullable().describe("why it waits, while it does"),
     code: z.string().nullable().describe("stable name of a failure, such as `build.requirements`"),
     warnings: z.array(z.string()).describe("advice that did not stop it"),

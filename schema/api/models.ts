@@ -1,6 +1,7 @@
 /** Models, versions and hardware on the wire: Replicate's HTTP API. */
 import { z } from "@hono/zod-openapi";
 import { NAME_PATTERN } from "../ids.ts";
+import { PACKAGE_KINDS } from "../packages.ts";
 import { CURSOR_CHARACTERS_MAX, pageOf } from "./common.ts";
 import { PredictionSchema } from "./predictions.ts";
 
@@ -13,6 +14,11 @@ export const VersionSchema = z
     created_at: z.string(),
     cog_version: z.string(),
     openapi_schema: z.record(z.string(), z.unknown()),
+    kind: z
+      .enum(PACKAGE_KINDS)
+      .nullable()
+      .describe("extra member: pushed as a source or as an image; null: neither, such as a training's"),
+    build: z.string().nullable().describe("extra member: id of the build that made it"),
   })
   .openapi("Version");
 export const VersionPageSchema = pageOf(VersionSchema, "VersionPage");

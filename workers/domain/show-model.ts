@@ -65,6 +65,8 @@ export function showVersion(version: VersionRow): z.infer<typeof VersionSchema> 
     created_at: new Date(version.created_at).toISOString(),
     cog_version: version.cog_version,
     openapi_schema: version.openapi_schema,
+    kind: version.package?.kind ?? null,
+    build: version.build_id,
   };
 }
 
