@@ -1,0 +1,227 @@
+/**
+ * The registry as its clients see it: the conformance program of the OCI distribution API, in the form of its four parts and in the newest one, and skopeo.
+ * The first is built by Go, once, into the cache; where there is no Go or no skopeo, one line says so.
+ */
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Api } from "./lib/api.ts";
+import { newCaller } from "./lib/shared-system.ts";
+import { CACHE } from "./lib/system.ts";
+
+const MODULE = "github.com/opencontainers/distribution-spec/conformance";
+/** The last one that is a test with parts for pull, push, content discovery and content management. */
+const PARTS_VERSION = "v0.0.0-20231101194043-f2182352d4cc";
+const NEWEST_VERSION = "v0.0.0-20260831232431-97274622c111";
+const GO_PLACES = ["/usr/local/go/bin", "/usr/lib/go/bin"];
+/** Modules come over the network the first time. */
+const BUILD_TIMEOUT_MS = 280_000;
+const RUN_TIMEOUT_MS = 100_000;
+
+let caller: Api;
+let owner: string;
+let folder: string;
+beforeAll(async () => {
+  caller = await newCaller("registry");
+  owner = (await caller.request<{ username: string }>("GET", "/v1/account")).body.username;
+  folder = mkdtempSync(join(tmpdir(), "cogway-e2e-registry-"));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+interface Ran {
+  code: number | null;
+  output: string;
+}
+
+function run(command: string, args: string[], options: { env?: NodeJS.ProcessEnv; cwd?: string } = {}): Promise<Ran> {
+  const settings = { timeout: BUILD_TIMEOUT_MS, maxBuffer: 64 * 1024 ** 2, ...options };
+  return new Promise((resolve) => {
+    execFile(command, args, settings, (error, stdout, stderr) => {
+      const code = error === null ? 0 : typeof error.code === "number" ? error.code : null;
+      resolve({ code, output: `${stdout}${stderr}${error === null ? "" : error.message}` });
+    });
+  });
+}
+
+async function mustRun(command: string, args: string[], options?: Parameters<typeof run>[2]): Promise<string> {
+  const { code, output } = await run(command, args, options);
+  if (code !== 0) throw new Error(`${command} ${args.join(" ")} ended with ${code}:\n${output.slice(-4_000)}`);
+  return output;
+}
+
+async function newRepository(name: string): Promise<string> {
+  const body = { owner, name, visibility: "private", hardware: "cpu" };
+  const answer = await caller.request("POST", "/v1/models", { body });
+  if (answer.status !== 201) throw new Error(`${answer.status}: ${answer.text}`);
+  return `${owner}/${name}`;
+}
+
+async function findGo(): Promise<string | null> {
+  for (const place of ["go", ...GO_PLACES.map((each) => join(each, "go"))]) {
+    if ((await run(place, ["version"])).code === 0) return place;
+  }
+  return null;
+}
+
+/** Builds a version of the conformance program into the cache. Null where there is no Go, which is said. */
+async function conformance(version: string, build: string[]): Promise<string | null> {
+  const program = join(CACHE, "conformance", version);
+  if (existsSync(program)) return program;
+  const go = await findGo();
+  if (go === null) {
+    process.stderr.write("registry conformance not run: no Go was found\n");
+    return null;
+  }
+  const module = mkdtempSync(join(folder, "module-"));
+  mkdirSync(join(CACHE, "conformance"), { recursive: true });
+  writeFileSync(join(module, "go.mod"), "module conformance.test\n\ngo 1.21\n");
+  const options = { cwd: module, env: { ...process.env, GOFLAGS: "-mod=mod" } };
+  await mustRun(go, ["get", `${MODULE}@${version}`], options);
+  await mustRun(go, [...build, "-o", program, MODULE], options);
+  return program;
+}
+
+test("the conformance program passes its four parts: pull, push, content discovery, content management", {
+  timeout: BUILD_TIMEOUT_MS + RUN_TIMEOUT_MS,
+}, async () => {
+  const program = await conformance(PARTS_VERSION, ["test", "-c"]);
+  if (program === null) return;
+  const [repository, other] = [await newRepository("parts-1"), await newRepository("parts-2")];
+  const output = await mustRun(program, [], {
+    cwd: folder,
+    env: {
+      OCI_ROOT_URL: caller.url,
+      OCI_NAMESPACE: repository,
+      OCI_CROSSMOUNT_NAMESPACE: other,
+      OCI_USERNAME: owner,
+      OCI_PASSWORD: caller.token,
+      OCI_TEST_PULL: "1",
+      OCI_TEST_PUSH: "1",
+      OCI_TEST_CONTENT_DISCOVERY: "1",
+      OCI_TEST_CONTENT_MANAGEMENT: "1",
+      OCI_HIDE_SKIPPED_WORKFLOWS: "0",
+      OCI_REPORT_DIR: folder,
+    },
+  });
+  const plain = output.replaceAll(new RegExp(`${String.fromCharCode(27)}\\[[0-9;]*m`, "g"), "");
+  expect(/(\d+) Passed \| 0 Failed/.exec(plain)?.[1], plain.slice(-2_000)).toBe("74");
+});
+
+test("the newest conformance program passes, with what it does not ask by default", {
+  timeout: BUILD_TIMEOUT_MS + RUN_TIMEOUT_MS,
+}, async () => {
+  const program = await conformance(NEWEST_VERSION, ["build"]);
+  if (program === null) return;
+  const [repository, other] = [await newRepository("newest-1"), await newRepository("newest-2")];
+  const output = await mustRun(program, [], {
+    cwd: folder,
+    env: {
+      OCI_REGISTRY: new URL(caller.url).host,
+      OCI_TLS: "disabled",
+      OCI_REPO1: repository,
+      OCI_REPO2: other,
+      OCI_USERNAME: owner,
+      OCI_PASSWORD: caller.token,
+      OCI_API_BLOBS_UPLOAD_CANCEL: "true",
+      OCI_API_BLOBS_DIGEST_HEADER: "true",
+      OCI_API_MANIFESTS_DIGEST_HEADER: "true",
+      OCI_API_MANIFESTS_TAG_PARAM: "true",
+      // Blobs are mounted from repositories that are named.
+      OCI_API_BLOBS_MOUNT_ANONYMOUS: "false",
+      OCI_RESULTS_DIR: join(folder, "results"),
+    },
+  });
+  expect(output).toContain("OCI Conformance Test: Pass");
+  expect(/FAIL\.*: +(\d+)/.exec(output)?.[1]).toBe("0");
+});
+
+test("skopeo copies an image in, between repositories and out again", async () => {
+  if ((await run("skopeo", ["--version"])).code !== 0) {
+    process.stderr.write("skopeo scenario not run: no skopeo was found\n");
+    return;
+  }
+  const layout = join(folder, "image");
+  const layer = writeImage(layout);
+  const host = new URL(caller.url).host;
+  const [first, second] = [await newRepository("skopeo-1"), await newRepository("skopeo-2")];
+  const authFile = join(folder, "auth.json");
+  const auth = Buffer.from(`anybody:${caller.token}`).toString("base64");
+  writeFileSync(authFile, JSON.stringify({ auths: { [host]: { auth } } }));
+  const policy = join(folder, "policy.json");
+  writeFileSync(policy, JSON.stringify({ default: [{ type: "insecureAcceptAnything" }] }));
+  const copy = (from: string, to: string) =>
+    mustRun("skopeo", [
+      ...[
+        "--policy",
+        policy,
+        "copy",
+        "--preserve-digests",
+        "--authfile",
+        authFile,
+        "--src-tls-verify=false",
+        "--dest-tls-verify=false",
+      ],
+      ...[from, to],
+    ]);
+  await copy(`oci:${layout}:v1`, `docker://${host}/${first}:v1`);
+  await copy(`docker://${host}/${first}:v1`, `docker://${host}/${second}:v2`);
+  await copy(`docker://${host}/${second}:v2`, `oci:${join(folder, "back")}:v2`);
+  const back = join(folder, "back/blobs/sha256");
+  expect(readdirSync(back).toSorted()).toEqual(readdirSync(join(layout, "blobs/sha256")).toSorted());
+  expect(readFileSync(join(back, layer)).length).toBe(20_000_000);
+  const stranger = await newCaller("registry-stranger");
+  writeFileSync(
+    authFile,
+    JSON.stringify({ auths: { [host]: { auth: Buffer.from(`x:${stranger.token}`).toString("base64") } } }),
+  );
+  await expect(copy(`docker://${host}/${first}:v1`, `oci:${join(folder, "stolen")}:v1`)).rejects.toThrow(
+    /There is no model|name unknown/,
+  );
+});
+
+/** An image of one layer as files of the OCI layout. Gives the hex of the layer's digest. */
+function writeImage(layout: string): string {
+  const blobs = join(layout, "blobs/sha256");
+  mkdirSync(blobs, { recursive: true });
+  const put = (bytes: Buffer): string => {
+    const hex = createHash("sha256").update(bytes).digest("hex");
+    writeFileSync(join(blobs, hex), bytes);
+    return hex;
+  };
+  const putJson = (value: unknown, mediaType: string) => {
+    const bytes = Buffer.from(JSON.stringify(value));
+    return { mediaType, digest: `sha256:${put(bytes)}`, size: bytes.length };
+  };
+  const bytes = Buffer.alloc(20_000_000);
+  for (let i = 0; i < bytes.length; i += 4) bytes.writeUInt32LE(Math.imul(i, 2_654_435_761) >>> 0, i);
+  const layer = put(bytes);
+  const config = putJson(
+    {
+      architecture: "amd64",
+      os: "linux",
+      config: {},
+      rootfs: { type: "layers", diff_ids: [`sha256:${layer}`] },
+      history: [],
+    },
+    "application/vnd.oci.image.config.v1+json",
+  );
+  const manifest = putJson(
+    {
+      schemaVersion: 2,
+      mediaType: "application/vnd.oci.image.manifest.v1+json",
+      config,
+      layers: [{ mediaType: "application/vnd.oci.image.layer.v1.tar", digest: `sha256:${layer}`, size: bytes.length }],
+    },
+    "application/vnd.oci.image.manifest.v1+json",
+  );
+  writeFileSync(join(layout, "oci-layout"), JSON.stringify({ imageLayoutVersion: "1.0.0" }));
+  const annotations = { "org.opencontainers.image.ref.name": "v1" };
+  writeFileSync(
+    join(layout, "index.json"),
+    JSON.stringify({ schemaVersion: 2, manifests: [{ ...manifest, annotations }] }),
+  );
+  return layer;
+}
