@@ -2,6 +2,7 @@
 import type { z } from "zod";
 import type { AccountSchema } from "../../../schema/api/account.ts";
 import type { BatchSchema } from "../../../schema/api/batches.ts";
+import type { BuildSchema, BuildSummarySchema, SchemaDiffSchema } from "../../../schema/api/builds.ts";
 import type { CollectionSchema, CollectionWithModelsSchema } from "../../../schema/api/collections.ts";
 import type { FileSchema } from "../../../schema/api/files.ts";
 import type { ModelSchema, VersionSchema } from "../../../schema/api/models.ts";
@@ -21,6 +22,9 @@ export type Prediction = z.infer<typeof PredictionSchema> & {
   webhook?: string;
 };
 export type Batch = z.infer<typeof BatchSchema>;
+export type Build = z.infer<typeof BuildSchema>;
+export type BuildSummary = z.infer<typeof BuildSummarySchema>;
+export type SchemaDiff = z.infer<typeof SchemaDiffSchema>;
 export type CollectionSummary = z.infer<typeof CollectionSchema>;
 export type Collection = z.infer<typeof CollectionWithModelsSchema>;
 export type SearchResult = z.infer<typeof SearchResultSchema>;
@@ -62,8 +66,19 @@ export interface Api {
   modelsOf(owner: string): Promise<Page<Model>>;
   model(owner: string, name: string): Promise<Model>;
   readme(owner: string, name: string): Promise<string | null>;
-  versions(owner: string, name: string): Promise<Page<Version>>;
+  /** For those who may push to it. */
+  updateModel(owner: string, name: string, change: { latest_version?: string; stable?: boolean }): Promise<Model>;
+  versions(owner: string, name: string, next?: string): Promise<Page<Version>>;
   version(owner: string, name: string, id: string): Promise<Version>;
+  /** What is different in its schema: against the version before it, or `from`. */
+  versionDiff(owner: string, name: string, id: string, from?: string): Promise<SchemaDiff>;
+  /** For the model's people and the operator, as all of its builds. */
+  builds(owner: string, name: string, next?: string): Promise<Page<BuildSummary>>;
+  build(owner: string, name: string, id: string, signal?: AbortSignal): Promise<Build>;
+  cancelBuild(build: Build): Promise<Build>;
+  buildLog(build: Build): Promise<Blob>;
+  /** Opens its event stream; refusals are thrown. */
+  openBuildEvents(build: Build, lastEventId: string | null, signal: AbortSignal): Promise<Response>;
   examples(owner: string, name: string): Promise<Page<Prediction>>;
   collections(): Promise<Page<CollectionSummary>>;
   collection(slug: string): Promise<Collection>;
@@ -124,8 +139,25 @@ export function createApi(token: string, onUnauthenticated: () => void): Api {
         throw error;
       }
     },
-    versions: (owner, name) => json(`${modelUrl(owner, name)}/versions`),
+    updateModel: (owner, name, change) =>
+      json(modelUrl(owner, name), {
+        method: "PATCH",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(change),
+      }),
+    versions: (owner, name, next) => json(next === undefined ? `${modelUrl(owner, name)}/versions` : ownOrigin(next)),
     version: (owner, name, id) => json(`${modelUrl(owner, name)}/versions/${encodeURIComponent(id)}`),
+    versionDiff: (owner, name, id, from) =>
+      json(
+        `${modelUrl(owner, name)}/versions/${encodeURIComponent(id)}/diff${from === undefined ? "" : `?${new URLSearchParams({ from })}`}`,
+      ),
+    builds: (owner, name, next) => json(next === undefined ? `${modelUrl(owner, name)}/builds` : ownOrigin(next)),
+    build: (owner, name, id, signal) =>
+      json(`${modelUrl(owner, name)}/builds/${encodeURIComponent(id)}`, signal === undefined ? {} : { signal }),
+    cancelBuild: (build) => json(ownOrigin(build.urls.cancel), { method: "POST" }),
+    buildLog: async (build) => (await call(ownOrigin(build.urls.logs))).blob(),
+    openBuildEvents: (build, lastEventId, signal) =>
+      call(ownOrigin(build.urls.events), { headers: eventStreamHeaders(lastEventId), signal, cache: "no-store" }),
     examples: (owner, name) => json(`${modelUrl(owner, name)}/examples`),
     collections: () => json("/v1/collections"),
     collection: (slug) => json(`/v1/collections/${encodeURIComponent(slug)}`),
@@ -153,12 +185,13 @@ export function createApi(token: string, onUnauthenticated: () => void): Api {
       body.append("content", file, file.name);
       return json("/v1/files", { method: "POST", body });
     },
-    openStream(url, lastEventId, signal) {
-      const headers: Record<string, string> = { accept: "text/event-stream" };
-      if (lastEventId !== null) headers["last-event-id"] = lastEventId;
-      return fetch(ownOrigin(url), { headers, signal, cache: "no-store" });
-    },
+    openStream: (url, lastEventId, signal) =>
+      fetch(ownOrigin(url), { headers: eventStreamHeaders(lastEventId), signal, cache: "no-store" }),
   };
+}
+
+function eventStreamHeaders(lastEventId: string | null): Record<string, string> {
+  return { accept: "text/event-stream", ...(lastEventId === null ? {} : { "last-event-id": lastEventId }) };
 }
 
 async function problemOf(response: Response): Promise<ProblemDocument | null> {
@@ -174,4 +207,5 @@ async function problemOf(response: Response): Promise<ProblemDocument | null> {
 const ENDED = new Set<Prediction["status"]>(["succeeded", "failed", "canceled", "aborted"]);
 export const hasEnded = (prediction: Prediction) => ENDED.has(prediction.status);
 export const isTraining = (prediction: Prediction) => prediction.destination !== undefined;
+export const isBuildOver = (build: { completed_at: string | null }) => build.completed_at !== null;
 export const isBatchOver = (batch: Batch) => batch.completed_at !== null;

@@ -2,17 +2,14 @@
  * Follows a prediction to its end: its stream for output and logs, resumed by the last event's id when the connection breaks, and its document for status
  * and for the reason it waits (which streams tell only in comments). The document has the last word.
  */
-import { EventSourceParserStream } from "eventsource-parser/stream";
-import { type Api, ApiError, hasEnded, type Prediction } from "./api.ts";
-import { foldEvents, type LiveOutput, NOTHING_YET, type StreamEvent } from "./live-output.ts";
+import { type Api, hasEnded, type Prediction } from "./api.ts";
+import { isRefusal, RETRY_MS_MAX, RETRY_MS_MIN, readEvents, sleep } from "./event-stream.ts";
+import { foldEvents, type LiveOutput, NOTHING_YET } from "./live-output.ts";
 
 /** The document is read soon after the start, for the reason of a wait; then this often while the prediction waits, and while it runs. */
 const FIRST_POLL_MS = 250;
 const WAITING_POLL_MS = 1_000;
 const RUNNING_POLL_MS = 3_000;
-/** A broken stream is opened again after this, doubled each time. */
-const RETRY_MS_MIN = 300;
-const RETRY_MS_MAX = 5_000;
 
 export interface Followed {
   prediction: Prediction;
@@ -81,54 +78,4 @@ export async function followPrediction(
   };
   const stream = first.urls["stream"];
   await Promise.all([pollDocument(), stream === undefined ? undefined : readStream(stream)]);
-}
-
-/** Gone, or not signed in: no other try can cure it, and the following ends. */
-function isRefusal(error: unknown): boolean {
-  return error instanceof ApiError && error.status >= 400 && error.status < 500 && error.status !== 429;
-}
-
-/** Hands events over once per drawn frame, so that thousands of tokens a second cost no more than the screen shows. */
-async function readEvents(body: ReadableStream<Uint8Array>, onEvents: (events: StreamEvent[]) => void): Promise<void> {
-  let waiting: StreamEvent[] = [];
-  const flush = () => {
-    const events = waiting;
-    waiting = [];
-    if (events.length > 0) onEvents(events);
-  };
-  const events = body
-    .pipeThrough(new TextDecoderStream() as TransformStream<Uint8Array, string>)
-    .pipeThrough(new EventSourceParserStream());
-  const reader = events.getReader();
-  try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      if (waiting.length === 0) nextFrame(flush);
-      waiting.push({ id: value.id ?? "", event: value.event ?? "message", data: value.data });
-      if (value.event === "done") return;
-    }
-  } finally {
-    flush();
-    await reader.cancel().catch(() => undefined);
-  }
-}
-
-/** Frames stop in a hidden tab; the timer keeps events flowing there. */
-function nextFrame(work: () => void): void {
-  if (document.visibilityState === "visible") requestAnimationFrame(work);
-  else setTimeout(work, 250);
-}
-
-function sleep(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
-    const timer = setTimeout(done, ms);
-    signal.addEventListener("abort", done, { once: true });
-    function done() {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", done);
-      resolve();
-    }
-  });
 }

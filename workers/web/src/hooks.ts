@@ -1,6 +1,8 @@
 /** Data of the server in components: loading, error, reload; a prediction that is followed; the time that passes. */
 import { createContext, useCallback, useContext, useEffect, useRef, useState } from "react";
-import { type Api, hasEnded, type Prediction } from "./api.ts";
+import { type Api, type Build, hasEnded, type Prediction } from "./api.ts";
+import { NO_LOG } from "./build-log.ts";
+import { type FollowedBuild, followBuild } from "./follow-build.ts";
 import { type Followed, followPrediction } from "./follow-prediction.ts";
 import { NOTHING_YET } from "./live-output.ts";
 
@@ -117,6 +119,27 @@ export function useFollowed(first: Prediction | null): FollowedPrediction | null
     followPrediction(api, first, onChange, stop.signal).catch((error: unknown) => {
       if (!stop.signal.aborted) setState((before) => (before === null ? null : { ...before, error }));
     });
+    return () => stop.abort();
+  }, [api, first]);
+  return state;
+}
+
+/** The newest state of a build and its log, until it ends. `error`: following ended before the build did. */
+export function useFollowedBuild(first: Build): FollowedBuild & { error: unknown } {
+  const api = useApi();
+  const [state, setState] = useState<FollowedBuild & { error: unknown }>(() => ({
+    build: first,
+    log: NO_LOG,
+    isReached: true,
+    error: undefined,
+  }));
+  useEffect(() => {
+    const stop = new AbortController();
+    followBuild(api, first, (followed) => setState({ ...followed, error: undefined }), stop.signal).catch(
+      (error: unknown) => {
+        if (!stop.signal.aborted) setState((before) => ({ ...before, error }));
+      },
+    );
     return () => stop.abort();
   }, [api, first]);
   return state;

@@ -6,6 +6,7 @@ import "./styles/models.css";
 import "./styles/catalog.css";
 import "./styles/predictions.css";
 import "./styles/runs.css";
+import "./styles/builds.css";
 import "./styles/form.css";
 import "./styles/output.css";
 import "./styles/plot.css";

@@ -25,6 +25,15 @@ export const modelPath = (model: { owner: string; name: string }) =>
   `/${encodeURIComponent(model.owner)}/${encodeURIComponent(model.name)}`;
 export const versionPath = (model: { owner: string; name: string }, version: string) =>
   `${modelPath(model)}?${new URLSearchParams({ version })}`;
+/** What a model's page shows beside the form; `?show=` names it. */
+export const MODEL_VIEWS = ["run", "versions", "builds"] as const;
+export type ModelView = (typeof MODEL_VIEWS)[number];
+export const modelViewOf = (search: string): ModelView =>
+  MODEL_VIEWS.find((view) => view === new URLSearchParams(search).get("show")) ?? "run";
+export const modelViewPath = (model: { owner: string; name: string }, view: ModelView) =>
+  view === "run" ? modelPath(model) : `${modelPath(model)}?show=${view}`;
+export const buildPath = (model: { owner: string; name: string }, id: string) =>
+  `${modelPath(model)}?${new URLSearchParams({ show: "builds", build: id })}`;
 export const examplePath = (model: { owner: string; name: string }, id: string) =>
   `${modelPath(model)}?${new URLSearchParams({ example: id })}`;
 export const PREDICTIONS_PATH = "/p";

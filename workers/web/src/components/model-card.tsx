@@ -5,6 +5,7 @@ import {
   LockSimpleIcon,
   PlayIcon,
   SealCheckIcon,
+  ShieldCheckIcon,
   WarningIcon,
   WaveformIcon,
 } from "@phosphor-icons/react";
@@ -59,6 +60,11 @@ export function ModelMarks({ model }: { model: Model }) {
           {dollars(model.pricing.price_micros)} / {words(model.pricing.unit).toLowerCase()}
         </span>
       )}
+      {model.stable ? (
+        <span className="mark-word" title="A push that would break its callers is refused, unless it is forced">
+          <ShieldCheckIcon aria-hidden /> Stable
+        </span>
+      ) : null}
       {model.visibility === "private" ? (
         <span className="mark-word" title="Seen by its owner and the accounts it is shared with">
           <LockSimpleIcon aria-hidden /> Private

@@ -1,11 +1,13 @@
-/** The state of a prediction, training or batch, always as a word and never by colour alone. */
-import type { Batch, Prediction } from "../api.ts";
+/** The state of a prediction, training, batch or build, always as a word and never by colour alone. */
+import type { Batch, Build, Prediction } from "../api.ts";
 
-type AnyStatus = Prediction["status"] | Batch["status"];
+type AnyStatus = Prediction["status"] | Batch["status"] | Build["status"];
 
 const WORDS: Record<AnyStatus, string> = {
   starting: "Waiting",
+  queued: "Waiting",
   processing: "Running",
+  building: "Building",
   succeeded: "Succeeded",
   failed: "Failed",
   canceling: "Canceling",

@@ -1,18 +1,24 @@
-/** A model: what it is, a form to run it, what came out, and how to call it from a program. */
+/** A model: what it is, a form to run it, what came out, and how to call it from a program; its versions and builds (`?show=`). */
 import { Loader } from "@cloudflare/kumo/components/loader";
-import type { Model } from "../api.ts";
+import type { BuildSummary, Model, Page } from "../api.ts";
+import { BuildList } from "../components/build-list.tsx";
+import { BuildView } from "../components/build-view.tsx";
 import { ExampleGallery } from "../components/example-gallery.tsx";
 import { Explained, ExplainedError } from "../components/explained.tsx";
 import { Markdown } from "../components/markdown.tsx";
 import { ModelMarks } from "../components/model-card.tsx";
-import { VersionTable } from "../components/version-table.tsx";
+import { PushGuide } from "../components/push-guide.tsx";
+import { VersionsView } from "../components/versions-view.tsx";
 import { Workbench } from "../components/workbench.tsx";
 import { count, dateTime, words } from "../format.ts";
-import { useApi, useInterval, useLoaded } from "../hooks.ts";
-import { modelPath, versionPath } from "../route.ts";
+import { fullName } from "../group-models.ts";
+import { type Loaded, useApi, useInterval, useLoaded } from "../hooks.ts";
+import { MODEL_VIEWS, type ModelView, modelPath, modelViewOf, modelViewPath, versionPath } from "../route.ts";
 import { Link, navigate, useSearch } from "../router.tsx";
 import { useTitle } from "../use-title.ts";
 
+/** It sees the builds of every model, and changes its own alone. */
+const OPERATOR = "cogway";
 /** While the version or its example is still being made. */
 const COMING_REFRESH_MS = 3_000;
 
@@ -39,15 +45,71 @@ export default function ModelPage({ owner, name }: { owner: string; name: string
   return (
     <>
       <ModelHead model={model.data} />
-      {model.data.latest_version === null ? (
-        <NoVersion model={model.data} />
-      ) : (
-        <VersionChosen key={`${owner}/${name}`} model={model.data} />
-      )}
-      <Readme owner={owner} name={name} />
-      <VersionTable model={model.data} />
+      <Views model={model.data} onChanged={model.reload} />
     </>
   );
+}
+
+function Views({ model, onChanged }: { model: Model; onChanged: () => void }) {
+  const api = useApi();
+  const search = useSearch();
+  const view = modelViewOf(search);
+  const account = useLoaded("account", api.account);
+  // Refused to all but the model's people and the operator.
+  const builds = useLoaded(`builds ${fullName(model)}`, () => api.builds(model.owner, model.name));
+  const seesBuilds = builds.data !== undefined;
+  const reader = account.data?.username;
+  const mayChange = seesBuilds && reader !== undefined && (reader === model.owner || reader !== OPERATOR);
+  const shown = MODEL_VIEWS.filter((one) => one !== "builds" || seesBuilds || view === "builds");
+  return (
+    <>
+      <nav className="run-kinds" aria-label="Of this model">
+        {shown.map((one) => (
+          <Link key={one} href={modelViewPath(model, one)} {...(one === view ? { "aria-current": "page" } : {})}>
+            {words(one)}
+          </Link>
+        ))}
+      </nav>
+      <View view={view} search={search} rights={{ mayChange, seesBuilds }} {...{ model, builds, onChanged }} />
+    </>
+  );
+}
+
+function View({
+  view,
+  search,
+  model,
+  builds,
+  rights,
+  onChanged,
+}: {
+  view: ModelView;
+  search: string;
+  model: Model;
+  builds: Loaded<Page<BuildSummary>>;
+  rights: { mayChange: boolean; seesBuilds: boolean };
+  onChanged: () => void;
+}) {
+  switch (view) {
+    case "run":
+      return (
+        <>
+          {model.latest_version === null ? (
+            <NoVersion model={model} mayChange={rights.mayChange} />
+          ) : (
+            <VersionChosen model={model} />
+          )}
+          <Readme owner={model.owner} name={model.name} />
+        </>
+      );
+    case "versions":
+      return <VersionsView model={model} {...rights} onChanged={onChanged} />;
+    case "builds": {
+      const id = new URLSearchParams(search).get("build");
+      if (id === null) return <BuildList model={model} first={builds} />;
+      return <BuildView model={model} id={id} mayChange={rights.mayChange} onEnded={onChanged} />;
+    }
+  }
 }
 
 function ModelHead({ model }: { model: Model }) {
@@ -60,7 +122,7 @@ function ModelHead({ model }: { model: Model }) {
       {model.description === null ? null : <p className="lede">{model.description}</p>}
       <ul className="model-facts">
         {model.latest_version === null ? null : <li>{count(model.run_count, "run", "runs")}</li>}
-        {model.is_official || model.visibility === "private" ? (
+        {model.is_official || model.stable || model.visibility === "private" ? (
           <li className="model-marks">
             <ModelMarks model={model} />
           </li>
@@ -76,7 +138,7 @@ function ModelHead({ model }: { model: Model }) {
   );
 }
 
-function NoVersion({ model }: { model: Model }) {
+function NoVersion({ model, mayChange }: { model: Model; mayChange: boolean }) {
   if (model.state === "preparing") {
     return (
       <div className="explained" data-tone="note" role="status">
@@ -91,13 +153,23 @@ function NoVersion({ model }: { model: Model }) {
       </div>
     );
   }
-  return (
-    <Explained
-      explanation={{
-        title: model.state === "failed" ? "This model cannot run here" : "This model has no version yet",
-        detail: model.state_reason ?? "The machine that prepared it says why in its log.",
-      }}
-    />
+  if (model.state === "failed" || model.state_reason !== undefined) {
+    return (
+      <Explained
+        explanation={{
+          title: model.state === "failed" ? "This model cannot run here" : "This model has no version yet",
+          detail: model.state_reason ?? "The machine that prepared it says why in its log.",
+        }}
+      />
+    );
+  }
+  return mayChange ? (
+    <PushGuide model={fullName(model)} title="This model has no version yet">
+      Push a folder, and the form to run it shows up here. Pushes that go on, or failed, are under{" "}
+      <Link href={modelViewPath(model, "builds")}>Builds</Link>.
+    </PushGuide>
+  ) : (
+    <p className="muted view-empty">This model has no version yet, so there is nothing to run.</p>
   );
 }
 
