@@ -17,9 +17,11 @@ import { engine, instanceContainers, startDockerSystem } from "./lib/docker-syst
 /** The design's bound for the next prediction after whatever a model did. */
 const NEXT_WITHIN_MS = 10_000;
 const PROBES_MIN = 25;
-/** A gigabyte of log passes through coglet and the origin on one core. */
-const HARM_TIMEOUT_MS = 150_000;
-const TEST_TIMEOUT_MS = 200_000;
+const HARM_TIMEOUT_MS = 60_000;
+/** A flood is held back, so it may go on for long. */
+const PATIENCE_MS = 15_000;
+/** An idle origin holds 150 MB; what a model writes must not gather in it. */
+const ORIGIN_MB_MAX = 600;
 /** Settings of the kernel that a model would change first. */
 const KERNEL_SETTINGS = ["hostname", "core_pattern", "panic"].map((name) => `/proc/sys/kernel/${name}`);
 
@@ -75,6 +77,15 @@ function suite(model: string, caller: () => Api, harms: string[], ownKernel: Rec
   const run = async (input: Record<string, unknown>): Promise<Prediction> =>
     caller().untilEnd(await create(input, 60), HARM_TIMEOUT_MS);
 
+  const untilEndOrCancel = async (prediction: Prediction): Promise<Prediction> => {
+    const end = await caller()
+      .untilEnd(prediction, PATIENCE_MS)
+      .catch(() => null);
+    if (end !== null) return end;
+    await caller().cancel(prediction);
+    return caller().untilEnd(prediction, HARM_TIMEOUT_MS);
+  };
+
   test("none of its probes gets out, and no canary outside saw it", async () => {
     const mark = `input-${crypto.randomUUID()}`;
     const earlier = await run({ file: `data:text/plain;base64,${Buffer.from(mark).toString("base64")}` });
@@ -106,7 +117,7 @@ function suite(model: string, caller: () => Api, harms: string[], ownKernel: Rec
       const harmful = await create({ probe: harm });
       await caller().until(harmful, "starts", ({ status }) => status === "processing" || TERMINAL.includes(status));
       expect(await timed(system.api.run("noop", { text: "meanwhile" }))).toBeLessThan(NEXT_WITHIN_MS);
-      const end = await caller().untilEnd(harmful, HARM_TIMEOUT_MS);
+      const end = await untilEndOrCancel(harmful);
       if (harm === "memory_bomb") expect(end.error).toMatch(/memory|crashed/);
       const [another, same] = await Promise.all([
         timed(system.api.run("noop", { text: "next" })),
@@ -114,12 +125,12 @@ function suite(model: string, caller: () => Api, harms: string[], ownKernel: Rec
       ]);
       expect(Math.max(another, same)).toBeLessThan(NEXT_WITHIN_MS);
       expect(system.origin().pid).toBe(origin);
+      expect(system.origin().rss_mb).toBeLessThan(ORIGIN_MB_MAX);
       await system.untilHealthy(1_000);
       expect(readdirSync(join(system.data, "spool/outputs"))).toEqual([]);
       const { body } = await caller().request<{ results: { id: string }[] }>("GET", "/v1/predictions");
       expect(body.results.some(({ id }) => id.startsWith("selfmade"))).toBe(false);
     },
-    TEST_TIMEOUT_MS,
   );
 
   test("one that suspends its server and hangs is ended by a cancel, and the next runs within 10 s", async () => {
