@@ -12,6 +12,7 @@ CREATE TABLE `builds` (
 --> statement-breakpoint
 CREATE INDEX `builds_by_model` ON `builds` (`owner`,`name`,`created_at`,`id`);--> statement-breakpoint
 ALTER TABLE `models` ADD `is_stable` integer DEFAULT false NOT NULL;--> statement-breakpoint
+ALTER TABLE `models` ADD `example_account_id` text;--> statement-breakpoint
 ALTER TABLE `versions` ADD `package` text;--> statement-breakpoint
 ALTER TABLE `versions` ADD `build_id` text;--> statement-breakpoint
 ALTER TABLE `versions` ADD `gpus` integer DEFAULT 0 NOT NULL;--> statement-breakpoint

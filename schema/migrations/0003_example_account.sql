@@ -1,1 +1,0 @@
-ALTER TABLE `models` ADD `example_account_id` text;
