@@ -1,9 +1,11 @@
 /** The web page in a real browser against the started system. */
-import { existsSync, readFileSync } from "node:fs";
+import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
-import { newCaller } from "./lib/shared-system.ts";
+import { Cli } from "./lib/cli.ts";
+import { newCaller, operator } from "./lib/shared-system.ts";
+import { modelFolder, temporaryFolder } from "./lib/system.ts";
 import { waitFor } from "./lib/wait.ts";
 
 const DESKTOP = { width: 1280, height: 900 };
@@ -252,6 +254,79 @@ test("a batch is canceled from its page", async () => {
   expect(status).toBe("canceled");
 });
 
+test("pushes are followed on the page to their end or their cancel, and a version is rolled back to", async () => {
+  // Only the operator's models are built without isolation.
+  const caller = operator();
+  const name = `page-push-${Date.now().toString(36)}`;
+  const model = `cogway/${name}`;
+  const folder = temporaryFolder();
+  const home = temporaryFolder();
+  const cli = new Cli(home, { COGWAY_URL: caller.url, COGWAY_TOKEN: caller.token });
+  cpSync(modelFolder("noop"), folder, { recursive: true });
+  // An origin builds what it knows already in no time at all.
+  const source = `${readFileSync(join(folder, "predict.py"), "utf8")}\n# ${name}\n`;
+  const push = async (predict: string) => {
+    writeFileSync(join(folder, "predict.py"), predict);
+    await cli.ok(["push", folder, model, "--detach"]);
+  };
+  const builds = page.getByRole("list", { name: "Builds" }).getByRole("link");
+  const build = page.getByRole("region", { name: "Build", exact: true });
+  const log = page.getByRole("region", { name: "Log", exact: true });
+  try {
+    await page.goto(`${caller.url}/#token=${caller.token}`);
+    await page.getByRole("heading", { name: "Models" }).waitFor();
+    await caller.request("POST", "/v1/models", {
+      body: { owner: "cogway", name, visibility: "private", hardware: "cpu" },
+    });
+    await page.goto(`${caller.url}/${model}`);
+    await page.getByText(`npx cogway push ./my-model ${model}`).waitFor();
+    await page.getByText(`export COGWAY_URL=${caller.url}`).waitFor();
+
+    await push(source);
+    await page.getByRole("navigation", { name: "Of this model" }).getByRole("link", { name: "Builds" }).click();
+    await builds.first().click();
+    await build.getByRole("status").getByText("Succeeded").waitFor();
+    await build.getByText("The first version").waitFor();
+    await log.getByText("schema").waitFor();
+
+    // One that goes on until it is canceled: it can be seen to go on.
+    const loud = "import sys, time\nprint('still importing', file=sys.stderr, flush=True)\ntime.sleep(120)\n";
+    await push(loud + source);
+    await page.getByRole("link", { name: "All builds" }).click();
+    await builds.nth(1).waitFor();
+    await builds.filter({ hasText: /Building|Waiting/ }).click();
+    await build.getByRole("status").getByText("Make the schema").waitFor();
+    await build.getByRole("button", { name: "Cancel" }).click();
+    await build.getByRole("status").getByText("Canceled").waitFor();
+
+    await push(source.replace("note: str | None = None)", "note: str | None = None, loud: bool = False)"));
+    await page.getByRole("link", { name: "All builds" }).click();
+    await builds.nth(2).waitFor();
+    await builds.first().click();
+    await build.getByText("input.loud is new").waitFor();
+
+    await page.getByRole("link", { name: "Versions" }).click();
+    const versions = page.getByRole("list", { name: "Versions" }).locator("> li");
+    await versions.first().getByText("Latest").waitFor();
+    await versions.first().getByText("input.loud is new").waitFor();
+    await versions.last().getByRole("button", { name: "Roll back to this version" }).click();
+    const question = page.getByRole("dialog");
+    await question.getByText("input.loud was removed").waitFor();
+    await question.getByRole("button", { name: "Roll back" }).click();
+    await versions.last().getByText("Latest").waitFor();
+    await versions.first().getByRole("button", { name: "Make this the latest version" }).waitFor();
+    const { body } = await caller.request<{ latest_version: { openapi_schema: unknown } }>(
+      "GET",
+      `/v1/models/${model}`,
+    );
+    expect(JSON.stringify(body.latest_version.openapi_schema)).not.toContain("loud");
+    expect(faults).toEqual([]);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+    rmSync(home, { recursive: true, force: true });
+  }
+});
+
 test("on a phone nothing is wider than the screen, and signing out forgets the token", async () => {
   const caller = await signIn("page-phone");
   await page.setViewportSize(PHONE);
@@ -263,6 +338,7 @@ test("on a phone nothing is wider than the screen, and signing out forgets the t
     "/p",
     "/p?show=trainings",
     "/p?show=batches",
+    "/cogway/tokens?show=versions",
   ]) {
     await page.goto(caller.url + path);
     await page.getByRole("heading", { level: 1 }).waitFor();

@@ -2,7 +2,7 @@
 export function pushLines(origin: string, model: string): string {
   return [
     `export COGWAY_URL=${origin}`,
-    "export COGWAY_TOKEN=<your token>",
+    "export COGWAY_TOKEN='<your token>'",
     `npx cogway push ./my-model ${model}`,
   ].join("\n");
 }

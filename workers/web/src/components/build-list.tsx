@@ -1,7 +1,7 @@
 /** A model's builds, newest first, for those who may push to it. */
 import { Button } from "@cloudflare/kumo/components/button";
 import { Loader } from "@cloudflare/kumo/components/loader";
-import { useState } from "react";
+import { useEffect, useState } from "react";
 import { type BuildSummary, isBuildOver, type Model, type Page } from "../api.ts";
 import { stageInWords } from "../build-stages.ts";
 import { ago, dateTime, duration } from "../format.ts";
@@ -14,15 +14,19 @@ import { PushGuide } from "./push-guide.tsx";
 import { Status } from "./status.tsx";
 
 const LIVE_REFRESH_MS = 2_000;
-const IDLE_REFRESH_MS = 15_000;
+/** Whoever pushes looks here. */
+const IDLE_REFRESH_MS = 5_000;
 const CLOCK_MS = 1_000;
 
 export function BuildList({ model, first }: { model: Model; first: Loaded<Page<BuildSummary>> }) {
   const api = useApi();
   const [older, setOlder] = useState<Page<BuildSummary>[]>([]);
   const [olderError, setOlderError] = useState<unknown>(undefined);
+  const { reload } = first;
+  // What was read for the model's head may be old by the time that somebody looks here.
+  useEffect(reload, [reload]);
   const isLive = first.data?.results.some((build) => !isBuildOver(build)) === true;
-  useInterval(first.reload, isLive ? LIVE_REFRESH_MS : IDLE_REFRESH_MS);
+  useInterval(reload, isLive ? LIVE_REFRESH_MS : IDLE_REFRESH_MS);
   const now = useNow(isLive ? CLOCK_MS : IDLE_REFRESH_MS);
   if (first.data === undefined) {
     return first.error === undefined ? (
@@ -30,7 +34,7 @@ export function BuildList({ model, first }: { model: Model; first: Loaded<Page<B
         <Loader size="sm" /> Loading builds
       </p>
     ) : (
-      <ExplainedError error={first.error} onRetry={first.reload} />
+      <ExplainedError error={first.error} onRetry={reload} />
     );
   }
   const all = [...first.data.results, ...older.flatMap((page) => page.results)];

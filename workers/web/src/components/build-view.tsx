@@ -231,7 +231,7 @@ function LogPanel({ build, log }: { build: Build; log: LogTail }) {
           </Button>
         )}
       </div>
-      <div className="panel-body logs">
+      <div className="panel-body">
         {refused === undefined ? null : <ExplainedError error={refused} />}
         {isEmpty ? (
           <p className="muted">{isOver ? "It wrote nothing." : "Nothing yet."}</p>

@@ -107,7 +107,11 @@ function View({
     case "builds": {
       const id = new URLSearchParams(search).get("build");
       if (id === null) return <BuildList model={model} first={builds} />;
-      return <BuildView model={model} id={id} mayChange={rights.mayChange} onEnded={onChanged} />;
+      const onEnded = () => {
+        builds.reload();
+        onChanged();
+      };
+      return <BuildView model={model} id={id} mayChange={rights.mayChange} onEnded={onEnded} />;
     }
   }
 }
