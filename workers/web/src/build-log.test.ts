@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { addLog, LINE_CHARACTERS_MAX, LINES_MAX, NO_LOG } from "./build-log.ts";
+import { addLog, blocksOf, LINE_CHARACTERS_MAX, LINES_MAX, NO_LOG } from "./build-log.ts";
 
 const logOf = (...pieces: string[]) => pieces.reduce(addLog, NO_LOG);
 
@@ -24,6 +24,21 @@ it("keeps the newest lines, and says how many went", () => {
   expect(many.lines).toEqual([...lines, ""].slice(many.dropped));
   expect(many.lines.length).toBeLessThanOrEqual(LINES_MAX);
   expect(many.lines.length).toBeGreaterThan(LINES_MAX / 2);
+});
+
+it("keeps its blocks as they are while older ones go", () => {
+  const lines = (from: number, to: number) =>
+    Array.from({ length: to - from }, (_, i) => `line ${from + i}\n`).join("");
+  const before = addLog(NO_LOG, lines(0, LINES_MAX - 1));
+  const after = addLog(before, lines(LINES_MAX - 1, LINES_MAX + 10));
+  expect(after.dropped).toBeGreaterThan(0);
+  const known = new Map(blocksOf(before).map(({ first, text }) => [first, text]));
+  for (const { first, text } of blocksOf(after).slice(0, -2)) expect(text).toBe(known.get(first));
+  expect(
+    blocksOf(after)
+      .map(({ text }) => text)
+      .join("\n"),
+  ).toBe(after.lines.join("\n"));
 });
 
 it("cuts a line that is too long, also one that comes in pieces", () => {

@@ -10,8 +10,8 @@ export const NO_LOG: LogTail = { lines: [""], dropped: 0 };
 
 /** What a browser lays out at once without a pause. */
 export const LINES_MAX = 2_000;
-/** So many go at a time, so that what somebody reads does not move with every new line. */
-const LINES_DROPPED = 500;
+/** Lines go by whole blocks: what stays is the same elements, to which browsers hold the place of somebody who reads further up. */
+const BLOCK_LINES = 500;
 export const LINE_CHARACTERS_MAX = 2_000;
 
 export function addLog(tail: LogTail, text: string): LogTail {
@@ -21,8 +21,16 @@ export function addLog(tail: LogTail, text: string): LogTail {
   const lines = [...tail.lines.slice(0, -1), ...[open, ...more].map(shown)];
   const over = lines.length - LINES_MAX;
   if (over <= 0) return { ...tail, lines };
-  const gone = Math.min(lines.length - 1, Math.ceil(over / LINES_DROPPED) * LINES_DROPPED);
+  const gone = Math.ceil(over / BLOCK_LINES) * BLOCK_LINES;
   return { lines: lines.slice(gone), dropped: tail.dropped + gone };
+}
+
+/** The lines as blocks that stay what they are while others come and go. `first`: place of its first line in the whole log. */
+export function blocksOf({ lines, dropped }: LogTail): { first: number; text: string }[] {
+  return Array.from({ length: Math.ceil(lines.length / BLOCK_LINES) }, (_, i) => {
+    const at = i * BLOCK_LINES;
+    return { first: dropped + at, text: lines.slice(at, at + BLOCK_LINES).join("\n") };
+  });
 }
 
 /** Progress bars rewrite their line with carriage returns; a terminal shows what came last. */

@@ -4,7 +4,7 @@ import { Loader } from "@cloudflare/kumo/components/loader";
 import { CheckIcon, DownloadSimpleIcon, StopIcon, XIcon } from "@phosphor-icons/react";
 import { useEffect, useRef, useState } from "react";
 import { type Build, isBuildOver, type Model } from "../api.ts";
-import type { LogTail } from "../build-log.ts";
+import { blocksOf, type LogTail } from "../build-log.ts";
 import { type StageTime, stageInWords, stageTimes } from "../build-stages.ts";
 import { count, dateTime, duration } from "../format.ts";
 import { useApi, useFollowedBuild, useLoaded, useNow } from "../hooks.ts";
@@ -242,7 +242,11 @@ function LogPanel({ build, log }: { build: Build; log: LogTail }) {
             )}
             {/* Also of an ended build the end is what counts. */}
             <ScrollBox label="Log" isGrowing>
-              {log.lines.join("\n")}
+              {blocksOf(log).map(({ first, text }) => (
+                <span key={first} className="log-block">
+                  {text}
+                </span>
+              ))}
             </ScrollBox>
           </>
         )}
