@@ -48,7 +48,6 @@ export const BuildSchema = z
     urls: z.object({ get: z.string(), cancel: z.string(), logs: z.string(), events: z.string() }),
   })
   .openapi("Build");
-export type BuildWire = z.infer<typeof BuildSchema>;
 
 export const CreateBuildSchema = z
   .strictObject({
