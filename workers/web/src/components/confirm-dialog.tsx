@@ -1,6 +1,6 @@
 /** Asks before something is done. The browser's own dialog keeps the focus in it, and gives it back. */
 import { Button } from "@cloudflare/kumo/components/button";
-import { type ReactNode, useEffect, useId, useRef, useState } from "react";
+import { type ReactNode, useId, useLayoutEffect, useRef, useState } from "react";
 import { ExplainedError } from "./explained.tsx";
 
 export function ConfirmDialog({
@@ -22,7 +22,8 @@ export function ConfirmDialog({
   const id = useId();
   const [isBusy, setBusy] = useState(false);
   const [refused, setRefused] = useState<unknown>(undefined);
-  useEffect(() => {
+  // Closed while it is still in the page: only then does the focus go back to where it was.
+  useLayoutEffect(() => {
     const element = dialog.current;
     if (element?.open === false) element.showModal();
     return () => element?.close();
