@@ -69,7 +69,7 @@ interface BuildSoFar {
   isDone: boolean;
 }
 
-export function foldBuildEvent(state: BuildSoFar, { event, data }: StreamEvent): BuildSoFar {
+function foldBuildEvent(state: BuildSoFar, { event, data }: StreamEvent): BuildSoFar {
   switch (event) {
     case "logs":
       return { ...state, log: addLog(state.log, data) };

@@ -1,5 +1,17 @@
 import { expect, it } from "vitest";
-import { batchPath, modelPath, predictionPath, routeOf, runKindOf, runsPath, searchPath } from "./route.ts";
+import {
+  batchPath,
+  buildPath,
+  MODEL_VIEWS,
+  modelPath,
+  modelViewOf,
+  modelViewPath,
+  predictionPath,
+  routeOf,
+  runKindOf,
+  runsPath,
+  searchPath,
+} from "./route.ts";
 import { tokenOfHash } from "./session.ts";
 
 it.each([
@@ -28,6 +40,17 @@ it("names each list in its address, and the first where an address names none th
   expect(runKindOf("?show=nonsense")).toBe("predictions");
   const batch = new URL(batchPath("x"), "http://page");
   expect([routeOf(batch.pathname), runKindOf(batch.search)]).toEqual([{ page: "prediction", id: "x" }, "batches"]);
+});
+
+it("names what a model's page shows in its address, and the form where an address names nothing that is known", () => {
+  const model = { owner: "a", name: "m" };
+  for (const view of MODEL_VIEWS) {
+    const { pathname, search } = new URL(modelViewPath(model, view), "http://page");
+    expect([routeOf(pathname), modelViewOf(search)]).toEqual([{ page: "model", ...model }, view]);
+  }
+  expect(modelViewOf("?show=nonsense")).toBe("run");
+  const build = new URL(buildPath(model, "b&1"), "http://page");
+  expect([modelViewOf(build.search), build.searchParams.get("build")]).toEqual(["builds", "b&1"]);
 });
 
 it("carries any query in the address of a search", () => {
