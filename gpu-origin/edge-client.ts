@@ -326,7 +326,7 @@ export class EdgeClient {
 }
 
 /** The body, or why there is none. */
-function collect(response: http.IncomingMessage, bytesMax: number): Promise<Buffer | Error> {
+export function collect(response: http.IncomingMessage, bytesMax: number): Promise<Buffer | Error> {
   return new Promise((resolve) => {
     const chunks: Buffer[] = [];
     let size = 0;

@@ -28,6 +28,7 @@ import { VersionStore } from "./prepared-version.ts";
 import { Registration } from "./registration.ts";
 import { createApp, listen } from "./server.ts";
 import { Supervisor } from "./supervisor.ts";
+import { UploadRelay } from "./upload-relay.ts";
 
 /** A predecessor's unacknowledged end is worth this wait at shutdown; after it the next start sends what is left. */
 const FLUSH_TIMEOUT_MS = 2_000;
@@ -45,6 +46,7 @@ export class Origin {
   readonly #models: Models;
   readonly #builds: BuildQueue;
   readonly #registration: Registration;
+  readonly #uploads: UploadRelay;
   readonly #stopping = new AbortController();
   #server: { close: () => Promise<void> } | null = null;
 
@@ -56,6 +58,7 @@ export class Origin {
     this.#log = log;
     this.journal = new Journal(join(dataDir, "origin.sqlite"));
     this.#edge = new EdgeClient(edgeUrl);
+    this.#uploads = new UploadRelay(edgeUrl);
     const edge = this.#edge;
     const versions = new VersionStore(join(dataDir, "versions"));
     const environments = new Environments(config.cacheDir, env);
@@ -124,8 +127,9 @@ export class Origin {
     await this.#gpus.refresh();
     await this.supervisor.recover(this.#config.adopts);
     const { supervisor, incarnation } = this;
+    const [builds, uploads] = [this.#builds, this.#uploads];
     const secretOf = (keyId: string): string | null => this.#edge.secretOf(keyId);
-    const app = createApp({ supervisor, builds: this.#builds, secretOf, incarnation, log: this.#log });
+    const app = createApp({ supervisor, builds, uploads, secretOf, incarnation, log: this.#log });
     this.#server = await listen(app, this.#config.port);
   }
 
@@ -164,6 +168,7 @@ export class Origin {
     await this.#server?.close();
     await this.#driver.close();
     this.#edge.close();
+    this.#uploads.close();
     this.journal.close();
     this.#log.info("stopped");
   }

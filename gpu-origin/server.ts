@@ -13,15 +13,21 @@ import { SIGNATURE_WINDOW_MS, verifyRequest } from "../schema/request-signature.
 import type { BuildQueue } from "./builds/build-queue.ts";
 import type { Log } from "./log.ts";
 import type { Supervisor } from "./supervisor.ts";
+import type { UploadRelay } from "./upload-relay.ts";
 
 /** Inputs above 256 KiB come by reference, so this is far above what the edge sends. */
 const BODY_BYTES_MAX = 20 * 1024 ** 2;
+/** All of a body of the edge's. */
+const BODY_MS = 60_000;
+/** All of a relayed layer, which takes hours on a slow line; the edge ends uploads after a day. */
+const UPLOAD_MS = 86_400_000;
 
 type Env = { Bindings: HttpBindings; Variables: { body: string } };
 
 export interface ServerParts {
   supervisor: Supervisor;
   builds: BuildQueue;
+  uploads: UploadRelay;
   secretOf: (keyId: string) => string | null;
   incarnation: string;
   log: Log;
@@ -47,7 +53,7 @@ export class NonceMemory {
   }
 }
 
-export function createApp({ supervisor, builds, secretOf, incarnation, log }: ServerParts): Hono<Env> {
+export function createApp({ supervisor, builds, uploads, secretOf, incarnation, log }: ServerParts): Hono<Env> {
   const app = new Hono<Env>();
   const nonces = new NonceMemory();
 
@@ -57,7 +63,7 @@ export function createApp({ supervisor, builds, secretOf, incarnation, log }: Se
     if (Number(c.req.header("content-length") ?? 0) > BODY_BYTES_MAX) {
       return problem(c, 413, "request.too_large", "The body is too large.");
     }
-    const body = c.req.method === "GET" ? "" : await c.req.text();
+    const body = c.req.method === "GET" ? "" : await readBody(c);
     const { pathname, search } = new URL(c.req.url);
     const now = Date.now();
     const verified = verifyRequest(
@@ -132,6 +138,8 @@ export function createApp({ supervisor, builds, secretOf, incarnation, log }: Se
     return state === null ? unknownBuild(c) : c.json(state, 202);
   });
 
+  app.route("/relay", uploads.routes(log));
+
   app.notFound((c) => problem(c, 404, "route.not_found", "There is nothing at this address."));
   app.onError((error, c) => {
     log.error({ err: error, method: c.req.method, path: c.req.path }, "a call of the edge failed");
@@ -142,7 +150,7 @@ export function createApp({ supervisor, builds, secretOf, incarnation, log }: Se
 
 /** Listens; rejects with a clear text when the port is taken. */
 export async function listen(app: Hono<Env>, port: number): Promise<{ close: () => Promise<void> }> {
-  const server = createAdaptorServer({ fetch: app.fetch });
+  const server = createAdaptorServer({ fetch: app.fetch, serverOptions: { requestTimeout: UPLOAD_MS } });
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error: NodeJS.ErrnoException) => {
       reject(error.code === "EADDRINUSE" ? new Error(`Port ${port} (COGWAY_ORIGIN_PORT) is taken.`) : error);
@@ -156,6 +164,11 @@ export async function listen(app: Hono<Env>, port: number): Promise<{ close: () 
         if ("closeAllConnections" in server) server.closeAllConnections();
       }),
   };
+}
+
+async function readBody(c: Context<Env>): Promise<string> {
+  const overdue = setTimeout(() => c.env.incoming.destroy(), BODY_MS);
+  return c.req.text().finally(() => clearTimeout(overdue));
 }
 
 function keyOf(c: Context<Env>): { prediction_id: string; attempt: number } | null {

@@ -14,6 +14,8 @@ export interface Settings {
   loopTurn: boolean;
   /** CIDR ranges of private addresses that webhooks may use */
   allowPrivateCidrs: string[];
+  /** an origin that takes uploads of the registry and passes them on by parts, without a slash at its end; null: uploads come here */
+  uploadRelayUrl: string | null;
 }
 
 /** The account behind a request's token. */
@@ -46,6 +48,8 @@ export interface AppEnv {
     caller?: Caller;
     /** what the registry's token of this request grants; behind the registry's guard */
     registryAccess?: RegistryAccess[];
+    /** the request comes with an upload's own token, through an origin that relays it; behind the registry's guard */
+    isUploadRelayed?: boolean;
     /** identity of a verified origin, set by the origin middleware */
     originId?: string;
   };
@@ -76,6 +80,10 @@ export function settingsOf(env: Env): Settings {
   if (env.SIGNING_SECRET === "") throw new Error("SIGNING_SECRET is not set: see wrangler.toml");
   const retentionMs = parseDuration(env.RETENTION);
   if (retentionMs === null) throw new Error(`RETENTION is no duration: ${env.RETENTION}`);
+  const relay = env.UPLOAD_RELAY_URL.replace(/\/+$/, "");
+  if (relay !== "" && !/^https?:$/.test(URL.parse(relay)?.protocol ?? "")) {
+    throw new Error(`UPLOAD_RELAY_URL is no http or https URL: ${relay}`);
+  }
   const settings: Settings = {
     publicUrl: env.PUBLIC_URL.replace(/\/+$/, ""),
     signingSecret: env.SIGNING_SECRET,
@@ -83,6 +91,7 @@ export function settingsOf(env: Env): Settings {
     predictionPoolSize: Number(env.PREDICTION_POOL_SIZE),
     loopTurn: env.LOOP_TURN === "1",
     allowPrivateCidrs: env.ALLOW_PRIVATE_URLS.split(",").filter((cidr) => cidr !== ""),
+    uploadRelayUrl: relay === "" ? null : relay,
   };
   parsed.set(env, settings);
   return settings;

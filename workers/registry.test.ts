@@ -1,9 +1,12 @@
 /** The OCI distribution API inside workerd: who may do what, uploads of every kind, manifests and lists. The conformance program is in e2e/registry.e2e.ts. */
 
+import { createExecutionContext, waitOnExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { createHash } from "node:crypto";
-import { beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it, vi } from "vitest";
 import { repositoryStub } from "../durable-objects/stubs.ts";
+import { hashToken } from "../schema/tokens.ts";
+import { app } from "./app.ts";
 import { aModel, aVersion, type Person } from "./testing/catalog.ts";
 import { anAccount, aToken, call, FakeOrigin, theOperator } from "./testing/edge.ts";
 
@@ -370,6 +373,94 @@ describe("uploads of blobs", () => {
     expect(await refused(first)).toEqual([409, "BLOB_UPLOAD_INVALID"]);
     expect((await oci("PUT", repo, `${place}?digest=${digestOf(quick)}`)).status).toBe(201);
     expect(await pulled(digestOf(quick))).toEqual(contentOf(quick));
+  });
+
+  describe("through an origin that relays them", () => {
+    const relay = "https://relay.example/up";
+
+    async function relayed(method: string, path: string, token: string): Promise<Response> {
+      const context = createExecutionContext();
+      const headers = { authorization: `Bearer ${token}` };
+      const request = new Request(new URL(path, env.PUBLIC_URL), { method, headers });
+      const answer = await app.fetch(request, { ...env, UPLOAD_RELAY_URL: `${relay}/` }, context);
+      await waitOnExecutionContext(context);
+      return answer;
+    }
+
+    /** The address of a new upload, and what the relay makes of it. */
+    async function beginRelayed(as = alice): Promise<{ path: string; capability: string }> {
+      const { token } = await ticket(as.token, `repository:${repo}:pull,push`);
+      return placeOf(await relayed("POST", `/v2/${repo}/blobs/uploads/`, token));
+    }
+
+    function placeOf(answer: Response): { path: string; capability: string } {
+      const location = new URL(answer.headers.get("location") ?? "");
+      expect(location.href.startsWith(`${relay}/relay/v2/${repo}/blobs/uploads/`)).toBe(true);
+      return {
+        path: location.pathname.slice("/up/relay".length),
+        capability: location.searchParams.get("capability") ?? "",
+      };
+    }
+
+    it("go on there with a token of their own, and end with an address of the edge", async () => {
+      const { path, capability } = await beginRelayed();
+      const state = await relayed("GET", path, capability);
+      expect([state.status, state.headers.get("upload-offset")]).toEqual([204, "0"]);
+      expect(placeOf(state).path).toBe(path);
+      const bytes = someBytes(9);
+      const patched = await call("PATCH", path, { token: capability, bytes });
+      expect([patched.status, patched.headers.get("upload-offset")]).toEqual([202, "9"]);
+      const digest = digestOf(bytes);
+      const ended = await relayed("PUT", `${path}?digest=${digest}`, capability);
+      expect([ended.status, ended.headers.get("location")]).toEqual([
+        201,
+        `${env.PUBLIC_URL}/v2/${repo}/blobs/${digest}`,
+      ]);
+      expect(await pulled(digest)).toEqual(contentOf(bytes));
+    });
+
+    it("stay here for who comes with a token of the registry", async () => {
+      const { path } = await beginRelayed();
+      expect((await oci("GET", repo, path)).headers.get("location")).toBe(path);
+    });
+
+    it("refuse a token that is forged, over, of another upload or another repository, or for anything else", async () => {
+      const { path, capability } = await beginRelayed();
+      const other = await beginRelayed();
+      const elsewhere = path.replace(repo, await newRepository());
+      const forged = `${capability.slice(0, -3)}abc`;
+      for (const [method, at, token] of [
+        ["GET", path, forged],
+        ["GET", path, other.capability],
+        ["GET", elsewhere, capability],
+        ["DELETE", other.path, capability],
+        ["POST", `/v2/${repo}/blobs/uploads/`, capability],
+        ["GET", `/v2/${repo}/tags/list`, capability],
+        ["GET", "/v2/", capability],
+      ] as const) {
+        expect(await refused(relayed(method, at, token)), `${method} ${at}`).toEqual([401, "UNAUTHORIZED"]);
+      }
+      vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 3_601_000 });
+      try {
+        expect(await refused(relayed("GET", path, capability))).toEqual([401, "UNAUTHORIZED"]);
+      } finally {
+        vi.useRealTimers();
+      }
+      expect((await relayed("DELETE", path, capability)).status).toBe(204);
+    });
+
+    it("end with the API token that they were begun by", async () => {
+      const token = await aToken(alice.id, ["models:read", "models:write"]);
+      const { path, capability } = await beginRelayed({ ...alice, token });
+      expect((await relayed("GET", path, capability)).status).toBe(204);
+      await env.DB.prepare("UPDATE tokens SET revoked_at = 1 WHERE hash = ?").bind(hashToken(token)).run();
+      vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 5_000 });
+      try {
+        expect(await refused(relayed("GET", path, capability))).toEqual([401, "UNAUTHORIZED"]);
+      } finally {
+        vi.useRealTimers();
+      }
+    });
   });
 
   /** Whether a request has taken the upload: opening it at a byte where it cannot be changes nothing. */

@@ -29,6 +29,7 @@ beforeAll(async () => {
     originPort: await freePort(),
     publicUrl: "http://public.example",
     retention: "2h",
+    uploadRelayUrl: "http://127.0.0.1:1",
     allowPrivateCidrs: [],
     signingSecret: "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I=",
     joinTokenSha256: "0".repeat(64),
@@ -82,6 +83,7 @@ describe("the options", () => {
     expect(worker("edge").bindings).toMatchObject({
       PUBLIC_URL: "http://public.example",
       RETENTION: "2h",
+      UPLOAD_RELAY_URL: "http://127.0.0.1:1",
       LOOP_TURN: "1",
       SIGNING_SECRET: settings.signingSecret,
     });

@@ -45,6 +45,7 @@ export interface EdgeSettings {
   originPort: number;
   publicUrl: string;
   retention: string;
+  uploadRelayUrl: string;
   /** CIDRs of private networks that the Worker's fetch may reach */
   allowPrivateCidrs: string[];
   signingSecret: string;
@@ -91,6 +92,7 @@ export function edgeOptions(settings: EdgeSettings, log: LogFile): MiniflareOpti
           PUBLIC_URL: settings.publicUrl,
           RETENTION: settings.retention,
           ALLOW_PRIVATE_URLS: settings.allowPrivateCidrs.join(","),
+          UPLOAD_RELAY_URL: settings.uploadRelayUrl,
           LOOP_TURN: "1",
           SIGNING_SECRET: settings.signingSecret,
           JOIN_TOKEN_SHA256: settings.joinTokenSha256,

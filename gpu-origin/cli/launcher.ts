@@ -79,6 +79,7 @@ export class Launcher {
         originPort: settings.originPort,
         publicUrl: settings.publicUrl,
         retention: settings.retention,
+        uploadRelayUrl: settings.uploadRelayUrl,
         allowPrivateCidrs: cidrs(settings.allowPrivateUrls),
         signingSecret: settings.signingSecret,
         joinTokenSha256: createHash("sha256").update(settings.joinToken).digest("hex"),

@@ -30,6 +30,7 @@ describe("settings", () => {
       publicUrl: "http://127.0.0.1:8787",
       localUrl: "http://127.0.0.1:8787",
       retention: "1h",
+      uploadRelayUrl: "",
       allowPrivateUrls: "",
       modelsAreExplicit: false,
     });
@@ -53,6 +54,11 @@ describe("settings", () => {
     const token = newToken();
     expect(readSettings({ ...env, COGWAY_TOKEN: token }).token).toBe(token);
     expect(statSync(join(folder, "data", "token"), { throwIfNoEntry: false })).toBeUndefined();
+  });
+
+  it("send uploads through the local origin where that is wanted", () => {
+    const wanted = { ...env, COGWAY_UPLOAD_RELAY: "1", COGWAY_ORIGIN_PORT: "9001" };
+    expect(readSettings(wanted).uploadRelayUrl).toBe("http://127.0.0.1:9001");
   });
 
   it("with TLS have https addresses; a public URL loses its last slash", () => {

@@ -24,6 +24,8 @@ export interface Settings {
   isTls: boolean;
   allowPrivateUrls: string;
   retention: string;
+  /** origin that uploads of the registry go through; empty: they go to the edge */
+  uploadRelayUrl: string;
   modelDirs: string[];
   /** the user named them, so a broken one ends the start */
   modelsAreExplicit: boolean;
@@ -54,6 +56,7 @@ const EnvironmentSchema = z.object({
     .string()
     .refine((text) => cidrs(text).every((cidr) => ipaddr.isValidCIDR(cidr)), "must be a comma list of CIDR ranges")
     .default(""),
+  COGWAY_UPLOAD_RELAY: z.enum(["0", "1"], "must be 1 or 0").default("0"),
   COGWAY_RETENTION: z
     .string()
     .regex(/^(\d{1,9}|(?=\d)(\d{1,9}d)?(\d{1,9}h)?(\d{1,9}m)?(\d{1,9}s)?)$/, "must be a duration such as 30m, 1h or 7d")
@@ -90,6 +93,7 @@ export function readSettings(env: NodeJS.ProcessEnv): Settings {
     isTls,
     allowPrivateUrls: values.COGWAY_ALLOW_PRIVATE_URLS,
     retention: values.COGWAY_RETENTION,
+    uploadRelayUrl: values.COGWAY_UPLOAD_RELAY === "1" ? `http://127.0.0.1:${originPort}` : "",
     modelDirs,
     modelsAreExplicit: COGWAY_MODELS !== undefined,
     token: values.COGWAY_TOKEN ?? keptToken(join(dataDir, "token")),

@@ -4,11 +4,12 @@
  */
 import { addParts, type BlobBytes, countParts, openBlob, partKey, tailKey } from "../../durable-objects/blob-parts.ts";
 import type { OpenUpload, RepositoryApi } from "../../durable-objects/registry-contract.ts";
-import type { Edge } from "../env.ts";
+import type { Caller, Edge, Settings } from "../env.ts";
 import { takeUploadPlace } from "../storage/upload-places.ts";
 import { BLOB_BYTES_MAX, BodyTooLarge, BrokenBody, type WrittenBody, writeBody } from "../storage/upload-writer.ts";
 import { RegistryError } from "./registry-errors.ts";
 import { digestAlgorithm, parseChunkRange } from "./registry-names.ts";
+import { signUploadToken } from "./registry-token.ts";
 
 /** What is not above this takes none of the isolate's places for large bodies. */
 const SMALL_BYTES = 262_144;
@@ -28,6 +29,18 @@ export async function beginUpload(repository: RepositoryApi): Promise<string> {
     "TOOMANYREQUESTS",
     "Too many uploads of this repository are unfinished. Finish or cancel some.",
   );
+}
+
+/** Where an upload goes on: here, or at the origin that relays it, with a token of its own so that the client's need not reach that. */
+export async function uploadLocation(
+  settings: Settings,
+  caller: Caller | undefined,
+  { name, id, isRelayed }: { name: string; id: string; isRelayed: boolean },
+): Promise<string> {
+  const path = `/v2/${name}/blobs/uploads/${id}`;
+  if (!isRelayed || settings.uploadRelayUrl === null || caller === undefined) return path;
+  const token = await signUploadToken(settings, { kind: "token", hash: caller.token.hash }, { name, path });
+  return `${settings.uploadRelayUrl}/relay${path}?capability=${token}`;
 }
 
 /** Adds a chunk. Answers how many bytes the upload has now. */

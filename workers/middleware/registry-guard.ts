@@ -47,8 +47,9 @@ async function authenticateToken(
 ): Promise<void> {
   const [, text = ""] = /^bearer +(\S+) *$/i.exec(c.req.header("authorization") ?? "") ?? [];
   const token = text === "" ? null : await readRegistryToken(settingsOf(c.env), text);
-  if (token === null) throw challenge(c, scopes);
+  if (token === null || (token.path !== null && token.path !== c.req.path)) throw challenge(c, scopes);
   c.set("registryAccess", token.access);
+  c.set("isUploadRelayed", token.path !== null);
   if (token.subject.kind === "origin") {
     c.set("originId", token.subject.origin_id);
     return;

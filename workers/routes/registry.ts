@@ -19,8 +19,9 @@ import {
   OutOfOrder,
   type UploadRequest,
   unknownUpload,
+  uploadLocation,
 } from "../domain/registry-uploads.ts";
-import { type AppEnv, edgeOf } from "../env.ts";
+import { type AppEnv, edgeOf, settingsOf } from "../env.ts";
 import { renderError } from "../middleware/problems.ts";
 import { challenge, guardRepository, requireLogin } from "../middleware/registry-guard.ts";
 import { tokenByBasic, tokenByForm } from "./registry-token.ts";
@@ -118,7 +119,7 @@ for (const path of [`${AT}/blobs/uploads`, `${AT}/blobs/uploads/`]) {
     }
     if (digest !== undefined) digestOf(digest);
     const id = await beginUpload(repository);
-    if (digest === undefined || mount !== undefined) return accepted(name, id, 0);
+    if (digest === undefined || mount !== undefined) return accepted(c, { name, id, isRelayed: true }, 0);
     await completeUpload(edgeOf(c), uploadRequest(c, repository, id), digest);
     return created(`/v2/${name}/blobs/${digest}`, digest);
   });
@@ -149,43 +150,56 @@ function uploadRequest(c: RegistryContext, repository: RepositoryApi, id: string
   };
 }
 
-function uploadHeaders(name: string, id: string, size_bytes: number): Record<string, string> {
+/** `isRelayed`: it goes on at the origin that relays, where there is one. */
+interface UploadPlace {
+  name: string;
+  id: string;
+  isRelayed: boolean;
+}
+
+function uploadPlace(c: RegistryContext): UploadPlace {
+  const isRelayed = c.get("isUploadRelayed") ?? false;
+  return { name: repositoryOf(c).name, id: c.req.param("id") ?? "", isRelayed };
+}
+
+async function uploadHeaders(
+  c: RegistryContext,
+  place: UploadPlace,
+  size_bytes: number,
+): Promise<Record<string, string>> {
   return {
-    location: `/v2/${name}/blobs/uploads/${id}`,
-    // As other registries have it: nothing has come is `0-0` too.
+    location: await uploadLocation(settingsOf(c.env), c.get("caller"), place),
+    // As other registries have it: nothing has come is `0-0` too. The next header tells it from one byte.
     range: `0-${Math.max(size_bytes - 1, 0)}`,
-    "docker-upload-uuid": id,
+    "upload-offset": String(size_bytes),
+    "docker-upload-uuid": place.id,
     "oci-chunk-max-length": String(CHUNK_BYTES_MAX),
   };
 }
 
-function accepted(name: string, id: string, size_bytes: number): Response {
-  return new Response(null, { status: 202, headers: uploadHeaders(name, id, size_bytes) });
+async function accepted(c: RegistryContext, place: UploadPlace, size_bytes: number): Promise<Response> {
+  return new Response(null, { status: 202, headers: await uploadHeaders(c, place, size_bytes) });
 }
 
 const UPLOAD = `${AT}/blobs/uploads/:id`;
 
 registry.get(UPLOAD, async (c) => {
-  const { name, repository } = repositoryOf(c);
-  const id = c.req.param("id");
-  const size_bytes = await repository.uploadSize(id);
+  const { repository } = repositoryOf(c);
+  const size_bytes = await repository.uploadSize(c.req.param("id"));
   if (size_bytes === null) throw unknownUpload();
-  return new Response(null, { status: 204, headers: uploadHeaders(name, id, size_bytes) });
+  return new Response(null, { status: 204, headers: await uploadHeaders(c, uploadPlace(c), size_bytes) });
 });
 
 registry.patch(UPLOAD, async (c) => {
-  const { name, repository } = repositoryOf(c);
-  const id = c.req.param("id");
-  return orOutOfOrder(name, id, async () =>
-    accepted(name, id, await appendChunk(edgeOf(c), uploadRequest(c, repository, id))),
-  );
+  const request = uploadRequest(c, repositoryOf(c).repository, c.req.param("id"));
+  return orOutOfOrder(c, async () => accepted(c, uploadPlace(c), await appendChunk(edgeOf(c), request)));
 });
 
 registry.put(UPLOAD, async (c) => {
   const { name, repository } = repositoryOf(c);
   const id = c.req.param("id");
   const digest = digestOf(c.req.query("digest"));
-  return orOutOfOrder(name, id, async () => {
+  return orOutOfOrder(c, async () => {
     try {
       await completeUpload(edgeOf(c), uploadRequest(c, repository, id), digest);
     } catch (error) {
@@ -193,18 +207,20 @@ registry.put(UPLOAD, async (c) => {
       const isRepeat = error instanceof RegistryError && error.code === "BLOB_UPLOAD_UNKNOWN";
       if (!isRepeat || (await repository.blob(digest)) === null) throw error;
     }
-    return created(`/v2/${name}/blobs/${digest}`, digest);
+    // An address without a host would be the relay's.
+    const host = c.get("isUploadRelayed") ? settingsOf(c.env).publicUrl : "";
+    return created(`${host}/v2/${name}/blobs/${digest}`, digest);
   });
 });
 
-async function orOutOfOrder(name: string, id: string, write: () => Promise<Response>): Promise<Response> {
+async function orOutOfOrder(c: RegistryContext, write: () => Promise<Response>): Promise<Response> {
   try {
     return await write();
   } catch (error) {
     if (!(error instanceof OutOfOrder)) throw error;
     throw new RegistryError("BLOB_UPLOAD_INVALID", `The next byte of this upload is ${error.size_bytes}.`, {
       status: 416,
-      headers: uploadHeaders(name, id, error.size_bytes),
+      headers: await uploadHeaders(c, uploadPlace(c), error.size_bytes),
     });
   }
 }

@@ -93,7 +93,10 @@ export class RegistryClient {
 
   async #call(method: string, url: string, headers: Record<string, string> = {}, body?: Body): Promise<Answer> {
     const token = await this.#freshToken();
-    const answer = await send(method, url, { ...headers, authorization: `Bearer ${token.value}` }, this.#signal, body);
+    // An upload may go on elsewhere, at an address that needs no token and should see none.
+    const isElsewhere = new URL(url).origin !== new URL(this.#connection.url).origin;
+    const authorization = isElsewhere ? {} : { authorization: `Bearer ${token.value}` };
+    const answer = await send(method, url, { ...headers, ...authorization }, this.#signal, body);
     if (answer.status !== 401) return answer;
     this.#token = null;
     // One that was just made is refused for what it may do; an older one may have ended early, so another try can help.
