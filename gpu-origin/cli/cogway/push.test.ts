@@ -36,7 +36,7 @@ beforeEach(async () => {
   made = null;
   build = {
     ...{ id: BUILD, model: "ada/hello", manifest: "sha256:0", status: "succeeded", version: VERSION, error: null },
-    ...{ created_at: "", completed_at: "", started_at: "", stage: "schema", waiting_for: null, code: null },
+    ...{ created_at: "", completed_at: "", started_at: "", stage: "schema", stages: [], waiting_for: null, code: null },
     ...{ warnings: [], schema_diff: null, test_prediction: null },
     urls: { get: "", cancel: "", logs: "", events: "" },
   };
