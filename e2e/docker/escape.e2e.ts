@@ -4,7 +4,7 @@
  */
 
 import { lookup } from "node:dns/promises";
-import { readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { type Api, type Prediction, TERMINAL } from "../lib/api.ts";
@@ -36,13 +36,24 @@ afterAll(async () => {
   await canaries?.stop();
 });
 
+/** A name that this machine can resolve: that of its packages' mirror, where there may be no way to any other. */
+function resolvableName(): string {
+  for (const file of ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"]) {
+    const text = existsSync(file) ? readFileSync(file, "utf8") : "";
+    const host = /^(?!#).*https?:\/\/([\w.-]+)/m.exec(text)?.[1];
+    if (host !== undefined) return host;
+  }
+  return "example.com";
+}
+
 /** Everything that the test knows and a model should not be able to use. */
 async function world(self: string, other: Prediction, marks: string[]): Promise<Record<string, unknown>> {
   const neighbours = (await instanceContainers(system)).filter(({ version_id }) => version_id !== self);
   expect(neighbours.length).toBeGreaterThan(0);
   const secrets = JSON.parse(readFileSync(join(system.data, "secrets.json"), "utf8")) as Record<string, string>;
   const credential = readFileSync(join(system.data, "origin-credential.json"), "utf8");
-  const resolved = await lookup("pypi.org", { family: 4 }).catch(() => null);
+  const name = resolvableName();
+  const resolved = await lookup(name, { family: 4 }).catch(() => null);
   const nameServers = [...readFileSync("/etc/resolv.conf", "utf8").matchAll(/^nameserver (\S+)/gm)];
   return {
     canary_port: canaries.port,
@@ -56,6 +67,7 @@ async function world(self: string, other: Prediction, marks: string[]): Promise<
     neighbours: neighbours.map(({ address }) => [address, 5000]),
     file_servers: neighbours.map(({ gateway }) => [gateway, 28_788]),
     other_predictions: [`${other.id}a1`],
+    names: [name],
     public: resolved === null ? [] : [[resolved.address, 443]],
     marks: [...marks, canaries.mark],
     secrets: [system.api.token, ...Object.values(secrets), ...(credential.match(/[\w+/=-]{24,}/g) ?? [])],
