@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { execa } from "execa";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -96,6 +96,28 @@ describe("environments", () => {
       kind: "failed",
       code: "build.requirements",
       detail: expect.stringContaining(reason),
+    });
+  });
+
+  it("are resolved without a package registry where the same was resolved before, and not where it was not", async () => {
+    const spec = { ...SPEC, requirements: "six==1.16.0" };
+    const resolved = await environments().resolve(spec, source.path);
+    if (resolved.kind !== "resolved") throw new Error(JSON.stringify(resolved));
+    const away = new Environments(cache.path, {
+      ...process.env,
+      PIP_INDEX_URL: "http://127.0.0.1:9/simple",
+      UV_DEFAULT_INDEX: "http://127.0.0.1:9/simple",
+      UV_HTTP_RETRIES: "0",
+      UV_NO_CACHE: "1",
+    });
+    expect(await away.resolve(spec, source.path)).toEqual(resolved);
+    for (const name of readdirSync(join(cache.path, "locks"))) utimesSync(join(cache.path, "locks", name), 0, 0);
+    const old = await away.resolve(spec, source.path);
+    expect(old).toMatchObject({ kind: "resolved", lock: resolved.lock });
+    expect(old).toHaveProperty("warnings", [expect.stringContaining("earlier build")]);
+    expect(await away.resolve({ ...spec, requirements: "six==1.17.0" }, source.path)).toMatchObject({
+      kind: "failed",
+      code: "build.requirements",
     });
   });
 

@@ -21,6 +21,7 @@ import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { saysDiskFull } from "./builds/disk.ts";
 import { EnvironmentUses } from "./builds/environment-uses.ts";
+import { LockCache } from "./builds/lock-cache.ts";
 import { type Python, PythonTools } from "./builds/python-tools.ts";
 import { runTool, type ToolEnd } from "./builds/run-tool.ts";
 import { SharedWork } from "./builds/shared-work.ts";
@@ -68,6 +69,7 @@ export class Environments {
   readonly #env: Record<string, string | undefined>;
   readonly #tools: PythonTools;
   readonly #uses: EnvironmentUses;
+  readonly #locks: LockCache;
   /** one making at a time for each key in this process */
   readonly #making = new SharedWork<EnvironmentResult>();
 
@@ -76,6 +78,7 @@ export class Environments {
     this.#uses = new EnvironmentUses(this.#root, MARKER);
     this.#env = env;
     this.#tools = new PythonTools(cacheDir, env);
+    this.#locks = new LockCache(cacheDir);
   }
 
   /** The host's interpreter for a version such as `3.11`; null where there is none. */
@@ -92,6 +95,9 @@ export class Environments {
     const { signal, onLine = () => {}, constraints = "" } = options;
     const python = await this.#tools.python(spec.python_version);
     if (python === null) return { kind: "failed", code: "build.environment", detail: NO_PYTHON };
+    const key = this.#locks.key(spec.requirements, constraints, python.version, ...COG_PINS);
+    const known = this.#locks.get(key);
+    if (known?.isFresh === true) return { kind: "resolved", lock: known.text, warnings: [] };
     const uv = await this.#tools.uv(onLine);
     if (uv === null) {
       const warning =
@@ -117,7 +123,13 @@ export class Environments {
       const options = spec.requirements
         .split("\n")
         .filter((line) => /^(-i|-f|--[a-z-]*(index|links|host)[a-z-]*)\b/.test(line));
-      return { kind: "resolved", lock: `${[...options, ...pins].join("\n")}\n`, warnings: [] };
+      const lock = `${[...options, ...pins].join("\n")}\n`;
+      this.#locks.save(key, lock);
+      return { kind: "resolved", lock, warnings: [] };
+    }
+    if (known !== null && end.kind === "failed" && /Failed to fetch/.test(end.tail.join("\n"))) {
+      const warning = "No package registry could be reached: the packages are those of an earlier build.";
+      return { kind: "resolved", lock: known.text, warnings: [warning] };
     }
     return failureOf(end, "build.requirements", "The requirements cannot be resolved", RESOLVE_TIMEOUT_MS, signal);
   }

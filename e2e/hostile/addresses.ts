@@ -288,4 +288,10 @@ async function main(): Promise<Report> {
   }
 }
 
-process.stdout.write(`${JSON.stringify(await main())}\n`);
+try {
+  process.stdout.write(`${JSON.stringify(await main())}\n`);
+} catch (error) {
+  console.error(error);
+  // Its servers would keep it for ever.
+  process.exit(1);
+}
