@@ -1,11 +1,11 @@
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { exampleNames, ROOT } from "../cli/paths.ts";
 import { temporaryFolder, testModel } from "../testing/harness.ts";
 import { type CheckHost, checkModel } from "./check-model.ts";
 import { faultText } from "./yaml-faults.ts";
 
+const EXAMPLES = join(import.meta.dirname, "../../examples/models");
 const YAML = 'build:\n  python_version: "3.11"\nrun: "predict.py:Runner"\n';
 const CODE = "class Runner:\n    def run(self) -> str: ...\n";
 
@@ -112,7 +112,7 @@ weights:
 });
 
 it.each([
-  ...exampleNames().map((name) => join(ROOT, "examples", "models", name)),
+  ...readdirSync(EXAMPLES).map((name) => join(EXAMPLES, name)),
   ...["inputs", "trainer", "secrets", "concurrent"].map(testModel),
 ])("%s has no fault", (folder) => {
   expect(checkModel(folder)).toMatchObject({ faults: [], warnings: [] });
