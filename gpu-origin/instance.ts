@@ -421,8 +421,10 @@ export class Instance {
   /** Asks the driver how much memory it uses; shown in the next status. */
   async sampleMemory(): Promise<number> {
     const bytes = await this.#host.driver.memoryBytes(this.id);
-    if (bytes !== null) this.#memoryBytes = bytes;
-    return bytes ?? 0;
+    // A figure that is none would keep all events of this origin from the edge: a batch is judged as a whole.
+    if (bytes === null || !Number.isFinite(bytes)) return 0;
+    this.#memoryBytes = bytes;
+    return bytes;
   }
 
   #after(ms: number, act: () => void | Promise<void>): void {

@@ -320,9 +320,10 @@ export class DockerDriver implements Driver {
     try {
       const container = this.engine.docker.getContainer(found.record.handle);
       const { memory_stats } = await bounded(container.stats({ stream: false, "one-shot": true }), STATS_TIMEOUT_MS);
-      // The kernel frees caches before it refuses memory; cgroup v1 and v2 name them differently.
-      const { usage, stats } = memory_stats;
-      return Math.max(0, usage - (stats?.inactive_file ?? stats?.total_inactive_file ?? 0));
+      // The kernel frees caches before it refuses memory; cgroup v1 and v2 name them differently. Of a container that ends there are no figures.
+      const { usage, stats } = memory_stats as { usage?: number; stats?: Record<string, number> };
+      if (usage === undefined) return null;
+      return Math.max(0, usage - (stats?.["inactive_file"] ?? stats?.["total_inactive_file"] ?? 0));
     } catch {
       return null;
     }
