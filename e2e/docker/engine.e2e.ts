@@ -30,9 +30,9 @@ ip link set lo up
 # Those of other engines come and go.
 awk '$1 == "overlay" || $1 == "nsfs" { print $2 }' /proc/self/mounts | xargs -r umount -l
 folder=$(mktemp -d); trap 'rm -r "$folder"' EXIT
-snapshot | sort >"$folder/before"
+snapshot | grep -v buildkit- | sort >"$folder/before"
 ${script}
-for i in $(seq 50); do snapshot | sort >"$folder/after"; cmp -s "$folder/before" "$folder/after" && break; sleep 0.1; done
+for i in $(seq 50); do snapshot | grep -v buildkit- | sort >"$folder/after"; cmp -s "$folder/before" "$folder/after" && break; sleep 0.1; done
 echo difference:
 diff "$folder/before" "$folder/after"; true`;
   const spaces = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
