@@ -2,6 +2,7 @@
 import type { StoredFile } from "../schema/files.ts";
 import type { Meter, PredictionDocument } from "../schema/prediction-document.ts";
 import type { WebhookError, WebhookEvent } from "../schema/webhooks.ts";
+import type { Charge, SpendRefusal, SpendRequest } from "./ledger-contract.ts";
 
 /** What an account's lists show, one kind each. */
 export type ListKind = "prediction" | "training" | "batch";
@@ -19,6 +20,8 @@ export interface AdmitRequest {
   limits: AccountLimits;
   /** exempt from the create limit: the operator's own example runs */
   exempt?: boolean;
+  /** absent: costs nothing */
+  spend?: SpendRequest;
 }
 
 export interface AccountLimits {
@@ -29,6 +32,7 @@ export interface AccountLimits {
 export type AdmitResult =
   | { kind: "admitted"; remaining: number; reset_s: number }
   | { kind: "limited"; retry_after_ms: number; limit: number }
+  | SpendRefusal
   /** same key, same body, answered before: `response` is to be replayed byte for byte */
   | {
       kind: "replay";
@@ -51,6 +55,8 @@ export interface Settlement {
   document: PredictionDocument | null;
   meter: Meter;
   is_listed: boolean;
+  /** what it costs, booked in the same transaction, in which its reservation ends. Absent: nothing */
+  charge?: Charge;
 }
 
 export interface ListRow {

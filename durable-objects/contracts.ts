@@ -13,6 +13,7 @@ import type {
 } from "../schema/origin-protocol.ts";
 import type { PackageRef } from "../schema/packages.ts";
 import type { PredictionDocument, WaitingFor } from "../schema/prediction-document.ts";
+import type { Rates } from "../schema/pricing.ts";
 import type { WebhookAttempt, WebhookEvent } from "../schema/webhooks.ts";
 import type { WeightsRef } from "../schema/weights.ts";
 
@@ -57,6 +58,11 @@ export interface RunSpec {
   egress?: boolean;
   /** devices of one instance; absent is none */
   gpus?: number;
+  /**
+   * Who pays for the whole life of its instances, setup and idle included, and what a second of one costs: deployments and private models. Absent on shared
+   * hardware, where predictions pay for the time that they use.
+   */
+  online?: { account_id: string; deployment: string | null; rates: Rates };
 }
 
 export interface CreatePrediction {
@@ -91,6 +97,18 @@ export interface CreatePrediction {
   log_lines: string[];
   /** hold the call until the end or this long, whichever is first; 0 answers at once */
   wait_ms: number;
+  /** the prices of its creation. Absent: free */
+  rates?: Rates;
+  /** stopped when its cost reaches this (Cogway-Max-Cost, micro-dollars); null for none */
+  max_cost_micros?: number | null;
+  /** what its admission reserved; null where no cap is in force */
+  reserved_micros?: number | null;
+  /** id of the token that created it, for usage by token */
+  token_id?: string | null;
+  /** W3C traceparent under which it runs */
+  traceparent?: string | null;
+  /** 0 before 1 (Cogway-Priority: low; inputs of batches); absent is 0 */
+  priority?: 0 | 1;
 }
 
 export interface PredictionApi {

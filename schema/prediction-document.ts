@@ -32,6 +32,8 @@ export const MeterSchema = z.object({
   outcome: z.enum(["succeeded", "failed", "canceled", "aborted"]),
   /** a failure of the platform, never the caller's or the model's to pay */
   platform_failure: z.boolean(),
+  /** what was made or read beyond time, whole units by name (schema/pricing.ts): images, tokens, seconds of video */
+  units: z.record(z.string(), z.number().int().min(0)).optional(),
 });
 export type Meter = z.infer<typeof MeterSchema>;
 
@@ -71,6 +73,10 @@ export interface PredictionDocument {
   /** `files`: the output is a file or an iterator of files, so the stream URL starts with /v1/files/ */
   stream_kind: "text" | "files";
   meter: Meter | null;
+  /** micro-dollars; known once terminal. Absent in rows of earlier releases */
+  cost_micros?: number | null;
+  /** W3C trace id (32 hex characters) that the request, the log, the webhooks and the model's spans share. Absent in rows of earlier releases */
+  trace_id?: string | null;
   /** why it waits, while it does; filled in for a read, never stored */
   waiting_for?: WaitingFor;
 }

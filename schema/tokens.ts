@@ -69,6 +69,8 @@ export const SCOPES = [
   "files:write",
   "account:read",
   "account:write",
+  "billing:read",
+  "billing:write",
   "webhooks:secret",
   "tokens:admin",
   "admin",

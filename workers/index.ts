@@ -2,9 +2,11 @@
 import { app } from "./app.ts";
 
 export { AccountObject } from "../durable-objects/account.ts";
+export { AuditObject } from "../durable-objects/audit.ts";
 export { BatchObject } from "../durable-objects/batch.ts";
 export { BlobObject } from "../durable-objects/blobs.ts";
 export { BuildObject } from "../durable-objects/build.ts";
+export { CanaryObject } from "../durable-objects/canary.ts";
 export { DeploymentObject } from "../durable-objects/deployment.ts";
 export { FleetObject } from "../durable-objects/fleet.ts";
 export { PredictionObject } from "../durable-objects/prediction.ts";

@@ -10,6 +10,21 @@ export interface StoredLimits {
   egress?: boolean;
 }
 
+/** What is agreed with an account about money, micro-dollars; absent members have the platform's default. */
+export interface StoredTerms {
+  billing?: "postpaid" | "prepaid";
+  day_micros?: number | null;
+  month_micros?: number | null;
+  alert_webhook?: string | null;
+  free_credits_micros?: number;
+  /** committed-spend rate: taken off each price, in millionths */
+  discount_ppm?: number;
+  /** to be spent in a month; what is missing is a line of the invoice */
+  commitment_micros?: number;
+  /** graduated discounts on a month's charges */
+  volume?: { from_micros: number; discount_ppm: number }[];
+}
+
 export const accounts = sqliteTable("accounts", {
   id: text("id").primaryKey(),
   type: text("type", { enum: ["user", "organization"] }).notNull(),
@@ -17,6 +32,11 @@ export const accounts = sqliteTable("accounts", {
   username: text("username").notNull().unique(),
   name: text("name").notNull(),
   limits: text("limits", { mode: "json" }).$type<StoredLimits>().notNull().default({}),
+  terms: text("terms", { mode: "json" }).$type<StoredTerms>().notNull().default({}),
+  /** nothing of its predictions is kept beyond their delivery, and no log names them (zero retention) */
+  zero_retention: integer("zero_retention", { mode: "boolean" }).notNull().default(false),
+  /** an account that is being deleted, or was: its tokens are dead */
+  deleted_at: integer("deleted_at"),
   created_at: integer("created_at").notNull(),
 });
 
@@ -38,6 +58,8 @@ export const tokens = sqliteTable(
     /** for people who look for a token in a list */
     last_four: text("last_four").notNull(),
     created_at: integer("created_at").notNull(),
+    /** caps of its own on what is spent with it; null is none */
+    budget: text("budget", { mode: "json" }).$type<{ day_micros: number | null; month_micros: number | null }>(),
     expires_at: integer("expires_at"),
     revoked_at: integer("revoked_at"),
     /** within a minute of the truth */

@@ -6,6 +6,7 @@ export {
   collections,
   examples,
   hardware,
+  hardwarePrices,
   models,
   prices,
   shares,

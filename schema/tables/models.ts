@@ -29,6 +29,10 @@ export const models = sqliteTable(
     is_official: integer("is_official", { mode: "boolean" }).notNull().default(false),
     /** its owner promised its callers that a push breaks none of them unless it is forced */
     is_stable: integer("is_stable", { mode: "boolean" }).notNull().default(false),
+    /** the operator lets nothing new start on it; why, for its callers */
+    paused_reason: text("paused_reason"),
+    /** three canaries failed in a row since then; null is well, or not known */
+    unhealthy_since: integer("unhealthy_since"),
     latest_version_id: text("latest_version_id"),
     latest_version_at: integer("latest_version_at"),
     /** the default example's prediction: read from its object while it runs, kept here once it ended */
@@ -130,6 +134,17 @@ export const hardware = sqliteTable("hardware", {
   seen_at: integer("seen_at").notNull(),
 });
 
+/** What a second on a hardware SKU costs from a time on. Rows are added, never changed: the newest that is not in the future counts. */
+export const hardwarePrices = sqliteTable(
+  "hardware_prices",
+  {
+    sku: text("sku").notNull(),
+    price_micros: integer("price_micros").notNull(),
+    valid_from: integer("valid_from").notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.sku, table.valid_from] })],
+);
+
 /** Accounts that may see and run a private model of somebody else. */
 export const shares = sqliteTable(
   "shares",
@@ -154,6 +169,8 @@ export const prices = sqliteTable(
     /** such as `image`, `second of audio`, `prediction` */
     unit: text("unit").notNull(),
     price_micros: integer("price_micros").notNull(),
+    /** for so many units, such as 1,000,000 tokens */
+    per: integer("per").notNull().default(1),
     valid_from: integer("valid_from").notNull(),
   },
   (table) => [primaryKey({ columns: [table.owner, table.name, table.unit, table.valid_from] })],

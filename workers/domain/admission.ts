@@ -3,12 +3,14 @@ import type { AdmitResult } from "../../durable-objects/account-contract.ts";
 import { AppError } from "../../schema/problems.ts";
 import { throttled } from "./throttled.ts";
 
-export type Refusal = Extract<AdmitResult, { kind: "limited" | "key_reused" | "in_flight" }>;
+export type Refusal = Extract<AdmitResult, { kind: "limited" | "over_budget" | "key_reused" | "in_flight" }>;
 
 export function refused(refusal: Refusal): AppError {
   switch (refusal.kind) {
     case "limited":
       return throttled("creates", refusal.limit, refusal.retry_after_ms);
+    case "over_budget":
+      return new AppError(refusal.code, refusal.detail);
     case "key_reused":
       return new AppError("idempotency.key_reused", "This Idempotency-Key was used with another request.");
     case "in_flight":

@@ -70,6 +70,7 @@ export async function createPrediction(edge: Edge, command: CreateCommand): Prom
     case "started":
       return { ...result, kind: "created" };
     case "limited":
+    case "over_budget":
     case "key_reused":
     case "in_flight":
       throw refused(result);

@@ -126,7 +126,7 @@ export async function insertAccount(
   wanted: { type: "user" | "organization"; username: string; name: string; limits: StoredLimits },
 ): Promise<{ account: typeof accounts.$inferSelect; token: string } | null> {
   const now = Date.now();
-  const account = { id: newId(), created_at: now, ...wanted };
+  const account = { id: newId(), created_at: now, terms: {}, zero_retention: false, deleted_at: null, ...wanted };
   const token = newToken();
   const orm = drizzle(db);
   const first = orm.insert(tokens).values({

@@ -1,0 +1,4 @@
+/** Owns the audit log of one account. */
+import { DurableObject } from "cloudflare:workers";
+
+export class AuditObject extends DurableObject<Env> {}
