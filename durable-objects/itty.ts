@@ -7,6 +7,7 @@
  */
 import { createDurable as createDurableUntyped } from "itty-durable/itty-durable.js";
 import { proxyDurable } from "itty-durable/proxy-durable.js";
+import type { RunHistory } from "../schema/run-history.ts";
 
 /** What the base class gives to our actors. Every field that a subclass sets is part of its one stored value (2 MB at most). */
 interface IttyDurable {
@@ -28,18 +29,26 @@ export interface RunReport {
   deployment_key: string;
   seq: number;
   runs: number;
+  /** how they ran, by version of the model */
+  histories?: Record<string, RunHistory>;
 }
 
 export interface RunCounterApi {
   /** Adds a report once, however often it is sent. Answers the total. */
   add(report: RunReport): Promise<number>;
   total(): Promise<number>;
+  /** How a version has run; null: nothing of it ended yet. */
+  history(versionId: string): Promise<RunHistory | null>;
+  /** The same of all versions of the model that ran last. */
+  histories(): Promise<Record<string, RunHistory>>;
 }
 
 /** What the proxy has of the actor's methods: answers are JSON. */
 interface CounterProxy {
   add(report: RunReport): Promise<{ total: number }>;
   total(): Promise<{ total: number }>;
+  versions(): Promise<{ histories: Record<string, RunHistory> }>;
+  version(versionId: string): Promise<{ history: RunHistory | null }>;
 }
 
 export function runCounterProxy(namespace: Env["RUN_COUNTERS"], model: string): RunCounterApi {
@@ -49,5 +58,7 @@ export function runCounterProxy(namespace: Env["RUN_COUNTERS"], model: string): 
   return {
     add: async (report) => (await get().add(report)).total,
     total: async () => (await get().total()).total,
+    history: async (versionId) => (await get().version(versionId)).history,
+    histories: async () => (await get().versions()).histories,
   };
 }
