@@ -1,18 +1,32 @@
 import { describe, expect, it } from "vitest";
-import { estimate, PREDICTION_MAX_MS } from "./estimate.ts";
+import { estimate, PREDICTION_MAX_MS, waitEstimate } from "./estimate.ts";
 import { amountMicros, FREE, type Rates } from "./pricing.ts";
+import { NO_HISTORY, type RunHistory, withRun } from "./run-history.ts";
 
 const second = { unit: "second", price_micros: 225, per: 1_000_000 } as const;
 const active: Rates = { basis: "active", hardware: "gpu-t4", items: [second], discount_ppm: 0 };
 const official = (items: Rates["items"]): Rates => ({ basis: "output", hardware: "gpu-t4", items, discount_ppm: 0 });
-const known = { runs: 40, mean_us: 2_000_000, longest_us: 6_000_000 };
+/** 40 runs: 2 s on average, 6 s at most; 3 pictures each */
+const known = [...Array(38).fill(1_800), 5_600, 6_000].reduce(
+  (history: RunHistory, run_ms: number) =>
+    withRun(history, {
+      outcome: "succeeded",
+      platform_failure: false,
+      run_ms,
+      queue_ms: 100,
+      is_cold: false,
+      units: { image: 3 },
+      ended_at: 1,
+    }),
+  NO_HISTORY,
+);
 
 describe("what a run may cost", () => {
   it("is the mean of earlier runs, and at worst twice the longest", () => {
     const found = estimate({ rates: active, input: {}, history: known, cancel_after_ms: null });
     expect(found).toMatchObject({ expected_micros: 450, worst_micros: 2_700 });
     expect(found.limit_micros).toBe(amountMicros(PREDICTION_MAX_MS * 1_000, second, 0));
-    expect(found.summary).toContain("40 runs took 2 s on average, 6 s at most");
+    expect(found.summary).toContain("40 recent runs took 2 s on average, 6 s at most");
   });
 
   it("never exceeds what the caller's deadline allows", () => {
@@ -34,6 +48,17 @@ describe("what a run may cost", () => {
     expect(of({ num_outputs: 3 })).toMatchObject({ expected_micros: 120_000, worst_micros: 120_000 });
     expect(of({ num_outputs: "many" })).toMatchObject({ expected_micros: 40_000, worst_micros: 160_000 });
     expect(of({}).summary).toContain("assumed");
+  });
+
+  it("falls back to what earlier runs made where the input names no number", () => {
+    const image = { unit: "image", price_micros: 40_000, per: 1 } as const;
+    const found = estimate({ rates: official([image]), input: {}, history: known, cancel_after_ms: null });
+    expect(found).toMatchObject({ expected_micros: 120_000, worst_micros: 240_000 });
+  });
+
+  it("tells how long it may wait", () => {
+    expect(waitEstimate(known).queue_ms?.p50).toBeCloseTo(100, -1);
+    expect(waitEstimate(null)).toEqual({ queue_ms: null, boot_ms: null, setup_ms: null });
   });
 
   it("counts what is read, at worst a token for each byte", () => {

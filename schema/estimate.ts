@@ -5,21 +5,14 @@
  * than `limit`, which is what the deadline allows (Cancel-After, else 24 h); `Cogway-Max-Cost` draws a tighter line.
  */
 import { amountMicros, type PriceItem, type Rates, type Unit, usd } from "./pricing.ts";
-
-/** Active times of earlier runs of a version, microseconds. */
-export interface RunTimes {
-  runs: number;
-  mean_us: number;
-  /** the longest that is known */
-  longest_us: number;
-}
+import { type Histogram, meanOf, quantile, type RunHistory } from "./run-history.ts";
 
 export interface EstimateFacts {
   rates: Rates;
   /** validated, with the schema's defaults filled in: they name numbers too */
   input: Record<string, unknown>;
   /** null: no run is known */
-  history: RunTimes | null;
+  history: RunHistory | null;
   /** from creation to the end, milliseconds; null where the caller gave none */
   cancel_after_ms: number | null;
 }
@@ -53,7 +46,7 @@ const RUNS_MIN = 5;
 /** The next run may take longer than every earlier one. */
 const WORST_FACTOR = 2;
 /** Of a version that never ran. */
-const ASSUMED_US = 10_000_000;
+const ASSUMED_MS = 10_000;
 
 /** What is made where the input names no number, and what a model may make at most of its own accord. */
 const ASSUMED: Record<Exclude<Unit, "second">, { expected: number; worst: number }> = {
@@ -99,24 +92,36 @@ export function estimate(facts: EstimateFacts): CostEstimate {
 const COLD_STARTS = "Waiting, booting and setup of shared instances are free.";
 
 function timeLine(item: PriceItem, { history }: EstimateFacts, limitUs: number): EstimateLine {
-  const at = (us: number) => Math.min(Math.round(us), limitUs);
-  const expected = at(history?.mean_us ?? ASSUMED_US);
-  if (history === null || history.runs < RUNS_MIN) {
-    const source = history === null ? "deadline" : "history";
-    return { ...item, expected, worst: limitUs, source, member: null };
+  const at = (ms: number) => Math.min(Math.round(ms * 1_000), limitUs);
+  const times = history?.run_ms ?? null;
+  const mean = times === null ? null : meanOf(times);
+  if (times === null || mean === null) {
+    return { ...item, expected: at(ASSUMED_MS), worst: limitUs, source: "deadline", member: null };
   }
-  return { ...item, expected, worst: at(history.longest_us * WORST_FACTOR), source: "history", member: null };
+  const worst = times.count < RUNS_MIN ? limitUs : at(times.max * WORST_FACTOR);
+  return { ...item, expected: at(mean), worst, source: "history", member: null };
 }
 
-function unitLine(item: PriceItem, { input }: EstimateFacts): EstimateLine {
+function unitLine(item: PriceItem, { input, history }: EstimateFacts): EstimateLine {
+  if (item.unit === "second" || item.unit === "prediction") {
+    return { ...item, expected: 1, worst: 1, source: "input", member: null };
+  }
   if (item.unit === "input_token") return readLine(item, input);
+  const made = meanAndMost(history?.units[item.unit]);
   const member = MEMBERS[item.unit]?.find((name) => isCount(input[name]));
   if (member !== undefined) {
     const count = Math.ceil(Number(input[member]));
-    return { ...item, expected: count, worst: count, source: "input", member };
+    // The most that a text may be is seldom what it becomes.
+    const expected = item.unit === "output_token" && made !== null ? Math.min(made.mean, count) : count;
+    return { ...item, expected, worst: count, source: "input", member };
   }
-  const assumed = item.unit === "second" ? { expected: 0, worst: 0 } : ASSUMED[item.unit];
-  return { ...item, ...assumed, source: item.unit === "prediction" ? "input" : "assumption", member: null };
+  if (made === null) return { ...item, ...ASSUMED[item.unit], source: "assumption", member: null };
+  return { ...item, expected: made.mean, worst: made.most * WORST_FACTOR, source: "history", member: null };
+}
+
+function meanAndMost(made: Histogram | undefined): { mean: number; most: number } | null {
+  const mean = made === undefined ? null : meanOf(made);
+  return made === undefined || mean === null ? null : { mean: Math.round(mean), most: made.max };
 }
 
 function readLine(item: PriceItem, input: Record<string, unknown>): EstimateLine {
@@ -139,29 +144,49 @@ function unbilled({ basis }: Rates): string {
   return "The prediction itself costs nothing: its account pays for all the time that the instances are online, setup and idle included.";
 }
 
-function sentence(line: EstimateLine, { history, cancel_after_ms }: EstimateFacts, limitUs: number): string {
-  if (line.unit === "second") {
-    const price = `$${usd(amountMicros(1_000_000, line, 0))}`;
-    const deadline = `${cancel_after_ms === null ? "the longest that a prediction may take" : "your deadline"}, ${seconds(limitUs)}`;
-    const time = `Time is ${price} a second.`;
-    if (history === null) {
-      return `${time} No run of this version is known yet: ${seconds(line.expected)} are assumed, and the worst is ${deadline}.`;
-    }
-    const runs = `${history.runs} run${history.runs === 1 ? "" : "s"} took ${seconds(history.mean_us)} on average`;
-    if (history.runs < RUNS_MIN) return `${time} ${runs}; too few to tell more, so the worst is ${deadline}.`;
-    return `${time} ${runs}, ${seconds(history.longest_us)} at most; the worst is twice that. Nothing runs longer than ${deadline}.`;
-  }
-  const price = `$${usd(line.price_micros)}`;
+function sentence(line: EstimateLine, facts: EstimateFacts, limitUs: number): string {
+  if (line.unit === "second") return timeSentence(line, facts, limitUs);
   const unit = line.unit.replace("_", " ");
-  const per = line.per === 1 ? `per ${unit}` : `per ${line.per} ${unit}s`;
-  const what = `${line.expected === line.worst ? line.worst : `${line.expected} to ${line.worst}`} ${unit}${line.worst === 1 ? "" : "s"}`;
-  const why =
-    line.member === null
-      ? line.source === "assumption"
-        ? " are assumed, since the input names no number"
-        : ""
-      : ` by the input's ${line.member}`;
-  return `${price} ${per}: ${what}${why}.`;
+  const plural = (count: number) => `${count} ${unit}${count === 1 ? "" : "s"}`;
+  const count = line.expected === line.worst ? plural(line.worst) : `${line.expected} to ${plural(line.worst)}`;
+  const why = {
+    input: line.member === null ? "" : ` by the input's ${line.member}`,
+    history: ", as earlier runs made",
+    assumption: " assumed, since the input names no number",
+    deadline: "",
+  }[line.source];
+  return `$${usd(line.price_micros)} per ${line.per === 1 ? unit : plural(line.per)}: ${count}${why}.`;
+}
+
+function timeSentence(line: EstimateLine, { history, cancel_after_ms }: EstimateFacts, limitUs: number): string {
+  const time = `Time is $${usd(amountMicros(1_000_000, line, 0))} a second.`;
+  const whose = cancel_after_ms === null ? "the longest that a prediction may take" : "your deadline";
+  const deadline = `${whose}, ${seconds(limitUs)}`;
+  if (line.source === "deadline") {
+    return `${time} No run of this version is known yet: ${seconds(line.expected)} are assumed, and the worst is ${deadline}.`;
+  }
+  const { count, max } = history?.run_ms ?? { count: 0, max: 0 };
+  const runs = `${count} recent run${count === 1 ? "" : "s"} took ${seconds(line.expected)} on average`;
+  if (count < RUNS_MIN) return `${time} ${runs}; too few to tell more, so the worst is ${deadline}.`;
+  return `${time} ${runs}, ${seconds(max * 1_000)} at most; the worst is twice that. Nothing runs longer than ${deadline}.`;
+}
+
+/** How long it may wait before it starts, milliseconds: half of earlier ones waited no longer, one in a hundred longer. Null where nothing is known. */
+export interface WaitEstimate {
+  queue_ms: { p50: number; p99: number } | null;
+  /** of an instance that has to start first */
+  boot_ms: number | null;
+  setup_ms: number | null;
+}
+
+export function waitEstimate(history: RunHistory | null): WaitEstimate {
+  const p50 = history === null ? null : quantile(history.queue_ms, 0.5);
+  const p99 = history === null ? null : quantile(history.queue_ms, 0.99);
+  return {
+    queue_ms: p50 === null || p99 === null ? null : { p50, p99 },
+    boot_ms: history === null ? null : quantile(history.boot_ms, 0.5),
+    setup_ms: history === null ? null : quantile(history.setup_ms, 0.5),
+  };
 }
 
 function seconds(us: number): string {

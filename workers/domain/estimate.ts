@@ -1,12 +1,21 @@
 /** What a run of a version may cost: the catalog's prices and its history come together here, the judgement is schema/estimate.ts. */
-import { type CostEstimate, estimate, type RunTimes } from "../../schema/estimate.ts";
+import { type CostEstimate, estimate } from "../../schema/estimate.ts";
 import type { Rates } from "../../schema/pricing.ts";
+import type { RunHistory } from "../../schema/run-history.ts";
 import type { Edge } from "../env.ts";
 import type { VersionRow } from "../storage/models.ts";
+import { versionHistory } from "./version-history.ts";
+
+/** Histories that this isolate remembers for reservations. Some 3 KB each. */
+const REMEMBERED_MAX = 2_000;
+/** A reservation may rest on a history of this age: mean and maximum move slowly. */
+const RENEW_AFTER_MS = 60_000;
+
+const remembered = new Map<string, { history: RunHistory | null; read_at: number }>();
 
 /**
- * `input` is validated, with defaults filled in; `cancelAfterMs` is null where the caller gave no deadline. History comes from this isolate's memory:
- * on the way of a create nothing is asked for it.
+ * `input` is validated, with defaults filled in; `cancelAfterMs` is null where the caller gave no deadline. Nothing is waited for: this stands on the way of
+ * every create, so what this isolate does not remember is read behind the answer, for the next one.
  */
 export function estimateCost(
   edge: Edge,
@@ -15,10 +24,26 @@ export function estimateCost(
   input: Record<string, unknown>,
   cancelAfterMs: number | null,
 ): CostEstimate {
-  return estimate({ rates, input, history: runTimes(edge, version), cancel_after_ms: cancelAfterMs });
+  return estimate({ rates, input, history: rememberedHistory(edge, version), cancel_after_ms: cancelAfterMs });
 }
 
-/** Active times of the version's earlier runs, as far as this isolate knows them. */
-export function runTimes(_edge: Edge, _version: VersionRow): RunTimes | null {
-  return null;
+function rememberedHistory(edge: Edge, version: VersionRow): RunHistory | null {
+  const key = `${version.owner}/${version.name}:${version.id}`;
+  const known = remembered.get(key);
+  if (known === undefined || known.read_at <= Date.now() - RENEW_AFTER_MS) {
+    // Said first, so that creates that come together ask once.
+    remembered.delete(key);
+    if (remembered.size >= REMEMBERED_MAX) remembered.delete(remembered.keys().next().value ?? "");
+    remembered.set(key, { history: known?.history ?? null, read_at: Date.now() });
+    edge.later(readHistory(edge, version).catch(() => undefined));
+  }
+  return known?.history ?? null;
+}
+
+/** The newest, for who asks for it; remembered for the creates that follow. */
+export async function readHistory(edge: Edge, version: VersionRow): Promise<RunHistory | null> {
+  const { owner, name, id } = version;
+  const history = await versionHistory(edge, owner, name, id);
+  remembered.set(`${owner}/${name}:${id}`, { history, read_at: Date.now() });
+  return history;
 }
