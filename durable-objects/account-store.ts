@@ -170,14 +170,16 @@ export class AccountStore {
     );
   }
 
-  /** Unlists a prediction and frees its key. `onlyUnconfirmed`: not when it was confirmed meanwhile. */
-  remove(predictionId: string, onlyUnconfirmed: boolean): void {
-    if (!this.#exists()) return;
+  /** Unlists a prediction and frees its key; false when there was nothing. `onlyUnconfirmed`: not when it was confirmed meanwhile. */
+  remove(predictionId: string, onlyUnconfirmed: boolean): boolean {
+    if (!this.#exists()) return false;
     const removed = this.#sql.exec(
       `DELETE FROM predictions WHERE prediction_id = ?${onlyUnconfirmed ? " AND confirmed = 0" : ""}`,
       predictionId,
     );
-    if (removed.rowsWritten > 0) this.#sql.exec("DELETE FROM idempotency WHERE prediction_id = ?", predictionId);
+    if (removed.rowsWritten === 0) return false;
+    this.#sql.exec("DELETE FROM idempotency WHERE prediction_id = ?", predictionId);
+    return true;
   }
 
   confirm(predictionId: string): void {
@@ -195,16 +197,26 @@ export class AccountStore {
       .toArray();
   }
 
-  /** Records an end once. The list row comes back when it was unlisted by mistake; a copy whose data was removed is never overwritten. */
-  settle({ prediction_id: predictionId, document, meter, is_listed }: Settlement, now: number): void {
+  /** Its end was recorded. */
+  isSettled(predictionId: string): boolean {
+    if (!this.#exists()) return false;
+    return this.#sql.exec("SELECT 1 FROM meters WHERE prediction_id = ?", predictionId).toArray().length > 0;
+  }
+
+  /**
+   * Records an end once; false when it was. The list row comes back when it was unlisted by mistake; a copy whose data was removed is never overwritten.
+   */
+  settle({ prediction_id: predictionId, document, meter, is_listed }: Settlement, now: number): boolean {
     const added = this.#sql.exec("INSERT OR IGNORE INTO meters VALUES (?, ?)", predictionId, JSON.stringify(meter));
-    if (added.rowsWritten === 0 || !is_listed) return;
+    if (added.rowsWritten === 0) return false;
+    if (!is_listed) return true;
     if (document !== null) this.insert(predictionId, document.created_at, document.kind, document.source, now);
     this.#sql.exec(
       "UPDATE predictions SET confirmed = 1, document = coalesce(document, ?) WHERE prediction_id = ?",
       document === null ? null : documentText(document),
       predictionId,
     );
+    return true;
   }
 
   /**

@@ -1,5 +1,5 @@
 /**
- * Owns one account: whether it may create another prediction, its idempotency keys, the list of its predictions, and their meters.
+ * Owns one account: whether it may create another prediction and spend on it, its idempotency keys, the list of its predictions, and its ledger.
  *
  * Admission comes first and the prediction second, so a create that dies in between leaves a row without a prediction:
  *
@@ -10,6 +10,7 @@
  * | it was only slow, and created later     | `settle` lists it again                                            |
  */
 import { DurableObject } from "cloudflare:workers";
+import { book, bookCredit, expire, release, reserve, welcome } from "../schema/budgets.ts";
 import type { StoredFile } from "../schema/files.ts";
 import { predictionObjectName } from "../schema/ids.ts";
 import type { Meter, PredictionDocument } from "../schema/prediction-document.ts";
@@ -28,10 +29,24 @@ import type {
   WebhookTestResult,
 } from "./account-contract.ts";
 import { AccountFiles, removeBytes } from "./account-files.ts";
+import { AccountLedger } from "./account-ledger.ts";
 import { AccountStore, type IdempotencyRow } from "./account-store.ts";
 import { AccountWebhooks } from "./account-webhooks.ts";
 import { Alarms } from "./alarms.ts";
 import { GroupCommit } from "./group-commit.ts";
+import type {
+  AccountTerms,
+  Balance,
+  Charge,
+  CreditEntry,
+  Discounts,
+  InvoiceData,
+  LedgerEntry,
+  OnlineCharge,
+  SpendRefusal,
+  SpendRequest,
+  UsageRow,
+} from "./ledger-contract.ts";
 import { batchStub, predictionStub } from "./stubs.ts";
 
 /** Keys are promised for this long. */
@@ -52,9 +67,11 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
   readonly #store = new AccountStore(this.ctx.storage.sql);
   readonly #files = new AccountFiles(this.ctx.storage.sql);
   readonly #webhooks = new AccountWebhooks(this.ctx.storage.sql);
-  readonly #alarms = new Alarms<"confirm" | "files">(this.ctx.storage);
+  readonly #ledger = new AccountLedger(this.ctx.storage.sql, (id) => this.#store.isSettled(id));
+  readonly #alarms = new Alarms<"confirm" | "files" | "credits">(this.ctx.storage);
   readonly #writes = new GroupCommit(this.ctx.storage, () => {
     this.#store.forget();
+    this.#ledger.forget();
     this.#files.forget();
     this.#alarms.forget();
   });
@@ -77,6 +94,8 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
       ? ({ kind: "admitted", fullAt, remaining: limit, reset_s: 0 } as const)
       : takeOne(fullAt, limit, now);
     if (taken.kind === "limited") return { kind: "limited", retry_after_ms: taken.retry_after_ms, limit };
+    const refusal = request.spend === undefined ? null : this.#hold(request.prediction_id, request.spend, now);
+    if (refusal !== null) return refusal;
 
     this.#store.setFullAt(this.#accountId(), taken.fullAt);
     if (request.idempotency !== null) {
@@ -112,14 +131,21 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
   }
 
   unadmit(predictionId: string): Promise<void> {
-    return this.#writes.run(() => this.#store.remove(predictionId, false));
+    return this.#writes.run(() => {
+      this.#store.remove(predictionId, false);
+      release(this.#ledger, predictionId);
+    });
   }
 
   settle(settlements: Settlement[]): Promise<void> {
     return this.#writes.run(() => {
       this.#store.createTables();
       const now = Date.now();
-      for (const settlement of settlements) this.#store.settle(settlement, now);
+      for (const settlement of settlements) {
+        if (!this.#store.settle(settlement, now)) continue;
+        release(this.#ledger, settlement.prediction_id);
+        if (settlement.charge !== undefined) this.#book(settlement.charge);
+      }
     });
   }
 
@@ -146,6 +172,90 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
 
   async meters(limit: number): Promise<{ prediction_id: string; meter: Meter }[]> {
     return this.#store.meters(limit);
+  }
+
+  // ---- money (what is decided is in schema/budgets.ts)
+
+  /** Inside a commit: takes the terms that an admission brings, and reserves. */
+  #hold(id: string, spend: SpendRequest, now: number): SpendRefusal | null {
+    this.#ledger.createTables();
+    this.#ledger.setTerms(spend.terms);
+    if (welcome(this.#ledger, spend.terms, now)) this.#expireCredits(now);
+    return reserve(this.#ledger, id, spend.reserve_micros, spend, now);
+  }
+
+  #book(charge: Charge): void {
+    this.#ledger.createTables();
+    book(this.#ledger, charge);
+  }
+
+  /** Credits whose end has come are booked out; the next end rings. */
+  #expireCredits(now: number): void {
+    const next = expire(this.#ledger, now);
+    if (next !== null) this.#alarms.set("credits", next);
+  }
+
+  charge(charges: OnlineCharge[]): Promise<SpendRefusal | null> {
+    return this.#writes.run(() => {
+      let refusal: SpendRefusal | null = null;
+      for (const { hold, ...charge } of charges) {
+        this.#book(charge);
+        if (hold === undefined) continue;
+        // What was held was for what is booked now.
+        release(this.#ledger, hold.id);
+        if (hold.micros === 0) continue;
+        const { model, deployment } = charge;
+        const spend = { reserve_micros: hold.micros, terms: hold.terms, token: null, model, deployment };
+        const refused = this.#hold(hold.id, spend, Date.now());
+        refusal ??= refused;
+      }
+      return refusal;
+    });
+  }
+
+  hold(requests: Parameters<AccountApi["hold"]>[0]): Promise<(SpendRefusal | null)[]> {
+    return this.#writes.run(() => {
+      const now = Date.now();
+      return requests.map(({ id, reserve_micros, spend }) => {
+        if (spend !== undefined) return this.#hold(id, { ...spend, reserve_micros }, now);
+        const terms = this.#ledger.terms();
+        const token = this.#ledger.reservation(id)?.token ?? null;
+        return terms === null ? null : reserve(this.#ledger, id, reserve_micros, { terms, token }, now);
+      });
+    });
+  }
+
+  credit(entry: CreditEntry, terms: AccountTerms): Promise<Balance> {
+    return this.#writes.run(() => {
+      const now = Date.now();
+      this.#store.createTables();
+      this.#ledger.createTables();
+      this.#ledger.setTerms(terms);
+      this.#store.setFullAt(this.#accountId(), this.#store.fullAt());
+      bookCredit(this.#ledger, entry, now);
+      this.#expireCredits(now);
+      return this.#ledger.balance(terms, now);
+    });
+  }
+
+  async balance(terms: AccountTerms): Promise<Balance> {
+    return this.#ledger.balance(terms, Date.now());
+  }
+
+  async usage(query: Parameters<AccountApi["usage"]>[0]): Promise<UsageRow[]> {
+    return this.#ledger.usage(query);
+  }
+
+  async invoice(month: string, discounts: Discounts): Promise<InvoiceData> {
+    return this.#ledger.invoice(month, discounts, Date.now());
+  }
+
+  async months(): Promise<string[]> {
+    return this.#ledger.months(Date.now());
+  }
+
+  async ledger(query: { after_seq: number; limit: number }): Promise<{ entries: LedgerEntry[]; more: boolean }> {
+    return this.#ledger.page(query);
   }
 
   beginFile(begin: BeginFile): Promise<boolean> {
@@ -213,7 +323,10 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
   }
 
   override async alarm(): Promise<void> {
-    await this.#alarms.run((name) => (name === "confirm" ? this.#confirmAdmissions() : this.#removeDueFiles()));
+    await this.#alarms.run((name) => {
+      if (name === "confirm") return this.#confirmAdmissions();
+      return name === "files" ? this.#removeDueFiles() : this.#writes.run(() => this.#expireCredits(Date.now()));
+    });
   }
 
   /** Asks the PredictionObjects about admissions that nothing confirmed in time. Any that is not there is unlisted. */
@@ -235,7 +348,7 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     await this.#writes.run(() => {
       for (const { id, exists } of answers.flat()) {
         if (exists) this.#store.confirm(id);
-        else this.#store.remove(id, true);
+        else if (this.#store.remove(id, true)) release(this.#ledger, id);
       }
       const next = this.#store.unconfirmed(1)[0];
       if (next !== undefined) this.#alarms.set("confirm", next.admitted_at + CONFIRM_AFTER_MS);

@@ -2,76 +2,12 @@
  * What the AccountObject is asked about money (part of AccountApi): plain data over native RPC, micro-dollars throughout. Spending is reserved in the
  * transaction of the admission and booked in that of the settlement, so no burst passes a cap.
  */
+import type { SpendRefusal, SpendRequest } from "../schema/budgets.ts";
+import type { AccountTerms, Charge, CreditEntry, LedgerEntry, VolumeTier } from "../schema/ledger.ts";
 import type { CostLine } from "../schema/pricing.ts";
 
-/** A cap on what is spent in a calendar day and month (UTC). Null is no cap. */
-export interface Budget {
-  day_micros: number | null;
-  month_micros: number | null;
-}
-
-/** What an account's row says about money; goes along with each admission, since no object reads D1. */
-export interface AccountTerms {
-  /** `prepaid`: nothing runs that its credits and payments do not cover */
-  billing: "postpaid" | "prepaid";
-  budget: Budget;
-  /** called (signed as the account's other webhooks) at 50, 80 and 100 % of each cap, and about deployments left idle */
-  alert_webhook: string | null;
-  /** one-time credits of a new account; granted by its first admission */
-  free_credits_micros: number;
-}
-
-/** Of an admission: what it may cost at most, and against what that is held. */
-export interface SpendRequest {
-  /** 0 for what costs nothing here */
-  reserve_micros: number;
-  terms: AccountTerms;
-  /** the token's id (schema/tokens.ts) and its own cap; null for what no token asked for */
-  token: { id: string; budget: Budget | null } | null;
-  model: string;
-  deployment: string | null;
-}
-
-/** Why spending was refused, for a 402. `resets_at`: when the cap's day or month ends; null for a balance. */
-export interface SpendRefusal {
-  kind: "over_budget";
-  code: "billing.budget_exceeded" | "billing.balance_exhausted";
-  detail: string;
-  resets_at: number | null;
-}
-
-/** What is to be booked of one ended prediction, or of a piece of an instance's online time. Idempotent by `subject` and the line's unit. */
-export interface Charge {
-  /** `prediction:<id>`, `instance:<id>:<hour>` … */
-  subject: string;
-  /** when it ended: decides its day and invoice */
-  at: number;
-  model: string;
-  version: string;
-  hardware: string;
-  token_id: string | null;
-  deployment: string | null;
-  lines: CostLine[];
-}
-
-export interface LedgerEntry {
-  /** rises by one */
-  seq: number;
-  at: number;
-  /** names the entry for ever: subject and kind, such as `prediction:<id>` and `second` */
-  subject: string;
-  kind: string;
-  /** double entry: what `debit` owes more and `credit` less. Such as `customer` and `revenue:active` */
-  debit: string;
-  credit: string;
-  amount_micros: number;
-  line: CostLine | null;
-  model: string | null;
-  version: string | null;
-  hardware: string | null;
-  token_id: string | null;
-  deployment: string | null;
-}
+export type { SpendRefusal, SpendRequest } from "../schema/budgets.ts";
+export type { AccountTerms, Budget, Charge, CreditEntry, LedgerEntry } from "../schema/ledger.ts";
 
 export type UsageGroup = "day" | "model" | "token" | "deployment" | "hardware" | "unit";
 
@@ -79,6 +15,7 @@ export interface UsageRow {
   /** by the groups that were asked for */
   key: Partial<Record<UsageGroup, string | null>>;
   amount_micros: number;
+  /** charged predictions, trainings and inputs of batches; those that cost nothing are in no ledger */
   predictions: number;
   /** microseconds of paid time */
   time_us: number;
@@ -102,41 +39,50 @@ export interface InvoiceData {
     hardware: string | null;
     deployment: string | null;
     predictions: number;
+    /** the sum of rows of the ledger, each rounded by itself */
     amount_micros: number;
   })[];
   charges_micros: number;
-  /** volume discount on the month's charges, and what is missing to a commitment */
+  /** graduated, on the month's charges */
   volume_discount_micros: number;
+  /** what is missing to a commitment; 0 while the month runs */
   commitment_shortfall_micros: number;
   credits_used_micros: number;
   payments_micros: number;
+  /** corrections by the operator in this month; positive is in the account's favour */
+  adjustments_micros: number;
   due_micros: number;
 }
 
-/** A grant of free credits, a payment, or a correction by the operator. Idempotent by id. */
-export interface CreditEntry {
-  id: string;
-  kind: "free" | "payment" | "adjustment";
-  amount_micros: number;
-  expires_at: number | null;
-  note: string;
+export interface Discounts {
+  volume: VolumeTier[];
+  commitment_micros: number;
+}
+
+/** A piece of an instance's online time, whose next piece may be reserved with it. */
+export interface OnlineCharge extends Charge {
+  /** absent: nothing is reserved. `micros` is held for `id` from now on; 0 ends it */
+  hold?: { id: string; micros: number; terms: AccountTerms };
 }
 
 export interface LedgerApi {
-  /** Books charges that no prediction's settlement brings: online time of instances. */
-  charge(charges: Charge[]): Promise<void>;
   /**
-   * More for a running prediction whose cost nears what is reserved for it. False: a cap is reached, and it shall be stopped. Idempotent by (id, reserve_micros): the new total.
+   * Books charges that no prediction's settlement brings: online time of instances. Idempotent. Answers the first cap that does not allow what shall be held
+   * next; what was spent is booked all the same.
    */
-  extendReservation(predictionId: string, reserve_micros: number): Promise<boolean>;
+  charge(charges: OnlineCharge[]): Promise<SpendRefusal | null>;
+  /**
+   * Holds so much in all for each prediction or instance: inputs of a batch before they start, a running prediction whose cost nears what is held for it. A
+   * refused one stays as it was. Idempotent. Without `spend` the terms and the token of its admission count.
+   */
+  hold(requests: { id: string; reserve_micros: number; spend?: SpendRequest }[]): Promise<(SpendRefusal | null)[]>;
   credit(entry: CreditEntry, terms: AccountTerms): Promise<Balance>;
   balance(terms: AccountTerms): Promise<Balance>;
+  /** Charges from `from` to before `to` (epoch milliseconds). */
   usage(query: { from: number; to: number; group_by: UsageGroup[] }): Promise<UsageRow[]>;
   /** `discounts`: graduated volume discount, and the month's commitment */
-  invoice(
-    month: string,
-    discounts: { volume: { from_micros: number; discount_ppm: number }[]; commitment_micros: number },
-  ): Promise<InvoiceData>;
+  invoice(month: string, discounts: Discounts): Promise<InvoiceData>;
+  /** months with charges or credits, newest first */
   months(): Promise<string[]>;
   ledger(query: { after_seq: number; limit: number }): Promise<{ entries: LedgerEntry[]; more: boolean }>;
 }

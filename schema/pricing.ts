@@ -57,7 +57,10 @@ export function amountMicros(quantity: number, item: PriceItem, discount_ppm: nu
 }
 
 /** What an ended prediction costs: nothing when it never started, or when the platform failed. */
-export function costLines(meter: Meter, rates: Rates): CostLine[] {
+export function costLines(
+  meter: Pick<Meter, "predict_time_s" | "platform_failure" | "units">,
+  rates: Rates,
+): CostLine[] {
   if (meter.platform_failure || rates.basis === "online" || rates.basis === "free") return [];
   return rates.items.flatMap((item) => {
     const quantity =
@@ -66,6 +69,31 @@ export function costLines(meter: Meter, rates: Rates): CostLine[] {
     const amount_micros = amountMicros(quantity, item, rates.discount_ppm);
     return [{ ...item, quantity, discount_ppm: rates.discount_ppm, amount_micros }];
   });
+}
+
+/**
+ * The lines of a bill that may not be above `cap_micros`: the units that it pays for, in the order of the lines. What is beyond is given away, so that each
+ * line is still its quantity times its price.
+ */
+export function cappedLines(lines: readonly CostLine[], cap_micros: number): CostLine[] {
+  let left = cap_micros;
+  return lines.flatMap((line) => {
+    const quantity = line.amount_micros <= left ? line.quantity : paidQuantity(left, line, line.quantity);
+    const amount_micros = amountMicros(quantity, line, line.discount_ppm);
+    left -= amount_micros;
+    return quantity === 0 ? [] : [{ ...line, quantity, amount_micros }];
+  });
+}
+
+/** The most units, `max` at most, that cost no more than `micros`. */
+export function paidQuantity(micros: number, item: PriceItem & { discount_ppm: number }, max: number): number {
+  let [low, high] = [0, max];
+  while (low < high) {
+    const middle = Math.floor((low + high + 1) / 2);
+    if (amountMicros(middle, item, item.discount_ppm) <= micros) low = middle;
+    else high = middle - 1;
+  }
+  return low;
 }
 
 export function sumMicros(lines: readonly { amount_micros: number }[]): number {
