@@ -1,6 +1,6 @@
 /** Bindings that only the local launcher gives: they are not in wrangler.toml, so the generated types do not know them. */
 interface Env {
-  /** goes to the loopback origin, which the global fetch must never reach */
+  /** goes to origins on loopback, which the global fetch must never reach */
   LOCAL_ORIGIN?: Fetcher;
 }
 declare namespace Cloudflare {

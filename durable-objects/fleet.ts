@@ -71,7 +71,8 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
   /** A one-time token makes an origin. The same start of the same process may use it again: its first answer may have been lost. */
   #join(request: Register): { origin_id: string; key: { key_id: string; secret: string } } | null {
     const tokenSha256 = sha256Hex(request.join_token ?? "");
-    if (request.join_token === undefined || tokenSha256 !== this.env.JOIN_TOKEN_SHA256.toLowerCase()) return null;
+    const valid = this.env.JOIN_TOKEN_SHA256.toLowerCase().split(",");
+    if (request.join_token === undefined || !valid.includes(tokenSha256)) return null;
     const used = this.#store.joinToken(tokenSha256);
     if (used !== null && used.incarnation !== request.incarnation) return null;
     const origin_id = used?.origin_id ?? newId(16);

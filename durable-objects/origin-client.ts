@@ -210,7 +210,9 @@ async function send(
   if (text !== null) headers["content-type"] = "application/json";
   // Redirects are not followed: a signature is for one address.
   const init: RequestInit = { method, headers, body: text, redirect: "manual", signal };
-  const response = await (env.LOCAL_ORIGIN === undefined ? fetch(url, init) : env.LOCAL_ORIGIN.fetch(url, init));
+  // Origins elsewhere speak https; those of the edge's own host are behind a binding that reaches loopback alone, where the global fetch never goes.
+  const local = url.protocol === "http:" ? env.LOCAL_ORIGIN : undefined;
+  const response = await (local === undefined ? fetch(url, init) : local.fetch(url, init));
   if (response.ok) return { kind: "ok", body: await response.json() };
   if (response.status < 400 || response.status >= 500) {
     await response.body?.cancel();

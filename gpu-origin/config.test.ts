@@ -31,7 +31,20 @@ describe("the driver's settings", () => {
     expect(instanceCpus).toBe(hardware.cpus);
   });
 
+  it("divide the host between its origins, of which the first tells of the models", () => {
+    const whole = configOf({});
+    const [first, second] = [configOf({ COGWAY_HOST_PART: "1/2" }), configOf({ COGWAY_HOST_PART: "2/2" })];
+    expect(whole.hostPart).toEqual({ index: 0, of: 1 });
+    expect([first.hostPart.index, second.hostPart.index]).toEqual([0, 1]);
+    expect(first.capacity).toEqual(second.capacity);
+    expect(first.capacity.memory_bytes * 2).toBeLessThanOrEqual(whole.capacity.memory_bytes);
+    expect(first.hardware.cpus + second.hardware.cpus).toBe(whole.hardware.cpus);
+    expect(first.instanceCpus + second.instanceCpus).toBe(whole.instanceCpus);
+  });
+
   it.each([
+    [{ COGWAY_HOST_PART: "3/2" }, "COGWAY_HOST_PART: must be a part of a number of parts"],
+    [{ COGWAY_HOST_PART: "0/2" }, "COGWAY_HOST_PART: must be a part of a number of parts"],
     [{ COGWAY_DRIVER: "kubernetes" }, "COGWAY_DRIVER=kubernetes is not available yet; use process or docker."],
     [{ COGWAY_DRIVER: "docker", DOCKER_HOST: "tcp://10.0.0.1:2375" }, "DOCKER_HOST=tcp://10.0.0.1:2375: instances are"],
     [{ COGWAY_DRIVER: "docker", COGWAY_DOCKER_HOST: "ssh://host" }, "COGWAY_DOCKER_HOST=ssh://host: instances are"],

@@ -74,6 +74,13 @@ const EnvironmentSchema = z.object({
   COGWAY_ADOPT: z.enum(["0", "1"], "must be 1 or 0").default("1"),
   COGWAY_INSTANCE_CPUS: z.coerce.number("must be a number of cores").min(0.1).optional(),
   COGWAY_ALLOW_PRIVATE_URLS: CidrListSchema,
+  /** "2/3": the second of three origins that divide this host */
+  COGWAY_HOST_PART: z
+    .string()
+    .regex(/^[1-9]\d?\/[1-9]\d?$/, "must be a part of a number of parts, such as 1/2")
+    .transform((text) => text.split("/").map(Number) as [number, number])
+    .refine(([part, parts]) => part <= parts, "must be a part of a number of parts, such as 1/2")
+    .default([1, 1]),
   COGWAY_INSTANCES_MAX: z.coerce.number().int().min(1).optional(),
   COGWAY_MEMORY_MB: z.coerce.number().int().min(64).optional(),
   COGWAY_LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
@@ -92,6 +99,8 @@ export interface OriginConfig {
   joinToken: string | null;
   allowPrivateUrls: string[];
   capacity: { instances: number; memory_bytes: number };
+  /** which of the origins that divide this host it is, from 0: it takes an equal share of memory, cores and devices. The first one tells of the operator's models. */
+  hostPart: { index: number; of: number };
   hardware: { sku: string; name: string; cpus: number; memory_bytes: number; gpus: number };
   /** cores that one instance may use, where the driver can bound them */
   instanceCpus: number;
@@ -142,7 +151,9 @@ export function parseConfig(
     return { ok: false, detail };
   }
   const dataDir = resolve(values.COGWAY_DATA);
-  const memory = hostMemoryBytes();
+  const [part, parts] = values.COGWAY_HOST_PART;
+  const memory = Math.floor(hostMemoryBytes() / parts);
+  const cpus = availableParallelism() / parts;
   const bookable = (values.COGWAY_MEMORY_MB ?? Math.floor((memory * MEMORY_SHARE) / 1024 ** 2)) * 1024 ** 2;
   const byMemory = Math.floor(bookable / MEMORY_PER_INSTANCE_BYTES);
   return {
@@ -162,8 +173,9 @@ export function parseConfig(
         instances: values.COGWAY_INSTANCES_MAX ?? Math.min(Math.max(byMemory, INSTANCES_MIN), INSTANCES_MAX),
         memory_bytes: bookable,
       },
-      hardware: { sku: "cpu", name: "CPU", cpus: availableParallelism(), memory_bytes: memory, gpus: 0 },
-      instanceCpus: Math.min(values.COGWAY_INSTANCE_CPUS ?? availableParallelism(), availableParallelism()),
+      hostPart: { index: part - 1, of: parts },
+      hardware: { sku: "cpu", name: "CPU", cpus, memory_bytes: memory, gpus: 0 },
+      instanceCpus: Math.min(values.COGWAY_INSTANCE_CPUS ?? cpus, cpus),
       adopts: values.COGWAY_ADOPT === "1",
       driver: values.COGWAY_DRIVER,
       docker: {

@@ -1,7 +1,7 @@
 /** On what nvidia-smi prints (`--query-gpu=index,uuid,name,memory.total --format=csv,noheader,nounits`) on hosts with 0, 1 and 8 devices, and with broken ones. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { chooseGpus, type Gpu, GpuAllocator, gpuHardware, gpuSku, parseNvidiaSmi } from "./gpus.ts";
+import { chooseGpus, type Gpu, GpuAllocator, gpuHardware, gpuSku, parseNvidiaSmi, partOf } from "./gpus.ts";
 
 const ONE = "0, GPU-5f8c2a61-93d4-1b0e-7a55-cc20e6f1d9a4, Tesla T4, 15360\n";
 const uuid = (n: number): string => `GPU-${String(n).repeat(8)}-1111-2222-3333-444455556666`;
@@ -63,6 +63,14 @@ describe("what nvidia-smi says", () => {
 });
 
 describe("hardware of a host", () => {
+  it("is divided between origins: each device is of one of them", () => {
+    const probe = parseNvidiaSmi(
+      [0, 1, 2].map((index) => `${index}, GPU-${String(index).repeat(8)}, NVIDIA H100 80GB HBM3, 81559`).join("\n"),
+    );
+    const parts = [0, 1].map((index) => partOf(probe, { index, of: 2 }).working.map((gpu) => gpu.index));
+    expect(parts).toEqual([[0, 2], [1]]);
+  });
+
   it("offers groups by name, and any kind for those who do not mind", () => {
     expect(gpuHardware(parseNvidiaSmi(EIGHT).working, HOST).map(({ sku, gpus }) => [sku, gpus])).toEqual([
       ["gpu", 1],

@@ -69,6 +69,11 @@ export function parseNvidiaSmi(output: string): GpuProbe {
   return { working: working.toSorted((a, b) => a.index - b.index), broken };
 }
 
+/** Every `of`-th working device, from `index` on: those of one of several origins that divide the host. What is broken is known to all. */
+export function partOf(probe: GpuProbe, { index, of }: { index: number; of: number }): GpuProbe {
+  return { ...probe, working: probe.working.filter((gpu) => gpu.index % of === index) };
+}
+
 /** Looks at the host. Without nvidia-smi, or with one that finds no driver, there are none. */
 export async function probeGpus(env: Record<string, string | undefined>): Promise<GpuProbe> {
   const args = [`--query-gpu=${QUERY}`, "--format=csv,noheader,nounits"];

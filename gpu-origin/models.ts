@@ -43,7 +43,8 @@ export type Prepared =
     };
 
 export interface ModelsParts {
-  edge: Pick<EdgeClient, "announceModel">;
+  /** null where another origin of the host tells of them */
+  edge: Pick<EdgeClient, "announceModel"> | null;
   versions: VersionStore;
   maker: VersionMaker;
   hasGpu: () => boolean;
@@ -168,8 +169,10 @@ export class Models {
 
   /** Tried again for a while: the edge may be starting. */
   async #announce(name: string, announce: ModelAnnounce): Promise<void> {
+    const { edge } = this.#parts;
+    if (edge === null) return;
     for (let tries = 1; ; tries++) {
-      const answer = await this.#parts.edge.announceModel(name, announce);
+      const answer = await edge.announceModel(name, announce);
       if (answer.kind === "ok") return;
       this.#parts.log.warn({ model: name, state: announce.state, detail: answer.detail }, "a model was not announced");
       if (answer.kind === "refused" || tries === ANNOUNCE_TRIES) return;

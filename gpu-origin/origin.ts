@@ -17,7 +17,7 @@ import type { Driver } from "./drivers/driver.ts";
 import { EdgeClient } from "./edge-client.ts";
 import { Environments } from "./environments.ts";
 import { EventPush } from "./event-push.ts";
-import { GpuAllocator, probeGpus } from "./gpus.ts";
+import { GpuAllocator, partOf, probeGpus } from "./gpus.ts";
 import { InputFetch } from "./input-fetch.ts";
 import { Journal } from "./journal.ts";
 import { type Log, logProgress } from "./log.ts";
@@ -66,7 +66,7 @@ export class Origin {
     const blobsFolder = join(dataDir, "blobs");
     takeOverWeights(join(dataDir, "weights"), blobsFolder);
     const blobs = new BlobCache(blobsFolder, edge, config.blobsBytesMax);
-    this.#gpus = new GpuAllocator(() => probeGpus(env));
+    this.#gpus = new GpuAllocator(async () => partOf(await probeGpus(env), config.hostPart));
     blobs.onNeedOfRoom(() => versions.removeOldest());
     const policy = { allowCidrs: config.allowPrivateUrls };
     this.#driver = createDriver(config, env, log);
@@ -107,7 +107,13 @@ export class Origin {
       cpus: config.instanceCpus,
       runsUntrusted,
     });
-    this.#models = new Models({ edge, versions, maker, hasGpu: () => this.#gpus.working.length > 0, log });
+    this.#models = new Models({
+      edge: config.hostPart.index === 0 ? edge : null,
+      versions,
+      maker,
+      hasGpu: () => this.#gpus.working.length > 0,
+      log,
+    });
     this.#registration = new Registration({
       config,
       edge,

@@ -19,6 +19,7 @@ const MODEL_FOLDERS = ["e2e/models", "e2e/docker/models", "gpu-origin/testing/mo
 const READY_TIMEOUT_MS = 300_000;
 /** The design's bound for the end of everything after SIGTERM. */
 const STOP_TIMEOUT_MS = 40_000;
+const PORT_TRIES_MAX = 20;
 const OUTPUT_KEPT_CHARACTERS = 200_000;
 
 export interface Ports {
@@ -35,6 +36,8 @@ export interface SystemOptions {
   /** a data folder of an earlier system; it is then the caller's to remove */
   data?: string;
   ports?: Ports;
+  /** `--origins`: the ports behind the first one's must be free too */
+  origins?: number;
 }
 
 /** The folder of a test model or example. */
@@ -58,6 +61,26 @@ export async function freePort(): Promise<number> {
   return address.port;
 }
 
+/** The first of `count` ports in a row that were free a moment ago. */
+async function freePorts(count: number): Promise<number> {
+  for (let tries = 0; tries < PORT_TRIES_MAX; tries++) {
+    const first = await freePort();
+    const others = Array.from({ length: count - 1 }, (_, index) => first + 1 + index);
+    if ((await Promise.all(others.map(isFree))).every((isItsOwn) => isItsOwn)) return first;
+  }
+  throw new Error(`no ${count} free ports in a row`);
+}
+
+async function isFree(port: number): Promise<boolean> {
+  const server = createServer();
+  const listens = await new Promise<boolean>((done) => {
+    server.once("error", () => done(false));
+    server.listen(port, "127.0.0.1", () => done(true));
+  });
+  if (listens) await new Promise((done) => server.close(done));
+  return listens;
+}
+
 export class System {
   readonly url: string;
   readonly ports: Ports;
@@ -74,10 +97,11 @@ export class System {
     this.#ownsData = options.data === undefined;
     this.url = `${options.env?.["COGWAY_TLS"] === "1" ? "https" : "http"}://127.0.0.1:${ports.edge}`;
     mkdirSync(CACHE, { recursive: true });
+    const flags = ["--no-wait", ...(options.origins === undefined ? [] : ["--origins", String(options.origins)])];
     const [command, args]: [string, string[]] =
       options.byNpm === true
-        ? ["npm", ["start", "--", "--no-wait"]]
-        : [process.execPath, [join(ROOT, "gpu-origin/cli/start.ts"), "--no-wait"]];
+        ? ["npm", ["start", "--", ...flags]]
+        : [process.execPath, [join(ROOT, "gpu-origin/cli/start.ts"), ...flags]];
     this.#child = spawn(command, args, {
       cwd: ROOT,
       detached: options.byNpm === true,
@@ -105,13 +129,13 @@ export class System {
   }
 
   /** Ports that were free a moment ago, for a system that is started more than once. */
-  static async freePorts(): Promise<Ports> {
-    return { edge: await freePort(), origin: await freePort() };
+  static async freePorts(origins = 1): Promise<Ports> {
+    return { edge: await freePort(), origin: await freePorts(origins) };
   }
 
   /** Starts it and waits until every model can run. */
   static async start(options: SystemOptions): Promise<System> {
-    const ports = options.ports ?? (await System.freePorts());
+    const ports = options.ports ?? (await System.freePorts(options.origins));
     const system = new System(options, ports);
     try {
       await system.#untilReady(options.models);
@@ -180,6 +204,11 @@ export class System {
 
   origin(): Process {
     return this.#find("gpu-origin", ({ command }) => command.includes("gpu-origin/main.ts"));
+  }
+
+  /** All of them that run now. */
+  origins(): Process[] {
+    return this.processes().filter(({ command }) => command.includes("gpu-origin/main.ts"));
   }
 
   /** The process that supervises the other two. */

@@ -26,13 +26,12 @@ beforeAll(async () => {
   log = new LogFile(join(folder, "edge.log"));
   settings = {
     port: await freePort(),
-    originPort: await freePort(),
     publicUrl: "http://public.example",
     retention: "2h",
     uploadRelayUrl: "http://127.0.0.1:1",
     allowPrivateCidrs: [],
     signingSecret: "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I=",
-    joinTokenSha256: "0".repeat(64),
+    joinTokensSha256: ["0".repeat(64), "1".repeat(64)],
     stateDir: join(folder, "state"),
     processFile: join(folder, "workerd.pid"),
   };

@@ -26,6 +26,8 @@ const EGRESS_DENY = [
   "2002::/16",
   "2001::/32",
 ];
+/** Where origins of this host listen, on whatever ports. */
+const LOOPBACK = "127.0.0.1/32";
 const EGRESS_WORKER = "export default { fetch: (request, env) => env.NETWORK.fetch(request) };";
 /**
  * The page's files lie behind a Worker of their own. On one Worker, Miniflare puts two more before it to choose between files and code, and every request of
@@ -42,14 +44,14 @@ const ENDING_SIGNALS = ["SIGINT", "SIGTERM"] as const;
 export interface EdgeSettings {
   /** where workerd listens, on loopback, in plain HTTP */
   port: number;
-  originPort: number;
   publicUrl: string;
   retention: string;
   uploadRelayUrl: string;
   /** CIDRs of private networks that the Worker's fetch may reach */
   allowPrivateCidrs: string[];
   signingSecret: string;
-  joinTokenSha256: string;
+  /** of the join tokens of this host's origins */
+  joinTokensSha256: string[];
   /** folder of D1, R2 and the objects */
   stateDir: string;
   /** where the process file of workerd goes */
@@ -95,11 +97,11 @@ export function edgeOptions(settings: EdgeSettings, log: LogFile): MiniflareOpti
           UPLOAD_RELAY_URL: settings.uploadRelayUrl,
           LOOP_TURN: "1",
           SIGNING_SECRET: settings.signingSecret,
-          JOIN_TOKEN_SHA256: settings.joinTokenSha256,
+          JOIN_TOKEN_SHA256: settings.joinTokensSha256.join(","),
         },
         serviceBindings: {
           [assets.binding]: "page",
-          LOCAL_ORIGIN: { external: { address: `127.0.0.1:${settings.originPort}`, http: {} } },
+          LOCAL_ORIGIN: { network: { allow: [LOOPBACK], deny: [] } },
         },
         outboundService: "egress",
         unsafeDirectSockets: [{ host: "127.0.0.1", port: settings.port }],

@@ -9,9 +9,9 @@ import { Edge } from "./edge.ts";
 import { type Example, exampleOf, predict, untilHealthy } from "./first-prediction.ts";
 import { LogFile } from "./log-file.ts";
 import { OriginProcess } from "./origin-process.ts";
-import { freePort, ProcessFiles, requireFreePort } from "./processes.ts";
+import { freePort, originName, ProcessFiles, requireFreePort } from "./processes.ts";
 import { progress, type Step } from "./progress.ts";
-import { cidrs, type Settings, SetupFault } from "./settings.ts";
+import { cidrs, type OriginSettings, type Settings, SetupFault } from "./settings.ts";
 import { localCertificate, startTlsFront } from "./tls.ts";
 import { welcome } from "./welcome.ts";
 
@@ -29,7 +29,7 @@ export class Launcher {
   readonly #env = { ...process.env };
   readonly #models = new ModelProgress();
   #edge: Edge | null = null;
-  #origin: OriginProcess | null = null;
+  readonly #origins: OriginProcess[] = [];
   #tlsFront: Server | null = null;
   #authorityPath: string | null = null;
   readonly #faulted = Promise.withResolvers<never>();
@@ -49,7 +49,7 @@ export class Launcher {
     if (left > 0) progress.line(`Ended ${left === 1 ? "a process" : `${left} processes`} of an earlier start.`);
     const patienceMs = left > 0 ? PORT_FREED_MS : 0;
     await requireFreePort(settings.port, "COGWAY_PORT", patienceMs);
-    await requireFreePort(settings.originPort, "COGWAY_ORIGIN_PORT", patienceMs);
+    for (const { port } of settings.origins) await requireFreePort(port, "COGWAY_ORIGIN_PORT", patienceMs);
     if (settings.driver === "process") {
       await requirePython();
       progress.line("Models run as processes of this host, which keeps nothing apart: only the operator's run here.");
@@ -57,7 +57,7 @@ export class Launcher {
     await buildAll(this.#ending.signal);
     const edgePort = await this.#startEdge();
     this.#ending.signal.throwIfAborted();
-    this.#startOrigin(edgePort);
+    for (const [index, origin] of settings.origins.entries()) this.#startOrigin(origin, index, edgePort);
     const url = `http://127.0.0.1:${edgePort}`;
     const step = progress.begin("Waiting until predictions can run");
     await untilHealthy(url, this.#ending.signal, (reason) => step.detail(reason));
@@ -76,13 +76,12 @@ export class Launcher {
     this.#edge = new Edge(
       {
         port,
-        originPort: settings.originPort,
         publicUrl: settings.publicUrl,
         retention: settings.retention,
         uploadRelayUrl: settings.uploadRelayUrl,
         allowPrivateCidrs: cidrs(settings.allowPrivateUrls),
         signingSecret: settings.signingSecret,
-        joinTokenSha256: createHash("sha256").update(settings.joinToken).digest("hex"),
+        joinTokensSha256: settings.origins.map(({ joinToken }) => createHash("sha256").update(joinToken).digest("hex")),
         stateDir: join(settings.dataDir, "edge"),
         processFile: this.#files.path("workerd"),
       },
@@ -98,30 +97,34 @@ export class Launcher {
     return port;
   }
 
-  #startOrigin(edgePort: number): void {
+  #startOrigin({ port, dataDir, joinToken }: OriginSettings, index: number, edgePort: number): void {
     const settings = this.#settings;
-    this.#origin = new OriginProcess({
+    const name = originName(index);
+    const origin = new OriginProcess({
       env: {
         ...this.#env,
-        COGWAY_ORIGIN_PORT: String(settings.originPort),
+        COGWAY_ORIGIN_PORT: String(port),
         COGWAY_EDGE_URL: `http://127.0.0.1:${edgePort}`,
         COGWAY_PUBLIC_URL: settings.publicUrl,
-        COGWAY_DATA: settings.dataDir,
-        COGWAY_CACHE: settings.cacheDir ?? "",
+        COGWAY_DATA: dataDir,
+        COGWAY_CACHE: settings.cacheDir ?? join(settings.dataDir, "cache"),
+        COGWAY_HOST_PART: `${index + 1}/${settings.origins.length}`,
         COGWAY_MODEL_DIRS: JSON.stringify(settings.modelDirs),
         COGWAY_MODELS: settings.modelsAreExplicit ? settings.modelDirs.join(",") : "",
-        COGWAY_JOIN_TOKEN: settings.joinToken,
+        COGWAY_JOIN_TOKEN: joinToken,
         COGWAY_TOKEN: "",
       },
-      log: new LogFile(join(settings.dataDir, "logs", "gpu-origin.log")),
-      onStart: (pid) => this.#files.write("gpu-origin", pid),
-      onProgress: (each) => this.#models.take(each),
+      log: new LogFile(join(settings.dataDir, "logs", `${name}.log`)),
+      onStart: (pid) => this.#files.write(name, pid),
+      // All prepare the same models; the first one tells of them.
+      onProgress: (each) => (index === 0 ? this.#models.take(each) : undefined),
       onRestart: (pauseMs, how) => {
-        progress.warn(`gpu-origin: ${how}; it is started again in ${(pauseMs / 1000).toFixed(1)} s.`);
+        progress.warn(`${name}: ${how}; it is started again in ${(pauseMs / 1000).toFixed(1)} s.`);
       },
       onFatal: (detail) => this.#faulted.reject(new SetupFault(detail)),
     });
-    this.#origin.start();
+    this.#origins.push(origin);
+    origin.start();
   }
 
   /** The example that ran; null where no model that is ready has one, or none of them succeeded. */
@@ -159,7 +162,7 @@ export class Launcher {
     return this.#ended !== null;
   }
 
-  /** Drains and ends everything: the origin first, while the edge can still take its last events. Safe to call again. */
+  /** Drains and ends everything: the origins first, while the edge can still take its last events. Safe to call again. */
   end(): Promise<void> {
     this.#ended ??= this.#end();
     return this.#ended;
@@ -170,8 +173,8 @@ export class Launcher {
     if (this.#files.isOwner) this.#files.markEnding();
     this.#models.isQuiet = true;
     this.#ending.abort(new SetupFault("Interrupted."));
-    const step = this.#origin === null ? null : progress.begin("Ending: predictions that run get up to 30 s");
-    await this.#origin?.stop();
+    const step = this.#origins.length === 0 ? null : progress.begin("Ending: predictions that run get up to 30 s");
+    await Promise.all(this.#origins.map((origin) => origin.stop()));
     this.#tlsFront?.close();
     await this.#edge?.stop();
     await this.#killAll();
@@ -180,8 +183,7 @@ export class Launcher {
 
   async #killAll(): Promise<void> {
     if (!this.#files.isOwner) return;
-    await this.#files.kill("gpu-origin");
-    await this.#files.kill("workerd");
+    await this.#files.killAll();
     this.#files.remove("launcher");
   }
 }

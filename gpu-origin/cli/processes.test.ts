@@ -4,7 +4,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { freePort, ProcessFiles, requireFreePort, startMark } from "./processes.ts";
+import { freePort, originName, ProcessFiles, requireFreePort, startMark } from "./processes.ts";
 
 let folder: string;
 let files: ProcessFiles;
@@ -36,12 +36,13 @@ describe("process files", () => {
   });
 
   it("end what a dead launcher left, and nothing else", async () => {
-    const [origin, reused] = [sleeper(), sleeper()];
-    files.write("gpu-origin", origin);
+    const [origin, third, reused] = [sleeper(), sleeper(), sleeper()];
+    files.write(originName(0), origin);
+    files.write(originName(2), third);
     writeFileSync(files.path("workerd"), `${reused} of an earlier process\n`);
     writeFileSync(files.path("launcher"), `${reused} of an earlier process\n`);
-    expect(await files.takeOver()).toBe(1);
-    expect(startMark(origin)).toBeNull();
+    expect(await files.takeOver()).toBe(2);
+    expect([origin, third].map(startMark)).toEqual([null, null]);
     expect(startMark(reused)).not.toBeNull();
     expect(files.isOwner).toBe(true);
   });

@@ -3,12 +3,18 @@
  * another process since, so each file also holds when its process started.
  */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { SetupFault } from "./settings.ts";
 
-export type ProcessName = "launcher" | "gpu-origin" | "workerd";
+export type ProcessName = "launcher" | "workerd" | OriginName;
+/** The first has no number, as the only one of earlier releases had none. */
+type OriginName = "gpu-origin" | `gpu-origin-${number}`;
+
+export function originName(index: number): OriginName {
+  return index === 0 ? "gpu-origin" : `gpu-origin-${index}`;
+}
 
 /** A launcher whose npm was killed ends itself within this time of being told, or says that it is ending. */
 const LAUNCHER_NOTICE_MS = 3_000;
@@ -87,8 +93,15 @@ export class ProcessFiles {
       } else await pause(POLL_MS);
     }
     rmSync(this.#endingPath, { force: true });
-    const left = [await this.kill("gpu-origin"), await this.kill("workerd")];
-    return left.filter((ran) => ran).length;
+    return this.killAll();
+  }
+
+  /** Ends all but the launcher. Returns how many ran. */
+  async killAll(): Promise<number> {
+    // What is there, not what this start would make: an earlier one may have had more origins.
+    const origins = readdirSync(this.#folder).flatMap((file) => /^(gpu-origin(?:-\d+)?)\.pid$/.exec(file)?.[1] ?? []);
+    const killed = await Promise.all([...(origins as OriginName[]), "workerd" as const].map((name) => this.kill(name)));
+    return killed.filter((ran) => ran).length;
   }
 
   /** Tells a launcher that comes next that this one is on its way out. */

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { isTokenWellFormed, newToken } from "../../schema/tokens.ts";
 import { exampleNames } from "./paths.ts";
-import { readSettings } from "./settings.ts";
+import { originCount, readSettings } from "./settings.ts";
 
 let folder: string;
 let env: Record<string, string>;
@@ -26,7 +26,6 @@ describe("settings", () => {
   it("have the defaults of the README", () => {
     expect(readSettings(env)).toMatchObject({
       port: 8787,
-      originPort: 8788,
       publicUrl: "http://127.0.0.1:8787",
       localUrl: "http://127.0.0.1:8787",
       retention: "1h",
@@ -42,12 +41,34 @@ describe("settings", () => {
     const again = readSettings(env);
     expect(isTokenWellFormed(first.token)).toBe(true);
     expect(Buffer.from(first.signingSecret, "base64")).toHaveLength(32);
-    expect([again.token, again.signingSecret, again.joinToken]).toEqual([
+    expect([again.token, again.signingSecret, again.origins]).toEqual([
       first.token,
       first.signingSecret,
-      first.joinToken,
+      first.origins,
     ]);
     for (const name of ["token", "secrets.json"]) expect(statSync(join(first.dataDir, name)).mode & 0o777).toBe(0o600);
+  });
+
+  it("give each of several origins a port, a folder and a join token of its own, and the first what a single one has", () => {
+    const { dataDir, origins } = readSettings(env, 3);
+    expect(origins.map(({ port }) => port)).toEqual([8788, 8789, 8790]);
+    expect(origins.map((origin) => origin.dataDir)).toEqual([
+      dataDir,
+      join(dataDir, "origin-1"),
+      join(dataDir, "origin-2"),
+    ]);
+    expect(new Set(origins.map(({ joinToken }) => joinToken)).size).toBe(3);
+    expect(readSettings(env).origins).toEqual(origins.slice(0, 1));
+    expect(readSettings(env, 3).origins).toEqual(origins);
+  });
+
+  it.each(["0", "9", "two", "1.5", ""])("--origins %s is refused in one line", (text) => {
+    expect(() => originCount(text)).toThrow(/^--origins: [^\n]* 1 to 8\.$/);
+  });
+
+  it("refuse ports of origins that do not exist, or that the edge has", () => {
+    expect(() => readSettings({ ...env, COGWAY_PORT: "8790" }, 3)).toThrow("ports 8788 to 8790");
+    expect(() => readSettings({ ...env, COGWAY_ORIGIN_PORT: "65535" }, 2)).toThrow("ports 65535 to 65536");
   });
 
   it("take a token that is given, and write none", () => {

@@ -1,4 +1,5 @@
 /** The launcher's environment, parsed once: what design calls the set-up contract. A fault is one line that says what to do. */
+import { createHmac } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import ipaddr from "ipaddr.js";
@@ -7,13 +8,17 @@ import { isTokenWellFormed, newToken } from "../../schema/tokens.ts";
 import { ModelFault, readModel } from "../packaging/check-model.ts";
 import { exampleNames, ROOT } from "./paths.ts";
 
+/** More would divide a host into parts too small for a model. */
+const ORIGINS_MAX = 8;
+
 /** Something that the person who starts Cogway has to change. Its message is the one line that they see. */
 export class SetupFault extends Error {}
 
 export interface Settings {
   /** where callers connect */
   port: number;
-  originPort: number;
+  /** at least one; the first has the folders and the port that a single one has */
+  origins: OriginSettings[];
   dataDir: string;
   /** undefined: the origin's default, below dataDir */
   cacheDir: string | undefined;
@@ -31,10 +36,18 @@ export interface Settings {
   modelsAreExplicit: boolean;
   token: string;
   signingSecret: string;
+}
+
+/** One gpu-origin process of several on this host: each is to the edge what a host of its own would be. */
+export interface OriginSettings {
+  port: number;
+  dataDir: string;
+  /** it joins with this once; its own key is what it signs with from then on */
   joinToken: string;
 }
 
-const PortSchema = z.coerce.number("must be a port number").int().min(1).max(65535);
+const PORT_MAX = 65535;
+const PortSchema = z.coerce.number("must be a port number").int().min(1).max(PORT_MAX);
 
 const EnvironmentSchema = z.object({
   COGWAY_PORT: PortSchema.default(8787),
@@ -64,7 +77,7 @@ const EnvironmentSchema = z.object({
 });
 
 /** Reads the environment, and makes what is kept in the data folder: the token, the secrets. */
-export function readSettings(env: NodeJS.ProcessEnv): Settings {
+export function readSettings(env: NodeJS.ProcessEnv, originCount = 1): Settings {
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
   const parsed = EnvironmentSchema.safeParse(given);
   if (!parsed.success) {
@@ -75,6 +88,13 @@ export function readSettings(env: NodeJS.ProcessEnv): Settings {
   const { COGWAY_PORT: port, COGWAY_ORIGIN_PORT: originPort, COGWAY_DATA, COGWAY_CACHE, COGWAY_MODELS } = values;
   if (port === originPort)
     throw new SetupFault(`COGWAY_PORT and COGWAY_ORIGIN_PORT are both ${port}; they must differ.`);
+  const lastPort = originPort + originCount - 1;
+  if (lastPort > PORT_MAX || (port > originPort && port <= lastPort)) {
+    const detail = `${originCount} origins listen on ports ${originPort} to ${lastPort}`;
+    throw new SetupFault(
+      `${detail}: set COGWAY_ORIGIN_PORT so that these exist and COGWAY_PORT (${port}) is not among them.`,
+    );
+  }
   const modelDirs =
     COGWAY_MODELS === undefined ? exampleNames().map(exampleDir) : COGWAY_MODELS.split(",").flatMap(modelDir);
   checkModels(COGWAY_MODELS === undefined ? [] : modelDirs);
@@ -82,9 +102,14 @@ export function readSettings(env: NodeJS.ProcessEnv): Settings {
   const localUrl = `${isTls ? "https" : "http"}://127.0.0.1:${port}`;
   const dataDir = COGWAY_DATA === undefined ? join(ROOT, ".cogway") : fromCaller(COGWAY_DATA);
   makeDataDir(dataDir);
+  const { signingSecret, joinToken } = keptSecrets(join(dataDir, "secrets.json"));
   return {
     port,
-    originPort,
+    origins: Array.from({ length: originCount }, (_, index) => ({
+      port: originPort + index,
+      dataDir: index === 0 ? dataDir : join(dataDir, `origin-${index}`),
+      joinToken: index === 0 ? joinToken : derivedToken(joinToken, index),
+    })),
     dataDir,
     cacheDir: COGWAY_CACHE === undefined ? undefined : fromCaller(COGWAY_CACHE),
     driver: values.COGWAY_DRIVER,
@@ -97,8 +122,20 @@ export function readSettings(env: NodeJS.ProcessEnv): Settings {
     modelDirs,
     modelsAreExplicit: COGWAY_MODELS !== undefined,
     token: values.COGWAY_TOKEN ?? keptToken(join(dataDir, "token")),
-    ...keptSecrets(join(dataDir, "secrets.json")),
+    signingSecret,
   };
+}
+
+/** The number after `--origins`. */
+export function originCount(text: string): number {
+  const count = Number(text);
+  if (/^\d+$/.test(text) && count >= 1 && count <= ORIGINS_MAX) return count;
+  throw new SetupFault(`--origins: "${text}" is no number from 1 to ${ORIGINS_MAX}.`);
+}
+
+/** Each further origin has a token of its own, which needs no place of its own in the kept secrets. */
+function derivedToken(joinToken: string, index: number): string {
+  return createHmac("sha256", joinToken).update(`origin ${index}`).digest("base64");
 }
 
 export function cidrs(text: string): string[] {

@@ -84,10 +84,13 @@ it("a model folder that can be read but not run", async () => {
 it(
   "a flag that it does not know; --help names those that it knows",
   async () => {
+    const tooMany = await start({}, ["--origins", "9"]);
+    expect(tooMany).toMatchObject({ code: 1, errors: [expect.stringContaining("1 to 8")] });
     expect(await start({}, ["--now"])).toMatchObject({ code: 1, errors: [expect.stringContaining("--now")] });
     const { code, output } = await start({}, ["--help"]);
     expect(code).toBe(0);
     expect(output).toContain("--no-wait");
+    expect(output).toContain("--origins N");
     expect(output).toContain("COGWAY_MODELS");
   },
   TIMEOUT_MS,

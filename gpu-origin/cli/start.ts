@@ -2,18 +2,19 @@
 import { parseArgs } from "node:util";
 import { Launcher } from "./launcher.ts";
 import { progress } from "./progress.ts";
-import { readSettings, SetupFault } from "./settings.ts";
+import { originCount, readSettings, SetupFault } from "./settings.ts";
 
-const HELP = `npm start [-- --no-wait]
+const HELP = `npm start [-- --no-wait] [--origins N]
 
 Starts Cogway: the edge in workerd, gpu-origin with the models, and a first prediction. It stays up; Ctrl-C or SIGTERM drains and ends everything.
 
-  --no-wait   do not wait for the first prediction
-  --help      this text
+  --no-wait    do not wait for the first prediction
+  --origins N  start N (1 to 8) gpu-origins that divide this host, each on the next port and with a folder of its own
+  --help       this text
 
 Environment:
   COGWAY_PORT=8787         where the edge listens, on loopback
-  COGWAY_ORIGIN_PORT=8788  where gpu-origin listens, on loopback
+  COGWAY_ORIGIN_PORT=8788  where gpu-origin listens, on loopback; further ones on the ports behind it
   COGWAY_DATA=.cogway      all local state; another folder and other ports make a second copy
   COGWAY_CACHE             rebuildable things, such as Python environments; default $COGWAY_DATA/cache
   COGWAY_MODELS            comma list of example names or folders of Cog models; default all examples
@@ -24,12 +25,16 @@ Environment:
   COGWAY_RETENTION=1h      how long a prediction's data is kept after its end`;
 
 async function main(): Promise<void> {
-  const options = { "no-wait": { type: "boolean" }, help: { type: "boolean", short: "h" } } as const;
+  const options = {
+    "no-wait": { type: "boolean" },
+    origins: { type: "string", default: "1" },
+    help: { type: "boolean", short: "h" },
+  } as const;
   let launcher: Launcher | null = null;
   try {
     const { values } = parseArgs({ options, args: process.argv.slice(2) });
     if (values.help) return progress.line(HELP);
-    const started = new Launcher(readSettings(process.env));
+    const started = new Launcher(readSettings(process.env, originCount(values.origins)));
     launcher = started;
     const end = (): void => void started.end().then(() => process.exit(process.exitCode ?? 0));
     for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, end);

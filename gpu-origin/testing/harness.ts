@@ -47,6 +47,7 @@ function testConfig(
     joinToken: JOIN_TOKEN,
     allowPrivateUrls: [],
     capacity: { instances: 16, memory_bytes: 64 * 1024 ** 3 },
+    hostPart: { index: 0, of: 1 },
     hardware: { sku: "cpu", name: "CPU", cpus: 2, memory_bytes: 1024 ** 3, gpus: 0 },
     instanceCpus: 2,
     adopts: true,
