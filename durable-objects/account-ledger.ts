@@ -16,7 +16,7 @@ import {
   volumeDiscount,
 } from "../schema/ledger.ts";
 import type { CostLine, Unit } from "../schema/pricing.ts";
-import type { Balance, Discounts, InvoiceData, UsageGroup, UsageRow } from "./ledger-contract.ts";
+import type { Balance, Discounts, InvoiceData, LedgerQuery, UsageGroup, UsageRow } from "./ledger-contract.ts";
 
 /** Rows of one page of the ledger. */
 const PAGE_ROWS_MAX = 1_000;
@@ -365,13 +365,15 @@ export class AccountLedger implements Books {
       .map(({ time_us: _, ...line }) => line as InvoiceData["lines"][number]);
   }
 
-  page({ after_seq, limit }: { after_seq: number; limit: number }): { entries: LedgerEntry[]; more: boolean } {
+  page({ after_seq, limit, from, to }: LedgerQuery): { entries: LedgerEntry[]; more: boolean } {
     if (!this.#exists()) return { entries: [], more: false };
     const size = Math.min(limit, PAGE_ROWS_MAX);
     const rows = this.#sql
       .exec<LedgerRow & Record<string, SqlStorageValue>>(
-        "SELECT * FROM ledger WHERE seq > ? ORDER BY seq LIMIT ?",
+        "SELECT * FROM ledger WHERE seq > ? AND at >= ? AND at < ? ORDER BY seq LIMIT ?",
         after_seq,
+        from ?? 0,
+        to ?? Number.MAX_SAFE_INTEGER,
         size + 1,
       )
       .toArray();

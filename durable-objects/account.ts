@@ -42,6 +42,7 @@ import type {
   Discounts,
   InvoiceData,
   LedgerEntry,
+  LedgerQuery,
   OnlineCharge,
   SpendRefusal,
   SpendRequest,
@@ -254,7 +255,7 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     return this.#ledger.months(Date.now());
   }
 
-  async ledger(query: { after_seq: number; limit: number }): Promise<{ entries: LedgerEntry[]; more: boolean }> {
+  async ledger(query: LedgerQuery): Promise<{ entries: LedgerEntry[]; more: boolean }> {
     return this.#ledger.page(query);
   }
 

@@ -59,6 +59,13 @@ export interface Discounts {
   commitment_micros: number;
 }
 
+export interface LedgerQuery {
+  after_seq: number;
+  limit: number;
+  from?: number;
+  to?: number;
+}
+
 /** A piece of an instance's online time, whose next piece may be reserved with it. */
 export interface OnlineCharge extends Charge {
   /** absent: nothing is reserved. `micros` is held for `id` from now on; 0 ends it */
@@ -84,5 +91,6 @@ export interface LedgerApi {
   invoice(month: string, discounts: Discounts): Promise<InvoiceData>;
   /** months with charges or credits, newest first */
   months(): Promise<string[]>;
-  ledger(query: { after_seq: number; limit: number }): Promise<{ entries: LedgerEntry[]; more: boolean }>;
+  /** In the order of booking. `from` and before `to` (epoch milliseconds) by the time of what is booked. */
+  ledger(query: LedgerQuery): Promise<{ entries: LedgerEntry[]; more: boolean }>;
 }

@@ -211,12 +211,21 @@ export interface VolumeTier {
   discount_ppm: number;
 }
 
-/** Graduated: each part of the charges has the discount of its own tier. Rounded once, half up. */
-export function volumeDiscount(charges_micros: number, tiers: readonly VolumeTier[]): number {
+/** Graduated: each part of the charges has the discount of its own tier, rounded half up. Parts without a discount are left out. */
+export function volumeParts(
+  charges_micros: number,
+  tiers: readonly VolumeTier[],
+): { part_micros: number; discount_ppm: number; discount_micros: number }[] {
   const sorted = [...tiers].sort((a, b) => a.from_micros - b.from_micros);
-  const ppm = sorted.reduce((sum, tier, i) => {
+  return sorted.flatMap(({ from_micros, discount_ppm }, i) => {
     const to = Math.min(sorted[i + 1]?.from_micros ?? Number.POSITIVE_INFINITY, charges_micros);
-    return sum + BigInt(Math.max(0, to - tier.from_micros)) * BigInt(tier.discount_ppm);
-  }, 0n);
-  return Number((ppm * 2n + 1_000_000n) / 2_000_000n);
+    const part_micros = Math.max(0, to - from_micros);
+    const twice = BigInt(part_micros) * BigInt(discount_ppm) * 2n;
+    const discount_micros = Number((twice + 1_000_000n) / 2_000_000n);
+    return discount_micros === 0 ? [] : [{ part_micros, discount_ppm, discount_micros }];
+  });
+}
+
+export function volumeDiscount(charges_micros: number, tiers: readonly VolumeTier[]): number {
+  return volumeParts(charges_micros, tiers).reduce((sum, { discount_micros }) => sum + discount_micros, 0);
 }
