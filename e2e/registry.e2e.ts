@@ -2,23 +2,19 @@
  * The registry as its clients see it: the conformance program of the OCI distribution API, in the form of its four parts and in the newest one, and skopeo.
  * The first is built by Go, once, into the cache; where there is no Go or no skopeo, one line says so.
  */
-import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Api } from "./lib/api.ts";
+import { GO_BUILD_TIMEOUT_MS, goProgram, mustRun, run } from "./lib/go-program.ts";
 import { newCaller } from "./lib/shared-system.ts";
-import { CACHE } from "./lib/system.ts";
 
 const MODULE = "github.com/opencontainers/distribution-spec/conformance";
 /** The last one that is a test with parts for pull, push, content discovery and content management. */
 const PARTS_VERSION = "v0.0.0-20231101194043-f2182352d4cc";
 const NEWEST_VERSION = "v0.0.0-20260831232431-97274622c111";
-const GO_PLACES = ["/usr/local/go/bin", "/usr/lib/go/bin"];
-/** Modules come over the network the first time. */
-const BUILD_TIMEOUT_MS = 280_000;
 const RUN_TIMEOUT_MS = 100_000;
 
 let caller: Api;
@@ -31,27 +27,6 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-interface Ran {
-  code: number | null;
-  output: string;
-}
-
-function run(command: string, args: string[], options: { env?: NodeJS.ProcessEnv; cwd?: string } = {}): Promise<Ran> {
-  const settings = { timeout: BUILD_TIMEOUT_MS, maxBuffer: 64 * 1024 ** 2, ...options };
-  return new Promise((resolve) => {
-    execFile(command, args, settings, (error, stdout, stderr) => {
-      const code = error === null ? 0 : typeof error.code === "number" ? error.code : null;
-      resolve({ code, output: `${stdout}${stderr}${error === null ? "" : error.message}` });
-    });
-  });
-}
-
-async function mustRun(command: string, args: string[], options?: Parameters<typeof run>[2]): Promise<string> {
-  const { code, output } = await run(command, args, options);
-  if (code !== 0) throw new Error(`${command} ${args.join(" ")} ended with ${code}:\n${output.slice(-4_000)}`);
-  return output;
-}
-
 async function newRepository(name: string): Promise<string> {
   const body = { owner, name, visibility: "private", hardware: "cpu" };
   const answer = await caller.request("POST", "/v1/models", { body });
@@ -59,33 +34,12 @@ async function newRepository(name: string): Promise<string> {
   return `${owner}/${name}`;
 }
 
-async function findGo(): Promise<string | null> {
-  for (const place of ["go", ...GO_PLACES.map((each) => join(each, "go"))]) {
-    if ((await run(place, ["version"])).code === 0) return place;
-  }
-  return null;
-}
-
-/** Builds a version of the conformance program into the cache. Null where there is no Go, which is said. */
-async function conformance(version: string, build: string[]): Promise<string | null> {
-  const program = join(CACHE, "conformance", version);
-  if (existsSync(program)) return program;
-  const go = await findGo();
-  if (go === null) {
-    process.stderr.write("registry conformance not run: no Go was found\n");
-    return null;
-  }
-  const module = mkdtempSync(join(folder, "module-"));
-  mkdirSync(join(CACHE, "conformance"), { recursive: true });
-  writeFileSync(join(module, "go.mod"), "module conformance.test\n\ngo 1.21\n");
-  const options = { cwd: module, env: { ...process.env, GOFLAGS: "-mod=mod" } };
-  await mustRun(go, ["get", `${MODULE}@${version}`], options);
-  await mustRun(go, [...build, "-o", program, MODULE], options);
-  return program;
+function conformance(version: string, build: string[]): Promise<string | null> {
+  return goProgram("registry conformance", { name: "conformance", module: MODULE, version, build });
 }
 
 test("the conformance program passes its four parts: pull, push, content discovery, content management", {
-  timeout: BUILD_TIMEOUT_MS + RUN_TIMEOUT_MS,
+  timeout: GO_BUILD_TIMEOUT_MS + RUN_TIMEOUT_MS,
 }, async () => {
   const program = await conformance(PARTS_VERSION, ["test", "-c"]);
   if (program === null) return;
@@ -111,7 +65,7 @@ test("the conformance program passes its four parts: pull, push, content discove
 });
 
 test("the newest conformance program passes, with what it does not ask by default", {
-  timeout: BUILD_TIMEOUT_MS + RUN_TIMEOUT_MS,
+  timeout: GO_BUILD_TIMEOUT_MS + RUN_TIMEOUT_MS,
 }, async () => {
   const program = await conformance(NEWEST_VERSION, ["build"]);
   if (program === null) return;

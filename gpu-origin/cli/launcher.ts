@@ -97,14 +97,15 @@ export class Launcher {
     return port;
   }
 
-  #startOrigin({ port, dataDir, joinToken }: OriginSettings, index: number, edgePort: number): void {
+  #startOrigin({ port, url, dataDir, joinToken }: OriginSettings, index: number, edgePort: number): void {
     const settings = this.#settings;
     const name = originName(index);
     const origin = new OriginProcess({
       env: {
         ...this.#env,
         COGWAY_ORIGIN_PORT: String(port),
-        COGWAY_EDGE_URL: `http://127.0.0.1:${edgePort}`,
+        ...(url === undefined ? {} : { COGWAY_ORIGIN_URL: url }),
+        COGWAY_EDGE_URL: settings.edgeUrl ?? `http://127.0.0.1:${edgePort}`,
         COGWAY_PUBLIC_URL: settings.publicUrl,
         COGWAY_DATA: dataDir,
         COGWAY_CACHE: settings.cacheDir ?? join(settings.dataDir, "cache"),

@@ -19,6 +19,8 @@ export interface Settings {
   port: number;
   /** at least one; the first has the folders and the port that a single one has */
   origins: OriginSettings[];
+  /** where origins reach the edge; undefined: at its own plain port */
+  edgeUrl: string | undefined;
   dataDir: string;
   /** undefined: the origin's default, below dataDir */
   cacheDir: string | undefined;
@@ -41,6 +43,8 @@ export interface Settings {
 /** One gpu-origin process of several on this host: each is to the edge what a host of its own would be. */
 export interface OriginSettings {
   port: number;
+  /** where the edge reaches it; undefined: at its port */
+  url: string | undefined;
   dataDir: string;
   /** it joins with this once; its own key is what it signs with from then on */
   joinToken: string;
@@ -70,6 +74,11 @@ const EnvironmentSchema = z.object({
     .refine((text) => cidrs(text).every((cidr) => ipaddr.isValidCIDR(cidr)), "must be a comma list of CIDR ranges")
     .default(""),
   COGWAY_UPLOAD_RELAY: z.enum(["0", "1"], "must be 1 or 0").default("0"),
+  /** for tests of faults: ports of loopback proxies, to the edge and then to each origin, that edge and origins reach each other through */
+  COGWAY_PROXY_PORTS: z
+    .string()
+    .regex(/^\d{1,5}(,\d{1,5})+$/, "must be a comma list of ports, at least two")
+    .optional(),
   COGWAY_RETENTION: z
     .string()
     .regex(/^(\d{1,9}|(?=\d)(\d{1,9}d)?(\d{1,9}h)?(\d{1,9}m)?(\d{1,9}s)?)$/, "must be a duration such as 30m, 1h or 7d")
@@ -102,14 +111,18 @@ export function readSettings(env: NodeJS.ProcessEnv, originCount = 1): Settings 
   const localUrl = `${isTls ? "https" : "http"}://127.0.0.1:${port}`;
   const dataDir = COGWAY_DATA === undefined ? join(ROOT, ".cogway") : fromCaller(COGWAY_DATA);
   makeDataDir(dataDir);
+  const [edgeProxy, ...originProxies] =
+    values.COGWAY_PROXY_PORTS?.split(",").map((each) => `http://127.0.0.1:${each}`) ?? [];
   const { signingSecret, joinToken } = keptSecrets(join(dataDir, "secrets.json"));
   return {
     port,
     origins: Array.from({ length: originCount }, (_, index) => ({
       port: originPort + index,
+      url: originProxies[index],
       dataDir: index === 0 ? dataDir : join(dataDir, `origin-${index}`),
       joinToken: index === 0 ? joinToken : derivedToken(joinToken, index),
     })),
+    edgeUrl: edgeProxy,
     dataDir,
     cacheDir: COGWAY_CACHE === undefined ? undefined : fromCaller(COGWAY_CACHE),
     driver: values.COGWAY_DRIVER,
