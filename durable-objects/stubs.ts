@@ -4,6 +4,7 @@
  */
 import { predictionObjectName } from "../schema/ids.ts";
 import type { AccountApi } from "./account-contract.ts";
+import type { AuditApi } from "./audit-contract.ts";
 import type { BatchApi } from "./batch-contract.ts";
 import type { BuildApi } from "./build-contract.ts";
 import type { DeploymentApi, FleetApi, PredictionApi } from "./contracts.ts";
@@ -32,6 +33,11 @@ export function predictionStub(env: Env, id: string): PredictionApi {
 
 export function accountStub(env: Env, accountId: string): AccountApi {
   return env.ACCOUNTS.getByName(accountId, placed(env)) as unknown as AccountApi;
+}
+
+/** The audit log of an account. */
+export function auditStub(env: Env, accountId: string): AuditApi {
+  return env.AUDITS.getByName(accountId, placed(env)) as unknown as AuditApi;
 }
 
 /** `deploymentKey` as in RunSpec: `version:<id>` or `deployment:<owner>/<name>`. */

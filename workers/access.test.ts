@@ -2,8 +2,10 @@
 import { createExecutionContext, waitOnExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, beforeAll, describe, expect, it, vi } from "vitest";
+import { auditStub } from "../durable-objects/stubs.ts";
 import { hashToken, newToken, SCOPES, tokenId } from "../schema/tokens.ts";
 import { app } from "./app.ts";
+import { AUDITED, DATA_PLANE } from "./middleware/audit.ts";
 import { openapiDocument } from "./openapi-document.ts";
 import { aVersion } from "./testing/catalog.ts";
 import {
@@ -410,6 +412,10 @@ const matrix: Record<string, () => Access> = {
     body: { type: "user", username: `u${crypto.randomUUID()}`, name: "New" },
     status: 201,
   }),
+  "GET /v1/audit": () => ({ kind: "own", status: 200 }),
+  "GET /v1/audit/verify": () => ({ kind: "own", status: 200 }),
+  "GET /admin/v1/audit": () => ({ kind: "operator", status: 200 }),
+  "GET /admin/v1/audit/verify": () => ({ kind: "operator", status: 200 }),
   "GET /v1/streams/{token}": () => ({ kind: "public", path: addresses.stream, status: 200 }),
   "GET /v1/files/streams/{token}": () => ({
     kind: "public",
@@ -518,6 +524,17 @@ const matrix: Record<string, () => Access> = {
   "GET /origin/v1/inputs/{prediction_id}": () => ({ kind: "origin", path: `/origin/v1/inputs/${id}`, status: 401 }),
 };
 
+/** How many entries a request left in all audit logs of these tests. */
+async function auditEntries(requestId: string | null): Promise<number> {
+  const found = await env.DB.prepare("SELECT id FROM accounts WHERE username = ?")
+    .bind(organization)
+    .first<string>("id");
+  const logs = await Promise.all(
+    [owner.id, other.id, "cogway", found ?? ""].map((id) => auditStub(env, id).list({ before_seq: null, limit: 200 })),
+  );
+  return logs.flatMap(({ entries }) => entries).filter(({ request_id }) => request_id === requestId).length;
+}
+
 const documented = Object.entries(openapiDocument(app).paths ?? {}).flatMap(([path, methods]) =>
   Object.keys(methods).map((method) => `${method.replace(/^x-/, "").toUpperCase()} ${path}`),
 );
@@ -527,11 +544,21 @@ describe("the access matrix", () => {
     expect(documented.toSorted()).toEqual(Object.keys(matrix).toSorted());
   });
 
+  it("says of every route that changes something whether it is audited", () => {
+    const changing = documented.filter((route) => !/^(GET|QUERY) |\/origin\//.test(route));
+    const listed = [...Object.keys(AUDITED), ...DATA_PLANE];
+    expect(changing.filter((route) => !listed.includes(route))).toEqual([]);
+    const gone = listed.filter((route) => !documented.includes(route) && !route.includes(" /v2/"));
+    expect(gone).toEqual([]);
+  });
+
   it.each(Object.keys(matrix))("%s", async (route) => {
     const [method = "", pattern = ""] = route.split(" ");
     const statusFor = async (token?: string): Promise<number> => {
       const { path = pattern, body, headers = {} } = matrix[route]?.() ?? {};
       const answer = await call(method, path, { ...(token === undefined ? {} : { token }), body, headers });
+      const isAudited = answer.status < 400 && token !== undefined && route in AUDITED;
+      expect(await auditEntries(answer.headers.get("x-request-id"))).toBe(isAudited ? 1 : 0);
       if (answer.status >= 400) expect((await problemOf(answer)).status).toBe(answer.status);
       else await answer.body?.cancel();
       return answer.status;

@@ -5,9 +5,11 @@
 import type { Context } from "hono";
 import { cors } from "hono/cors";
 import type { AppEnv } from "./env.ts";
+import { audit } from "./middleware/audit.ts";
 import { problemResponse, renderError } from "./middleware/problems.ts";
 import { requestFrame } from "./middleware/request-frame.ts";
 import { account } from "./routes/account.ts";
+import { auditLog } from "./routes/audit.ts";
 import { batches } from "./routes/batches.ts";
 import { builds } from "./routes/builds.ts";
 import { collections } from "./routes/collections.ts";
@@ -38,6 +40,7 @@ import { webhooks } from "./routes/webhooks.ts";
 export const app = newRouter();
 app.onError(renderError);
 app.use(requestFrame);
+app.use(audit);
 
 const METHODS = ["GET", "HEAD", "QUERY", "POST", "PUT", "PATCH", "DELETE"];
 
@@ -68,7 +71,18 @@ for (const path of ["/v1/*", "/outputs/*", "/openapi.json"]) app.use(path, publi
 const routers = [
   ...[predictions, trainings, batches, streams, outputs, webhooks],
   ...[search, models, versions, builds, examples, shares, collections, deployments, files, registry],
-  ...[account, tokens, organizations, origins, originOutputs, originPackages, originRegistry, originWeights, health],
+  ...[
+    account,
+    tokens,
+    organizations,
+    auditLog,
+    origins,
+    originOutputs,
+    originPackages,
+    originRegistry,
+    originWeights,
+    health,
+  ],
 ];
 for (const routes of routers) {
   app.route("/", routes);

@@ -1,6 +1,8 @@
 /** The Worker's variables, parsed once, and what middleware leaves for routes. */
 import type { Context } from "hono";
 import { parseDuration } from "../schema/durations.ts";
+import type { Budget } from "../schema/ledger.ts";
+import type { StoredTerms } from "../schema/tables/accounts.ts";
 import type { Scope } from "../schema/tokens.ts";
 import type { RegistryAccess } from "./domain/registry-token.ts";
 
@@ -16,6 +18,8 @@ export interface Settings {
   allowPrivateCidrs: string[];
   /** an origin that takes uploads of the registry and passes them on by parts, without a slash at its end; null: uploads come here */
   uploadRelayUrl: string | null;
+  /** micro-dollars that each new account gets once, unless its terms say otherwise */
+  freeCreditsMicros: number;
 }
 
 /** The account behind a request's token. */
@@ -32,11 +36,15 @@ export interface Caller {
   creates_per_minute: number;
   /** of everything that creates no prediction, training or batch */
   reads_per_minute: number;
+  /** what is agreed about money */
+  terms: StoredTerms;
   token: {
     hash: string;
     expires_at: number | null;
     /** account of the person who made it; null for the first token of an account */
     created_by: string | null;
+    /** its own cap on what is spent with it */
+    budget: Budget | null;
   };
 }
 
@@ -50,6 +58,8 @@ export interface AppEnv {
     registryAccess?: RegistryAccess[];
     /** the request comes with an upload's own token, through an origin that relays it; behind the registry's guard */
     isUploadRelayed?: boolean;
+    /** the account whose audit log gets this request's entry, where that is not the caller's own */
+    auditAccount?: string;
     /** identity of a verified origin, set by the origin middleware */
     originId?: string;
   };
@@ -84,6 +94,9 @@ export function settingsOf(env: Env): Settings {
   if (relay !== "" && !/^https?:$/.test(URL.parse(relay)?.protocol ?? "")) {
     throw new Error(`UPLOAD_RELAY_URL is no http or https URL: ${relay}`);
   }
+  if (!/^\d{1,15}$/.test(env.FREE_CREDITS_MICROS)) {
+    throw new Error(`FREE_CREDITS_MICROS is no whole number of micro-dollars: ${env.FREE_CREDITS_MICROS}`);
+  }
   const settings: Settings = {
     publicUrl: env.PUBLIC_URL.replace(/\/+$/, ""),
     signingSecret: env.SIGNING_SECRET,
@@ -92,6 +105,7 @@ export function settingsOf(env: Env): Settings {
     loopTurn: env.LOOP_TURN === "1",
     allowPrivateCidrs: env.ALLOW_PRIVATE_URLS.split(",").filter((cidr) => cidr !== ""),
     uploadRelayUrl: relay === "" ? null : relay,
+    freeCreditsMicros: Number(env.FREE_CREDITS_MICROS),
   };
   parsed.set(env, settings);
   return settings;

@@ -112,6 +112,7 @@ organizations.openapi(
   }),
   async (c) => {
     const organization = await requireOrganization(c.env.DB, callerOf(c), c.req.valid("param").username);
+    c.set("auditAccount", organization.id);
     requireManager(organization);
     const { name } = c.req.valid("json");
     await renameOrganization(c.env.DB, organization.id, name);
@@ -172,6 +173,7 @@ organizations.openapi(
     const { username, member } = c.req.valid("param");
     const { role } = c.req.valid("json");
     const organization = await requireOrganization(c.env.DB, callerOf(c), username);
+    c.set("auditAccount", organization.id);
     requireManager(organization);
     const known = await findMember(c.env.DB, organization.id, member);
     if (role === "owner" || known?.role === "owner") requireOwner(organization);
@@ -204,6 +206,7 @@ organizations.openapi(
     const { username, member } = c.req.valid("param");
     const caller = callerOf(c);
     const organization = await requireOrganization(c.env.DB, caller, username);
+    c.set("auditAccount", organization.id);
     const leaves = member === caller.username;
     if (!leaves) requireManager(organization);
     const known = await requireMember(c.env.DB, organization.id, member);

@@ -56,6 +56,7 @@ tokens.openapi(
     const body = c.req.valid("json");
     const now = Date.now();
     const account = await requireManaged(c.env.DB, caller, body.account);
+    c.set("auditAccount", account.id);
     // The caller may live on in this isolate's memory for a moment; what it makes would live for good.
     if (!(await isTokenLive(c.env.DB, caller.token.hash))) {
       throw new AppError("auth.unauthenticated", "Your token was revoked.");
