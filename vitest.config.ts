@@ -1,7 +1,7 @@
 /**
- * Seven projects. `edge`: workers, durable-objects and schema inside workerd with real D1, R2 and SQLite objects. `platform-limits`: what local workerd
+ * Eight projects. `edge`: workers, durable-objects and schema inside workerd with real D1, R2 and SQLite objects. `platform-limits`: what local workerd
  * hides, also inside workerd. `origin`: gpu-origin and schema in Node over real coglet. `e2e`: the started system, one scenario a file, one at a time.
- * `gpu`: the same on a host that has GPUs. `docker`: what needs a container engine, which e2e/engine/with-engine.ts starts around it; `docker-restart` restarts that, alone.
+ * `chaos`: the same under kills, floods and long loads. `gpu`: the same on a host that has GPUs. `docker`: what needs a container engine, which e2e/engine/with-engine.ts starts around it; `docker-restart` restarts that, alone.
  */
 import { mkdirSync } from "node:fs";
 import { cloudflareTest, readD1Migrations } from "@cloudflare/vitest-pool-workers";
@@ -28,6 +28,12 @@ const workerd = () =>
       },
     },
   });
+
+/** Scenarios that take minutes and the whole machine. */
+const HARD = [
+  "e2e/chaos/**/*.e2e.ts",
+  ...["overload", "fairness", "rolling", "soak"].map((name) => `e2e/${name}.e2e.ts`),
+];
 
 export default defineConfig({
   test: {
@@ -70,7 +76,7 @@ export default defineConfig({
           name: "e2e",
           environment: "node",
           include: ["e2e/**/*.e2e.ts"],
-          exclude: ["e2e/docker/**", "e2e/gpu/**"],
+          exclude: ["e2e/docker/**", "e2e/gpu/**", ...HARD],
           globalSetup: ["./e2e/global-setup.ts"],
           fileParallelism: false,
           testTimeout: 120_000,
@@ -82,6 +88,16 @@ export default defineConfig({
           name: "gpu",
           environment: "node",
           include: ["e2e/gpu/**/*.e2e.ts"],
+          fileParallelism: false,
+          testTimeout: 120_000,
+          hookTimeout: 300_000,
+        },
+      },
+      {
+        test: {
+          name: "chaos",
+          environment: "node",
+          include: HARD,
           fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 300_000,

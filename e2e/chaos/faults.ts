@@ -1,0 +1,78 @@
+/** What is done to a system while callers use it: kills, cut connections, a receiver of webhooks that fails. Each is counted. */
+import type { ServerResponse } from "node:http";
+import { killHard } from "../lib/processes.ts";
+import { type Answer, takeAll, type WebhookCall } from "../lib/receiver.ts";
+import type { System } from "../lib/system.ts";
+import type { Toxiproxy } from "../lib/toxiproxy.ts";
+import { draw } from "./plan.ts";
+
+const KILL_EVERY_MS = 5_000;
+/** Connections between parts live long: 1 % of few would be none, so beside that all of one proxy are cut at once. */
+const CUT_EVERY_MS = 3_700;
+const FAILING_PART = 0.3;
+/** The schedule waits 1, 5, 15, 60 s, and then minutes, which nobody waits for here. */
+const FAILURES_OF_ONE_MAX = 3;
+const SLOW_BODY_EVERY_MS = 500;
+
+export class Faults {
+  readonly counts = {
+    "gpu-origin killed": 0,
+    "workerd killed": 0,
+    "not running when its turn came": 0,
+    "proxies cut": 0,
+  };
+  readonly #timers: NodeJS.Timeout[] = [];
+  #turn = 0;
+
+  start(system: System, toxiproxy: Toxiproxy | null, proxies: readonly string[]): void {
+    this.#timers.push(setInterval(() => this.#kill(system), KILL_EVERY_MS));
+    if (toxiproxy === null) return;
+    let next = 0;
+    const cut = (): void => {
+      const name = proxies[next++ % proxies.length] ?? "";
+      void toxiproxy.cut(name).then(() => this.counts["proxies cut"]++);
+    };
+    this.#timers.push(setInterval(cut, CUT_EVERY_MS));
+  }
+
+  /** workerd and the origins, one of them in turn. */
+  #kill(system: System): void {
+    const isOrigin = this.#turn++ % 2 === 0;
+    const running = isOrigin
+      ? system.origins().toSorted((a, b) => a.command.localeCompare(b.command) || a.pid - b.pid)
+      : system.processes().filter(({ name }) => name === "workerd");
+    const victim = running[Math.floor(this.#turn / 2) % Math.max(running.length, 1)];
+    if (victim === undefined) this.counts["not running when its turn came"]++;
+    else {
+      killHard(victim.pid);
+      this.counts[isOrigin ? "gpu-origin killed" : "workerd killed"]++;
+    }
+  }
+
+  stop(): void {
+    for (const timer of this.#timers.splice(0)) clearInterval(timer);
+  }
+}
+
+/** Fails 30 % of calls: by an error, by silence, by a reset, by a body that never ends. */
+export function failingReceiver(): Answer {
+  const failures = new Map<string, number>();
+  const random = draw(1);
+  return (call: WebhookCall, response: ServerResponse) => {
+    const failed = failures.get(call.id) ?? 0;
+    if (random() >= FAILING_PART || failed >= FAILURES_OF_ONE_MAX) return takeAll(call, response);
+    failures.set(call.id, failed + 1);
+    const way = random();
+    if (way < 0.4) response.writeHead(500).end();
+    else if (way < 0.7) response.destroy();
+    else if (way < 0.85) {
+      // What counts is the head of the answer: this one is taken.
+      response.writeHead(200);
+      const timer = setInterval(() => response.write("."), SLOW_BODY_EVERY_MS);
+      response.on("close", () => clearInterval(timer));
+      return true;
+    }
+    // else it hangs, until the caller gives up
+    return false;
+  };
+}
