@@ -2,6 +2,7 @@
 import type { StoredFile } from "../schema/files.ts";
 import type { Meter, PredictionDocument } from "../schema/prediction-document.ts";
 import type { WebhookError, WebhookEvent } from "../schema/webhooks.ts";
+import type { AlertsApi } from "./alerts-contract.ts";
 import type { Charge, LedgerApi, SpendRefusal, SpendRequest } from "./ledger-contract.ts";
 
 /** What an account's lists show, one kind each. */
@@ -66,7 +67,7 @@ export interface ListRow {
   document: PredictionDocument | null;
 }
 
-export interface AccountApi extends LedgerApi {
+export interface AccountApi extends LedgerApi, AlertsApi {
   /** One transaction: limit, idempotency, list row. An admission not confirmed in 30 s is checked against its PredictionObject, then unlisted. */
   admit(request: AdmitRequest): Promise<AdmitResult>;
   /** The answer of a create with an Idempotency-Key, kept 24 h for replays. */

@@ -10,12 +10,14 @@
  * | it was only slow, and created later     | `settle` lists it again                                            |
  */
 import { DurableObject } from "cloudflare:workers";
-import { book, bookCredit, expire, release, reserve, welcome } from "../schema/budgets.ts";
+import { ACCOUNT_SCOPE, book, bookCredit, expire, release, reserve, welcome } from "../schema/budgets.ts";
 import type { StoredFile } from "../schema/files.ts";
 import { predictionObjectName } from "../schema/ids.ts";
+import { dayOf, monthOf } from "../schema/ledger.ts";
 import type { Meter, PredictionDocument } from "../schema/prediction-document.ts";
 import { takeOne } from "../schema/rate-limit.ts";
 import type { WebhookEvent } from "../schema/webhooks.ts";
+import { AccountAlerts } from "./account-alerts.ts";
 import type {
   AccountApi,
   AdmitRequest,
@@ -33,6 +35,7 @@ import { AccountLedger } from "./account-ledger.ts";
 import { AccountStore, type IdempotencyRow } from "./account-store.ts";
 import { AccountWebhooks } from "./account-webhooks.ts";
 import { Alarms } from "./alarms.ts";
+import type { IdleDeployment } from "./alerts-contract.ts";
 import { GroupCommit } from "./group-commit.ts";
 import type {
   AccountTerms,
@@ -69,10 +72,12 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
   readonly #files = new AccountFiles(this.ctx.storage.sql);
   readonly #webhooks = new AccountWebhooks(this.ctx.storage.sql);
   readonly #ledger = new AccountLedger(this.ctx.storage.sql, (id) => this.#store.isSettled(id));
-  readonly #alarms = new Alarms<"confirm" | "files" | "credits">(this.ctx.storage);
+  readonly #alerts = new AccountAlerts(this.ctx.storage.sql);
+  readonly #alarms = new Alarms<"confirm" | "files" | "credits" | "alerts">(this.ctx.storage);
   readonly #writes = new GroupCommit(this.ctx.storage, () => {
     this.#store.forget();
     this.#ledger.forget();
+    this.#alerts.forget();
     this.#files.forget();
     this.#alarms.forget();
   });
@@ -144,8 +149,11 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
       const now = Date.now();
       for (const settlement of settlements) {
         if (!this.#store.settle(settlement, now)) continue;
+        const token = this.#ledger.reservation(settlement.prediction_id)?.token ?? null;
         release(this.#ledger, settlement.prediction_id);
-        if (settlement.charge !== undefined) this.#book(settlement.charge);
+        if (settlement.charge === undefined) continue;
+        this.#book(settlement.charge);
+        this.#watchCaps(token, null, now);
       }
     });
   }
@@ -182,7 +190,56 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     this.#ledger.createTables();
     this.#ledger.setTerms(spend.terms);
     if (welcome(this.#ledger, spend.terms, now)) this.#expireCredits(now);
-    return reserve(this.#ledger, id, spend.reserve_micros, spend, now);
+    const refusal = reserve(this.#ledger, id, spend.reserve_micros, spend, now);
+    if (refusal !== null) this.#watchCaps(spend.token, refusal, now);
+    return refusal;
+  }
+
+  /** Inside a commit in which money moved, or a cap refused some: thresholds that were reached are told. */
+  #watchCaps(token: SpendRequest["token"], refusal: SpendRefusal | null, now: number): void {
+    const terms = this.#ledger.terms();
+    if (terms === null) return;
+    const caps = [
+      { scope: ACCOUNT_SCOPE, budget: terms.budget },
+      ...(token?.budget == null ? [] : [{ scope: `token:${token.id}`, budget: token.budget }]),
+    ];
+    for (const { scope, budget } of caps) {
+      if (budget.day_micros === null && budget.month_micros === null) continue;
+      const spent = {
+        day_micros: this.#ledger.spentSince(scope, dayOf(now)),
+        month_micros: this.#ledger.spentSince(scope, monthOf(now)),
+      };
+      const refused = refusal?.cap?.scope === scope ? refusal.cap.length : undefined;
+      const isNew = this.#alerts.check({ scope, budget, spent, refused }, terms.alert_webhook, now);
+      if (isNew) this.#alarms.setNoLaterThan("alerts", now);
+    }
+  }
+
+  deploymentIdle(idle: IdleDeployment): Promise<void> {
+    return this.#writes.run(() => {
+      const now = Date.now();
+      this.#store.createTables();
+      this.#store.setFullAt(this.#accountId(), this.#store.fullAt());
+      const webhook = this.#ledger.terms()?.alert_webhook ?? null;
+      if (this.#alerts.idle(idle, webhook, now)) this.#alarms.setNoLaterThan("alerts", now);
+    });
+  }
+
+  deploymentBusy(deployment: string): Promise<void> {
+    return this.#writes.run(() => this.#alerts.busy(deployment));
+  }
+
+  async alerts(): ReturnType<AccountApi["alerts"]> {
+    return this.#alerts.list();
+  }
+
+  async #sendAlerts(): Promise<void> {
+    const { keys } = await this.webhookKeys();
+    await this.#alerts.send(keys, (change) => this.#writes.run(change));
+    await this.#writes.run(() => {
+      const due = this.#alerts.nextDue();
+      if (due !== null) this.#alarms.setNoLaterThan("alerts", due);
+    });
   }
 
   #book(charge: Charge): void {
@@ -201,6 +258,7 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
       let refusal: SpendRefusal | null = null;
       for (const { hold, ...charge } of charges) {
         this.#book(charge);
+        this.#watchCaps(null, null, Date.now());
         if (hold === undefined) continue;
         // What was held was for what is booked now.
         release(this.#ledger, hold.id);
@@ -326,6 +384,7 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
   override async alarm(): Promise<void> {
     await this.#alarms.run((name) => {
       if (name === "confirm") return this.#confirmAdmissions();
+      if (name === "alerts") return this.#sendAlerts();
       return name === "files" ? this.#removeDueFiles() : this.#writes.run(() => this.#expireCredits(Date.now()));
     });
   }

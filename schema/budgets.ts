@@ -76,6 +76,8 @@ export interface SpendRefusal {
   code: "billing.budget_exceeded" | "billing.balance_exhausted";
   detail: string;
   resets_at: number | null;
+  /** the cap that refused it: `scope` is `account` or `token:<id>`; absent for a balance */
+  cap?: { scope: string; length: "day" | "month" };
 }
 
 /** Whether anything bounds what is spent: only then something is reserved. */
@@ -151,7 +153,7 @@ function refusalOf(
       const reserved = books.reserved(scope);
       if (fits(cap - spent - reserved)) continue;
       const detail = `${whose} budget of $${usd(cap)} for this ${length} does not allow it: $${usd(spent)} is spent and $${usd(reserved)} is held for what runs, and this needs up to $${usd(more)}. Raise the budget, wait until ${new Date(resets_at).toISOString()}, or bound it by a shorter Cancel-After or a Cogway-Max-Cost.`;
-      return { kind: "over_budget", code: "billing.budget_exceeded", detail, resets_at };
+      return { kind: "over_budget", code: "billing.budget_exceeded", detail, resets_at, cap: { scope, length } };
     }
   }
   if (terms.billing === "prepaid") {

@@ -97,7 +97,8 @@ export function webhookKey(signingSecret: string, accountId: string, generation:
 /** The headers of one attempt, signed with each of `keys`: receivers take any of them. */
 export function signedHeaders(
   keys: readonly string[],
-  message: { id: string; event: WebhookEvent; body: string },
+  /** `event`: one of a prediction, or the type of an alert */
+  message: { id: string; event: string; body: string },
   now: number,
 ): Record<string, string> {
   const at = new Date(now);

@@ -1,9 +1,9 @@
 /** Money on the wire. Amounts are whole micro-dollars (`…_micros`), with the same in dollars as text (`…_usd`, six decimals) beside them. Beyond Replicate's HTTP API. */
 import { z } from "@hono/zod-openapi";
+import { USAGE_GROUPS } from "../ledger.ts";
 import { UNITS } from "../pricing.ts";
 import { pageOf } from "./common.ts";
 
-export const USAGE_GROUPS = ["day", "model", "token", "deployment", "hardware", "unit"] as const;
 /** A billion dollars; sums of such stay exact. */
 const AMOUNT_MICROS_MAX = 1_000_000_000_000_000;
 const ALERT_URL_CHARACTERS_MAX = 2_048;
