@@ -48,7 +48,7 @@ describe("decideRollout", () => {
   it("guarantees that a disabled deployment has nothing, whatever waits", () => {
     const older = [aGroup("old", { ...waiting(), instances: [anInstance({ instance_id: "b", leased: 1 })] })];
     const current = aGroup("new", { ...waiting(), instances: [anInstance({ state: "starting" })] });
-    expect(decideRollout(anInput({ current, older, max_instances: 0 }), NOW)).toEqual({
+    expect(decideRollout(anInput({ current, older, max_instances: 0 }), NOW)).toMatchObject({
       wanted: 0,
       reason: "disabled",
       place: [],

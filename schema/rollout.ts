@@ -47,7 +47,8 @@ export function decideRollout(input: RolloutInput, now: number): RolloutDecision
   const { current, older, max_instances: max } = input;
   if (max === 0) {
     const drain = [current, ...older].flatMap(idsOf);
-    return { wanted: 0, reason: "disabled", place: [], drain, decide_again_at: null };
+    const { measures } = decideScaling({ ...input, ...current }, now);
+    return { wanted: 0, reason: "disabled", place: [], drain, decide_again_at: null, measures };
   }
   const needed = older.filter((group) => group.queued > 0);
   const neededLive = sum(needed, liveOf);
@@ -91,6 +92,7 @@ export function decideRollout(input: RolloutInput, now: number): RolloutDecision
     place: [...Array.from({ length: mayPlace(current) ? scaled.place : 0 }, () => current.boot_key), ...placed],
     drain: [...drain],
     decide_again_at: due.length === 0 ? null : Math.min(...due),
+    measures: scaled.measures,
   };
 }
 

@@ -1,6 +1,13 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { decideScaling, estimateWait, type ScalingInput, type ScalingInstance } from "./scaling.ts";
+import { NO_ARRIVALS, neededInstances, noteWork } from "./arrivals.ts";
+import {
+  decideScaling,
+  estimateWait,
+  type ScalingDecision,
+  type ScalingInput,
+  type ScalingInstance,
+} from "./scaling.ts";
 
 const NOW = 1_000_000;
 
@@ -111,6 +118,124 @@ describe("decideScaling", () => {
         },
       ),
     );
+  });
+});
+
+/** One deployment over time: predictions come at `arrivals` and run for `run_ms` on instances that take `start_ms` to start. */
+function simulate(
+  arrivals: number[],
+  until: number,
+  { run_ms, start_ms, max }: { run_ms: number; start_ms: number; max: number },
+) {
+  const base = anInput({ max_instances: max, run_ms, start_ms });
+  let state = NO_ARRIVALS;
+  let nextId = 0;
+  let queued = 0;
+  let instances: (ScalingInstance & { ready_at: number; ends_at: number | null })[] = [];
+  const coming = [...arrivals].sort((a, b) => a - b);
+  const decisions: { at: number; live: number; decision: ScalingDecision }[] = [];
+  let alarm: number | null = null;
+  const busy = () => instances.filter(({ leased }) => leased > 0).length;
+  for (let now = 0; now <= until; ) {
+    const before = neededInstances(busy(), queued, 1);
+    let came = 0;
+    while ((coming[0] ?? Number.POSITIVE_INFINITY) <= now) {
+      coming.shift();
+      queued++;
+      came++;
+    }
+    for (const row of instances) {
+      if (row.state === "starting" && row.ready_at <= now) Object.assign(row, { state: "ready", last_used_at: now });
+      if (row.ends_at !== null && row.ends_at <= now)
+        Object.assign(row, { leased: 0, ends_at: null, last_used_at: now });
+      if (row.state === "ready" && row.leased === 0 && queued > 0) {
+        queued--;
+        Object.assign(row, { leased: 1, ends_at: now + run_ms });
+      }
+    }
+    state = noteWork(state, { before, after: neededInstances(busy(), queued, 1), came }, now);
+    const decision = decideScaling({ ...base, queued, instances, arrivals: state }, now);
+    decisions.push({ at: now, live: instances.length, decision });
+    instances = instances.filter(({ instance_id }) => !decision.drain.includes(instance_id));
+    for (let n = 0; n < decision.place; n++) {
+      nextId++;
+      const started = { state: "starting" as const, placed_at: now, ready_at: now + start_ms, ends_at: null };
+      instances.push({ ...anInstance({ instance_id: String(nextId), last_used_at: now }), ...started });
+    }
+    alarm = decision.decide_again_at;
+    const next = [
+      coming[0] ?? Number.POSITIVE_INFINITY,
+      alarm ?? Number.POSITIVE_INFINITY,
+      ...instances.map(({ state: is, ready_at, ends_at }) =>
+        is === "starting" ? ready_at : (ends_at ?? Number.POSITIVE_INFINITY),
+      ),
+    ];
+    const due = Math.min(...next);
+    if (due === Number.POSITIVE_INFINITY) break;
+    now = Math.max(now + 1, due);
+  }
+  return { decisions, started: nextId, live: instances.length };
+}
+
+const anyLoad = fc.record({
+  gaps: fc.array(fc.integer({ min: 1, max: 40_000 }), { minLength: 1, maxLength: 120 }),
+  run_ms: fc.integer({ min: 10, max: 20_000 }),
+  start_ms: fc.integer({ min: 100, max: 60_000 }),
+  max: fc.integer({ min: 1, max: 8 }),
+});
+
+describe("decideScaling over time", () => {
+  it("guarantees, in all histories, that nothing climbs without load, that bounds hold and that all goes in the end", () =>
+    fc.assert(
+      fc.property(anyLoad, ({ gaps, ...rest }) => {
+        let at = 0;
+        const arrivals = gaps.map((gap) => {
+          at += gap;
+          return at;
+        });
+        const { decisions, live } = simulate(arrivals, at + 40 * 3_600_000, rest);
+        for (const { live: before, decision } of decisions) {
+          expect(before + decision.place).toBeLessThanOrEqual(rest.max);
+          const { queued, busy_slots } = decision.measures;
+          const isAsked =
+            queued + busy_slots > 0 || decision.reason === "expected soon" || decision.reason === "daily pattern";
+          if (decision.place > 0) expect(isAsked).toBe(true);
+          // Never more than one instance beyond what is in use, unless a queue asks for it.
+          if (decision.place > 0 && queued === 0) expect(before + decision.place).toBeLessThanOrEqual(busy_slots + 1);
+        }
+        expect(live).toBe(0);
+      }),
+      { numRuns: 150 },
+    ));
+
+  it("guarantees that a constant load does not make it flap", () =>
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 500, max: 8_000 }),
+        fc.integer({ min: 10, max: 20_000 }),
+        fc.integer({ min: 1_000, max: 60_000 }),
+        (gap, run_ms, start_ms) => {
+          const arrivals = Array.from({ length: Math.floor(1_800_000 / gap) }, (_, n) => n * gap);
+          const { decisions } = simulate(arrivals, 1_800_000, { run_ms, start_ms, max: 300 });
+          // Ten minutes to find its size, then it stays there.
+          const later = decisions.filter(({ at }) => at > 900_000);
+          const starts = later.reduce((sum, { decision }) => sum + decision.place, 0);
+          const ends = later.reduce((sum, { decision }) => sum + decision.drain.length, 0);
+          expect(Math.min(starts, ends)).toBeLessThanOrEqual(1);
+        },
+      ),
+      { numRuns: 12 },
+    ));
+
+  it("guarantees that a burst brings several instances at once, those that start counted as capacity that comes", () => {
+    const steady = Array.from({ length: 60 }, (_, n) => n * 5_000);
+    const burst = Array.from({ length: 400 }, (_, n) => 300_000 + n * 10);
+    const { decisions } = simulate([...steady, ...burst], 330_000, { run_ms: 1_000, start_ms: 10_000, max: 100 });
+    const grown = decisions.filter(({ at, decision }) => at >= 300_000 && decision.place > 0);
+    expect(grown.some(({ decision }) => decision.reason === "burst")).toBe(true);
+    const placed = grown.reduce((sum, { decision }) => sum + decision.place, 0);
+    expect(placed).toBeGreaterThan(10);
+    expect(placed).toBeLessThan(100);
   });
 });
 
