@@ -3,13 +3,19 @@
  * transaction of the admission and booked in that of the settlement, so no burst passes a cap.
  */
 import type { SpendRefusal, SpendRequest } from "../schema/budgets.ts";
-import type { AccountTerms, Charge, CreditEntry, LedgerEntry, VolumeTier } from "../schema/ledger.ts";
+import type { AccountTerms, Charge, CreditEntry, LedgerEntry, UsageGroup, VolumeTier } from "../schema/ledger.ts";
 import type { CostLine } from "../schema/pricing.ts";
 
 export type { SpendRefusal, SpendRequest } from "../schema/budgets.ts";
-export type { AccountTerms, Budget, Charge, CreditEntry, LedgerEntry } from "../schema/ledger.ts";
-
-export type UsageGroup = "day" | "model" | "token" | "deployment" | "hardware" | "unit";
+export type {
+  AccountTerms,
+  Budget,
+  Charge,
+  CreditEntry,
+  LedgerEntry,
+  UsageGroup,
+  VolumeTier,
+} from "../schema/ledger.ts";
 
 export interface UsageRow {
   /** by the groups that were asked for */

@@ -10,13 +10,16 @@
  * | a cancel                                | the check: sent again, and after CANCEL_FORCE_MS ended without the origin |
  */
 import { type AttemptStart, LEASE_TTL_MS, ORIGIN_PROTOCOL_VERSION } from "../schema/origin-protocol.ts";
-import { isTerminal, type LifecycleEvent } from "../schema/prediction-lifecycle.ts";
+import { isTerminal, type LifecycleEvent, type StopReason } from "../schema/prediction-lifecycle.ts";
+import { parseTraceparent, predictionContext, traceparent } from "../schema/tracing.ts";
 import { weightsSource } from "../schema/weights.ts";
 import type { CreatePrediction, EnqueueResult, Lease, LeaseKey } from "./contracts.ts";
 import { attemptState, cancelAttempt, startAttempt } from "./origin-client.ts";
 import { originEntry } from "./origin-directory.ts";
+import { queueSpan } from "./prediction-spans.ts";
 import type { PredictionRow, PredictionStore } from "./prediction-store.ts";
 import { deploymentStub } from "./stubs.ts";
+import { isTracing, recordSpan } from "./telemetry.ts";
 
 /** An origin that could not be reached is tried again after this. */
 const START_RETRY_MS = 1_000;
@@ -38,6 +41,9 @@ interface Known {
   /** next time to ask somebody about it */
   check_at: number;
   canceling_since: number | null;
+  /** since when it is known here */
+  waits_since: number;
+  is_queue_traced: boolean;
 }
 
 type AttemptRequest = Pick<CreatePrediction, "spec" | "account_id" | "created_at" | "batch">;
@@ -151,7 +157,7 @@ export class PredictionAttempts {
   }
 
   /** Asks the origin to stop the current attempt. Its end comes as an event. */
-  async stop(id: string, reason: "user" | "deadline"): Promise<void> {
+  async stop(id: string, reason: StopReason): Promise<void> {
     const row = this.#host.store.get(id);
     if (row === null) return;
     const { attempt } = row.stage.life;
@@ -238,6 +244,7 @@ export class PredictionAttempts {
     const known = this.#know(lease);
     known.lease = lease;
     known.check_at = Date.now() + LEASE_TTL_MS;
+    this.#traceQueue(row, known);
     const result = await startAttempt(env, lease.origin_id, attemptStart(row, lease, store.inputs(id).input));
     switch (result.kind) {
       case "accepted":
@@ -257,6 +264,15 @@ export class PredictionAttempts {
         }
         return this.#host.step(id, attempt, { type: "refused", code: result.code, detail: result.detail });
     }
+  }
+
+  /** Once for each attempt that this instance of the object saw waiting. */
+  #traceQueue(row: PredictionRow, known: Known): void {
+    if (known.is_queue_traced || !isTracing(this.#host.env)) return;
+    known.is_queue_traced = true;
+    const since = known.attempt === 1 ? row.request.created_at : known.waits_since;
+    const span = queueSpan(row, since, Date.now());
+    if (span !== null) recordSpan(this.#host.env, (work) => this.#host.later(work), span);
   }
 
   #bounce(lease: Lease, reason: string): Promise<void> {
@@ -279,6 +295,8 @@ export class PredictionAttempts {
       accepted: false,
       check_at: Date.now() + LEASE_TTL_MS,
       canceling_since: null,
+      waits_since: Date.now(),
+      is_queue_traced: false,
     };
     this.#known.set(key.prediction_id, fresh);
     return fresh;
@@ -289,6 +307,7 @@ function attemptStart(row: PredictionRow, lease: Lease, input: Record<string, un
   const { id, request, stage } = row;
   const { deadline_at } = request;
   const { prediction_weights } = request.spec;
+  const trace = parseTraceparent(request.traceparent);
   return {
     protocol: ORIGIN_PROTOCOL_VERSION,
     prediction_id: id,
@@ -299,6 +318,7 @@ function attemptStart(row: PredictionRow, lease: Lease, input: Record<string, un
     ...(input === null ? { input_ref: `/origin/v1/inputs/${id}` } : { input }),
     ...(prediction_weights === undefined ? {} : { weights: weightsSource(prediction_weights) }),
     ...(deadline_at === null ? {} : { deadline_ms: Math.max(1, deadline_at - Date.now()) }),
+    ...(trace === null ? {} : { traceparent: traceparent(predictionContext(trace, id)) }),
   };
 }
 

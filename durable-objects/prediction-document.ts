@@ -1,10 +1,13 @@
 /** Reads of a prediction out of its SQLite and R2: the document as a fold of its log, pages for streams, and what its removal takes away. */
 
+import { finalLines, meterOfProgress } from "../schema/prediction-cost.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
-import { isTerminal, meterOf } from "../schema/prediction-lifecycle.ts";
+import { isTerminal } from "../schema/prediction-lifecycle.ts";
 import { LogFold, type StoredEvent } from "../schema/prediction-log.ts";
+import { sumMicros } from "../schema/pricing.ts";
 import type { View } from "../schema/render-prediction.ts";
 import { encodeStored, type StreamPosition } from "../schema/stream-events.ts";
+import { traceIdOf } from "../schema/tracing.ts";
 import { abortUploads } from "./output-uploads.ts";
 import type { PredictionRow, PredictionStore } from "./prediction-store.ts";
 import type { Page } from "./stream-readers.ts";
@@ -49,7 +52,14 @@ export async function loadRunningDocument(
   if (row === null || row.stage.removed_at !== null) return null;
   const document = documentOf(row, input, fold);
   if (!isTerminal(document.state)) return document;
-  const unended = { error: null, error_code: null, completed_at: null, expires_at: null, meter: null };
+  const unended = {
+    error: null,
+    error_code: null,
+    completed_at: null,
+    expires_at: null,
+    meter: null,
+    cost_micros: null,
+  };
   return { ...document, ...unended, state: "processing" };
 }
 
@@ -57,6 +67,7 @@ function documentOf(row: PredictionRow, input: Record<string, unknown>, fold: Lo
   const { request, stage } = row;
   const { life } = stage;
   const folded = fold.result();
+  const lines = finalLines(stage, request, request.spec.hardware);
   return {
     id: row.id,
     account_id: request.account_id,
@@ -82,7 +93,9 @@ function documentOf(row: PredictionRow, input: Record<string, unknown>, fold: Lo
     webhook: request.webhook,
     webhook_events_filter: request.webhook_events_filter,
     stream_kind: request.stream_kind,
-    meter: meterOf(life, request.spec.hardware),
+    meter: meterOfProgress(stage, request, request.spec.hardware),
+    cost_micros: lines === null ? null : sumMicros(lines),
+    trace_id: traceIdOf(request.traceparent),
   };
 }
 

@@ -70,6 +70,10 @@ export interface Stage extends Progress {
   origin_id: string | null;
   /** kept when the log goes */
   last_metrics: Record<string, unknown> | null;
+  /** held for it by now. Absent: as its admission did */
+  reserved_micros?: number | null;
+  /** a while before that is used up, its account had no more */
+  is_hold_refused?: boolean;
 }
 
 /** What the model gets and, where that differs, what is shown; both null where they are in R2. Not to be changed: it is kept. */

@@ -9,7 +9,7 @@ import { DurableObject } from "cloudflare:workers";
 import { type Applied, applyAttemptEvents, applyLifecycle, newProgress } from "../schema/attempt-events.ts";
 import type { AttemptAck, AttemptBatch } from "../schema/origin-protocol.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
-import { type Effect, isTerminal, type LifecycleEvent, meterOf, newLife } from "../schema/prediction-lifecycle.ts";
+import { type Effect, isTerminal, type LifecycleEvent, newLife } from "../schema/prediction-lifecycle.ts";
 import type { StoredEvent } from "../schema/prediction-log.ts";
 import { viewOf } from "../schema/render-prediction.ts";
 import { encodeComment, encodeStored, positionAfter } from "../schema/stream-events.ts";
@@ -22,6 +22,8 @@ import { loadDocument, loadPage, outputsOf, settledDocument } from "./prediction
 import { appendLog, spillLarge } from "./prediction-log-writer.ts";
 import { PredictionOutbox } from "./prediction-outbox.ts";
 import { PredictionRetention } from "./prediction-retention.ts";
+import { predictionSpan } from "./prediction-spans.ts";
+import { chargeOf, PredictionSpending } from "./prediction-spending.ts";
 import {
   LOG_ROW_BYTES_MAX,
   NEVER,
@@ -33,6 +35,7 @@ import {
 import { PredictionWebhooks } from "./prediction-webhooks.ts";
 import { READERS_PER_PREDICTION_MAX, StreamReaders } from "./stream-readers.ts";
 import { deploymentStub } from "./stubs.ts";
+import { isTracing, recordSpan } from "./telemetry.ts";
 import { publishTraining, withdrawVersion } from "./training-publish.ts";
 
 /** A live prediction is looked after at least this often. */
@@ -42,6 +45,8 @@ const OUTBOX_RETRY_MS = 5_000;
 const OUTBOX_BATCH_MAX = 500;
 /** Deadlines handled by one alarm; the rest follow in the next. */
 const DUE_BATCH_MAX = 200;
+/** A running prediction's cost is looked at no more often than this. */
+const COST_CHECK_MIN_MS = 250;
 /** How long a prediction may last (design section 9). */
 const PREDICTION_MAX_MS = 86_400_000;
 /** A cancel is answered by then, whatever the origin does: polite for 5 s, by force, and given up on at 8 s. */
@@ -56,6 +61,11 @@ interface Committed {
   row: PredictionRow;
   change: Change;
   outbox: OutboxRow[];
+}
+
+/** By then it ends, whatever it does. */
+function endsBy({ deadline_at, created_at }: Pick<CreatePrediction, "deadline_at" | "created_at">): number {
+  return Math.min(deadline_at ?? NEVER, created_at + PREDICTION_MAX_MS);
 }
 
 export class PredictionObject extends DurableObject<Env> implements PredictionApi {
@@ -79,6 +89,16 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     step: (id, attempt, event) => this.#step(id, event, attempt),
     checkAt: (dueAt) => this.#alarms.setNoLaterThan("check", dueAt),
     later: (work) => this.#later(work),
+  });
+  readonly #spending = new PredictionSpending({
+    env: this.env,
+    store: this.#store,
+    step: (id, event) => this.#step(id, event),
+    change: (id, change) =>
+      this.#writes.run(() => {
+        const row = this.#store.get(id);
+        if (row !== null && !isTerminal(row.stage.life.state)) this.#store.save(id, { ...row.stage, ...change });
+      }),
   });
   readonly #webhooks = new PredictionWebhooks(
     {
@@ -160,7 +180,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       origin_id: null,
       last_metrics: null,
     };
-    const dueAt = Math.min(request.deadline_at ?? NEVER, request.created_at + PREDICTION_MAX_MS);
+    const dueAt = endsBy(request);
     const shown = shown_input === null || shown_input_ref !== null ? null : JSON.stringify(shown_input);
     this.#store.insert(
       { id: request.id, request: { ...kept, shown_input_ref, is_redacted: shown_input !== null }, stage },
@@ -287,14 +307,17 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     // What is fenced leaves nothing in R2.
     const spilled = this.#attempts.isHeld(batch) ? await spillLarge(this.env, batch) : new Map<string, string>();
     const earlier = known.stage.repeated === null ? [] : await outputsOf(this.env, this.#store, prediction_id);
+    const outputAt = (n: number): unknown => earlier[n];
+    const held = await this.#spending.heldFor(known, batch, outputAt);
     let ack: AttemptAck = { prediction_id, attempt, through_i, outcome: "unknown" };
     const committed = await this.#writes.run(() => {
       const row = this.#store.get(prediction_id);
       if (row === null) return null;
       const now = Date.now();
-      const applied = applyAttemptEvents(row.stage, batch, now, (n) => earlier[n]);
+      const stage = held === null ? row.stage : { ...row.stage, reserved_micros: held };
+      const applied = applyAttemptEvents(stage, batch, now, outputAt);
       ack = { prediction_id, attempt, through_i: applied.through_i, outcome: applied.outcome };
-      if (applied.progress === row.stage) return null;
+      if (applied.progress === stage) return null;
       this.#attempts.heard(prediction_id, now);
       return this.#save(row, applied, now, spilled, originId);
     });
@@ -345,7 +368,9 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       if (request.is_redacted) this.#store.dropClearInput(id);
       if (dueAt !== NEVER) this.#alarms.setNoLaterThan("due", dueAt);
     } else {
-      this.#store.save(id, stage);
+      const dueAt = this.#spending.dueAt({ ...row, stage }, now);
+      if (dueAt === null) this.#store.save(id, stage);
+      else this.#setDue({ ...row, stage }, dueAt);
     }
     const outbox = change.effects.flatMap((effect) => this.#owe(row, life.predict_time_s, effect));
     this.#store.deleteFromOutbox(this.#outbox.takeSent());
@@ -353,6 +378,13 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     const saved = { ...row, stage };
     if (request.webhook !== null) this.#webhooks.record(saved, change.stored, now);
     return { row: saved, change, outbox };
+  }
+
+  /** Inside a commit: saves a live prediction whose cost is looked at by then. */
+  #setDue({ id, request, stage }: PredictionRow, dueAt: number): void {
+    const due = Math.min(dueAt, endsBy(request));
+    this.#store.save(id, stage, due);
+    this.#alarms.setNoLaterThan("due", due);
   }
 
   #owe({ id, request }: PredictionRow, ranS: number, effect: Effect): OutboxRow[] {
@@ -394,6 +426,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     if (isEnd) {
       for (const done of [...(this.#waiters.get(id) ?? [])]) done();
       this.#attempts.forget(id);
+      this.#trace(row);
       const { is_redacted, input_ref } = row.request;
       if (is_redacted && input_ref !== null) this.#later(this.env.FILES.delete(input_ref));
     }
@@ -408,6 +441,11 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     }
   }
 
+  #trace(row: PredictionRow): void {
+    const span = isTracing(this.env) ? predictionSpan(row, Date.now()) : null;
+    if (span !== null) recordSpan(this.env, (work) => this.#later(work), span);
+  }
+
   async #spillShownInput({ id, shown_input }: CreatePrediction): Promise<string | null> {
     if (shown_input === null) return null;
     const text = JSON.stringify(shown_input);
@@ -419,10 +457,10 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
 
   async #settlement(id: string): Promise<Settlement | null> {
     const row = this.#store.get(id);
-    const meter = row === null ? null : meterOf(row.stage.life, row.request.spec.hardware);
-    if (row === null || meter === null) return null;
+    const charged = row === null ? null : chargeOf(row);
+    if (row === null || charged === null) return null;
     const document = await settledDocument(this.env, this.#store, row);
-    return { prediction_id: id, document, meter, is_listed: row.request.is_listed };
+    return { prediction_id: id, document, ...charged, is_listed: row.request.is_listed };
   }
 
   // ---- what deployments and origins ask
@@ -491,7 +529,8 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     for (const id of this.#store.due(now, DUE_BATCH_MAX)) {
       const row = this.#store.get(id);
       if (row === null) continue;
-      if (!isTerminal(row.stage.life.state)) await this.#deadlinePassed(row);
+      if (!isTerminal(row.stage.life.state))
+        await (endsBy(row.request) <= now ? this.#deadlinePassed(row) : this.#costReached(id));
       else await this.#retention.remove(row);
     }
     const next = this.#store.nextDueAt();
@@ -504,6 +543,20 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     await this.#writes.run(() => {
       const row = this.#store.get(id);
       if (row !== null && !isTerminal(row.stage.life.state)) this.#store.save(id, row.stage, NEVER);
+    });
+  }
+
+  async #costReached(id: string): Promise<void> {
+    const isAsked = await this.#spending.reached(id).then(
+      () => true,
+      () => false,
+    );
+    await this.#writes.run(() => {
+      const row = this.#store.get(id);
+      if (row === null || isTerminal(row.stage.life.state)) return;
+      const now = Date.now();
+      const dueAt = isAsked ? (this.#spending.dueAt(row, now) ?? NEVER) : now + OUTBOX_RETRY_MS;
+      this.#setDue(row, Math.max(dueAt, now + COST_CHECK_MIN_MS));
     });
   }
 

@@ -8,6 +8,7 @@
  * | behind a gap                            | nothing; `retry`, so the origin sends from the gap on          |
  * | output that an earlier attempt gave too | nothing, while it is equal; the first difference ends it       |
  */
+import { countMetric, countMetrics, countOutput, type MadeUnits, measuredAnew } from "./made-units.ts";
 import type { AttemptAck, AttemptBatch, AttemptEvent } from "./origin-protocol.ts";
 import {
   type Effect,
@@ -28,6 +29,10 @@ export interface Progress {
   output_bytes: number;
   /** how many of the log's outputs the current attempt has given again; null when there is none left to repeat */
   repeated: number | null;
+  /** when the model of the current attempt began, epoch milliseconds. Absent: it did not, or in an earlier release */
+  running_since?: number | null;
+  /** what it made until now, in units that have prices (schema/made-units.ts). Absent: nothing */
+  made?: MadeUnits;
 }
 
 /** Output kept as JSON of one prediction; more belongs into files. Half of what an isolate can hold beside the answer made of it. */
@@ -56,11 +61,15 @@ export function applyLifecycle(
   const { next, effects } = result;
   const stored: StoredEvent[] = [];
   let changed: Progress = { ...progress, life: next };
-  if (event.type === "started") stored.push({ type: "started", attempt: next.attempt });
+  if (event.type === "started") {
+    stored.push({ type: "started", attempt: next.attempt });
+    changed = { ...changed, running_since: now };
+  }
   if (next.attempt !== progress.life.attempt) {
     const reason = "reason" in event ? event.reason.slice(0, REASON_CHARACTERS_MAX) : "given up";
     stored.push({ type: "requeued", attempt: next.attempt, reason });
-    changed = { ...changed, last_i: -1, repeated: progress.output_count > 0 ? 0 : null };
+    const made = measuredAnew(progress.made);
+    changed = { ...changed, last_i: -1, repeated: progress.output_count > 0 ? 0 : null, running_since: null, ...made };
   }
   if (isTerminal(next.state)) stored.push(endedEvent(next, metrics));
   return { progress: { ...changed, next_seq: progress.next_seq + stored.length }, stored, effects };
@@ -132,6 +141,7 @@ export function applyAttemptEvents(
           );
           if (isOver) return true;
         }
+        progress = { ...progress, ...countMetrics(progress.made, metrics) };
         step({ type: "finished", status, error, code, predict_time_s }, at, boundedMetrics(metrics));
         return true;
       }
@@ -161,6 +171,9 @@ export function applyAttemptEvents(
           return true;
         }
         progress = { ...progress, output_bytes, output_count: progress.output_count + 1 };
+        progress = { ...progress, ...countOutput(progress.made, entry.mode, entry.value) };
+      } else if (entry.type === "metric") {
+        progress = { ...progress, ...countMetric(progress.made, entry) };
       }
       stored.push(entry);
       progress = { ...progress, next_seq: progress.next_seq + 1 };

@@ -77,6 +77,10 @@ export interface BookedCredit extends CreditEntry {
   at: number;
 }
 
+/** What usage is summed by. */
+export const USAGE_GROUPS = ["day", "model", "token", "deployment", "hardware", "unit"] as const;
+export type UsageGroup = (typeof USAGE_GROUPS)[number];
+
 const DAY_MS = 86_400_000;
 /** Free credits of a new account end after this. */
 const FREE_CREDITS_LIFE_MS = 90 * DAY_MS;

@@ -123,6 +123,8 @@ export const AttemptStartSchema = z.object({
   weights: WeightsSourceSchema.optional(),
   /** time left until the caller's deadline, milliseconds */
   deadline_ms: z.number().int().positive().optional(),
+  /** W3C traceparent of the prediction's span: the attempt's own are below it. Absent: nobody traces it */
+  traceparent: z.string().max(256).optional(),
 });
 export type AttemptStart = z.infer<typeof AttemptStartSchema>;
 
@@ -139,7 +141,7 @@ export const AttemptStateSchema = z.object({
 export type AttemptState = z.infer<typeof AttemptStateSchema>;
 
 export const AttemptCancelSchema = z.object({
-  reason: z.enum(["user", "deadline", "fenced", "shutdown"]),
+  reason: z.enum(["user", "deadline", "max_cost", "budget", "fenced", "shutdown"]),
   /** after this long without an end, by force */
   force_after_ms: z.number().int().min(0),
 });
@@ -227,8 +229,11 @@ export const InstanceStatusSchema = z.object({
   instance_id: z.string(),
   deployment_key: z.string(),
   version_id: z.string(),
-  /** boot: process starting or worker restarting; setup: model loading; then ready, draining, stopped (with a reason), failed (setup failed) */
-  state: z.enum(["boot", "setup", "ready", "draining", "stopped", "failed"]),
+  /**
+   * boot: process starting or worker restarting; setup: model loading; then ready, draining, stopped (with a reason), failed (setup failed). `paused`: it was
+   * idle, and is held in memory without running until it is resumed or ended; to its deployment it is gone.
+   */
+  state: z.enum(["boot", "setup", "ready", "draining", "stopped", "failed", "paused"]),
   slots: z.number().int().min(1),
   slots_busy: z.number().int().min(0),
   memory_bytes: z.number().int().min(0),

@@ -36,6 +36,7 @@ const EVENTS: Record<LifecycleEventType, fc.Arbitrary<LifecycleEvent>> = {
   }),
   cancel: fc.constant({ type: "cancel" }),
   deadline: fc.constant({ type: "deadline" }),
+  limit: fc.record({ type: fc.constant("limit" as const), reason: fc.constantFrom("max_cost", "budget") }),
   forced: fc.constant({ type: "forced" }),
 };
 const anyEvent = fc.oneof(...Object.values(EVENTS));
@@ -55,9 +56,10 @@ function lifeIn(state: PredictionState): fc.Arbitrary<PredictionLife> {
       ran: fc.boolean(),
       startedAfter: fc.integer({ min: 0, max: 10_000 }),
       cancel_reason: fc.constantFrom("user" as const, "deadline" as const),
+      limit: fc.constantFrom(null, "max_cost" as const, "budget" as const),
       error: fc.string({ minLength: 1, maxLength: 8 }),
     })
-    .map(({ attempt, lost_runs, idempotent, ran, startedAfter, cancel_reason, error }) => {
+    .map(({ attempt, lost_runs, idempotent, ran, startedAfter, cancel_reason, limit, error }) => {
       const hasStarted = ran || state === "processing" || state === "succeeded";
       const started_at = hasStarted ? CREATED_AT + startedAfter : null;
       return {
@@ -68,7 +70,12 @@ function lifeIn(state: PredictionState): fc.Arbitrary<PredictionLife> {
         attempt_started: state === "processing" || (state === "canceling" && ran),
         started_at,
         completed_at: isTerminal(state) ? (started_at ?? CREATED_AT) : null,
-        cancel_reason: state === "canceling" || state === "canceled" || state === "aborted" ? cancel_reason : null,
+        cancel_reason:
+          state === "canceling"
+            ? (limit ?? cancel_reason)
+            : state === "canceled" || state === "aborted"
+              ? cancel_reason
+              : null,
         error: state === "failed" ? error : null,
       };
     });

@@ -4,6 +4,9 @@
  */
 import { type Meter, type PredictionState, TerminalPredictionStates } from "./prediction-document.ts";
 
+/** Why a prediction is stopped. `max_cost` and `budget`: it cost what it may. */
+export type StopReason = "user" | "deadline" | "max_cost" | "budget";
+
 /** What the decisions depend on. Times are epoch milliseconds. */
 export interface PredictionLife {
   state: PredictionState;
@@ -18,7 +21,7 @@ export interface PredictionLife {
   created_at: number;
   started_at: number | null;
   completed_at: number | null;
-  cancel_reason: "user" | "deadline" | null;
+  cancel_reason: StopReason | null;
   error: string | null;
   error_code: string | null;
   predict_time_s: number;
@@ -44,6 +47,8 @@ export type LifecycleEvent =
   | { type: "refused"; code: string; detail: string }
   | { type: "cancel" }
   | { type: "deadline" }
+  /** it has cost what its caller allows, or what a budget or balance has left */
+  | { type: "limit"; reason: "max_cost" | "budget" }
   /** a cancel that the origin does not answer */
   | { type: "forced" };
 
@@ -56,7 +61,7 @@ export type Effect =
   /** the slot or queue place of `attempt` is free. `instance_gone`: nobody should lease on its instance again */
   | { kind: "release"; attempt: number; instance_gone: boolean }
   /** the origin shall stop `attempt` */
-  | { kind: "stop"; attempt: number; reason: "user" | "deadline" }
+  | { kind: "stop"; attempt: number; reason: StopReason }
   /** terminal: tell the account */
   | { kind: "settle" };
 
@@ -82,19 +87,21 @@ export const TRANSITIONS: Record<
     refused: ["failed"],
     cancel: ["canceling"],
     deadline: ["canceling"],
+    limit: ["canceling"],
   },
   processing: {
     finished: ["succeeded", "failed", "canceled", "queued"],
     lost: ["queued", "failed"],
     cancel: ["canceling"],
     deadline: ["canceling"],
+    limit: ["canceling"],
   },
   canceling: {
     started: ["canceling"],
     finished: ["succeeded", "failed", "canceled", "aborted"],
-    lost: ["canceled", "aborted"],
-    bounced: ["canceled", "aborted"],
-    forced: ["canceled", "aborted"],
+    lost: ["canceled", "aborted", "failed"],
+    bounced: ["canceled", "aborted", "failed"],
+    forced: ["canceled", "aborted", "failed"],
   },
   succeeded: {},
   failed: {},
@@ -172,7 +179,7 @@ export function transition(life: PredictionLife, event: LifecycleEvent, now: num
       const started_at = life.started_at ?? (event.status === "succeeded" ? Math.max(now, life.created_at) : null);
       // A cancel that came too late loses against the end; one that made the model fail or stop wins.
       if (event.status === "canceled" || isGivenUp) {
-        return end({ ...life, started_at }, canceledState(life), { predict_time_s: event.predict_time_s }, now);
+        return endStopped({ ...life, started_at }, now, event.predict_time_s);
       }
       const failure = event.status === "failed" ? { error: event.error, error_code: event.code } : {};
       return end(
@@ -184,7 +191,7 @@ export function transition(life: PredictionLife, event: LifecycleEvent, now: num
       );
     }
     case "lost":
-      if (life.state === "canceling") return end(life, canceledState(life), {}, now, true);
+      if (life.state === "canceling") return endStopped(life, now, 0, true);
       return giveUp(
         life,
         event.started || life.attempt_started,
@@ -192,21 +199,20 @@ export function transition(life: PredictionLife, event: LifecycleEvent, now: num
         now,
       );
     case "bounced":
-      if (life.state === "canceling") return end(life, canceledState(life), {}, now, true);
+      if (life.state === "canceling") return endStopped(life, now, 0, true);
       return giveUp(life, false, { error: event.reason, code: "origin.unavailable" }, now);
     case "refused":
       return end(life, "failed", { error: event.detail, error_code: event.code }, now);
     case "cancel":
-    case "deadline": {
-      const cancel_reason = event.type === "cancel" ? "user" : "deadline";
-      if (life.state === "queued") {
-        return end({ ...life, cancel_reason }, canceledState({ ...life, cancel_reason }), {}, now);
-      }
+    case "deadline":
+    case "limit": {
+      const cancel_reason = event.type === "limit" ? event.reason : event.type === "cancel" ? "user" : "deadline";
+      if (life.state === "queued") return endStopped({ ...life, cancel_reason }, now, 0);
       const stop: Effect = { kind: "stop", attempt, reason: cancel_reason };
       return change(life, { state: "canceling", cancel_reason }, [stop]);
     }
     case "forced":
-      return end(life, canceledState(life), {}, now);
+      return endStopped(life, now, 0);
   }
 }
 
@@ -214,10 +220,31 @@ function change(life: PredictionLife, to: Partial<PredictionLife>, effects: Effe
   return { ok: true, next: { ...life, ...to }, effects };
 }
 
-/** Aborted is: its deadline passed before it ever started. */
-function canceledState(life: PredictionLife): "canceled" | "aborted" {
-  return life.cancel_reason === "deadline" && life.started_at === null ? "aborted" : "canceled";
+/**
+ * The end of one that was stopped. Aborted is: its deadline passed before it ever started. Whoever runs into a limit of cost did not ask for the end, so that
+ * is a failure that says why.
+ */
+function endStopped(life: PredictionLife, now: number, predict_time_s: number, instance_gone = false): Transition {
+  const { cancel_reason } = life;
+  if (cancel_reason === "max_cost" || cancel_reason === "budget") {
+    return end(life, "failed", { ...COST_LIMITS[cancel_reason], predict_time_s }, now, instance_gone);
+  }
+  const state = cancel_reason === "deadline" && life.started_at === null ? "aborted" : "canceled";
+  return end(life, state, { predict_time_s }, now, instance_gone);
 }
+
+/** How predictions end that cost what they may. */
+const COST_LIMITS = {
+  max_cost: {
+    error: "It was stopped, since it has cost what Cogway-Max-Cost allows. What it made until then is its output.",
+    error_code: "billing.max_cost_reached",
+  },
+  budget: {
+    error:
+      "It was stopped, since a budget or the balance of its account has nothing left for it. What it made until then is its output.",
+    error_code: "billing.budget_exceeded",
+  },
+};
 
 /** The attempt ended without an end of the prediction: another one, unless the model may have started and is not safe to run twice. */
 function giveUp(life: PredictionLife, started: boolean, why: { error: string; code: string }, now: number): Transition {
@@ -259,13 +286,17 @@ function end(
   };
 }
 
-/** What a terminal prediction used, counted once; null before its end. */
-export function meterOf(life: PredictionLife, hardware: string): Meter | null {
+/**
+ * What a terminal prediction used, counted once; null before its end. Units of what it made count where it made it: not of one that failed by itself.
+ */
+export function meterOf(life: PredictionLife, hardware: string, units: Meter["units"] = {}): Meter | null {
   const { state, error_code, predict_time_s } = life;
   const outcome = TerminalPredictionStates.find((terminal) => terminal === state);
   if (outcome === undefined) return null;
   const platform_failure = outcome === "failed" && error_code !== null && PLATFORM_CODES.includes(error_code);
-  return { hardware, predict_time_s, outcome, platform_failure };
+  const isStopped = Object.values(COST_LIMITS).some((limit) => limit.error_code === error_code);
+  const isMade = (outcome !== "failed" || isStopped) && Object.keys(units).length > 0;
+  return { hardware, predict_time_s, outcome, platform_failure, ...(isMade ? { units } : {}) };
 }
 
 export type PublicStatus = "starting" | "processing" | "succeeded" | "failed" | "canceled" | "aborted";

@@ -37,6 +37,7 @@ function aDocument(change: Partial<PredictionDocument> = {}): PredictionDocument
     webhook_events_filter: null,
     stream_kind: "text",
     meter: { hardware: "cpu", predict_time_s: 1, outcome: "succeeded", platform_failure: false },
+    cost_micros: 1_234_567,
     ...change,
   };
 }
@@ -76,6 +77,8 @@ describe("renderPrediction", () => {
       completed_at: "2026-11-24T12:00:01.250Z",
       expires_at: "2026-11-24T13:00:00.000Z",
       metrics: { predict_time: 1 },
+      cost: 1_234_567,
+      cost_usd: "1.234567",
       urls: {
         get: `https://cogway.test/v1/predictions/${ID}`,
         cancel: `https://cogway.test/v1/predictions/${ID}/cancel`,
@@ -84,6 +87,19 @@ describe("renderPrediction", () => {
     });
     expect(readStreamToken(SECRET, stream?.replace("https://cogway.test/v1/streams/", "") ?? "")).toBe(ID);
     expect(JSON.stringify(shown)).not.toContain("alice");
+  });
+
+  it("shows a cost once it ended, and what ended before there were prices as free", () => {
+    const cost = (change: Partial<PredictionDocument>) => {
+      const { cost, cost_usd } = renderPrediction(aDocument(change), VIEW);
+      return { cost, cost_usd };
+    };
+    expect(cost({ state: "processing" })).toEqual({ cost: null, cost_usd: null });
+    expect(cost({ state: "failed", cost_micros: 7 })).toEqual({ cost: 7, cost_usd: "0.000007" });
+    expect(cost({ cost_micros: null })).toEqual({ cost: 0, cost_usd: "0.000000" });
+    const { cost_micros: _, ...old } = aDocument();
+    expect(renderPrediction(old, VIEW)["cost"]).toBe(0);
+    expect(renderPrediction(aDocument(), { ...VIEW, asTimedOut: true })["cost"]).toBeNull();
   });
 
   it("shows each state in a word of Replicate's, and `aborted` as one that old clients know", () => {

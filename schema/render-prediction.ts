@@ -3,6 +3,7 @@ import { outputPath, streamToken } from "./capabilities.ts";
 import { type FileRef, FileRefSchema } from "./origin-protocol.ts";
 import type { PredictionDocument } from "./prediction-document.ts";
 import { isTerminal, publicStatus } from "./prediction-lifecycle.ts";
+import { usd } from "./pricing.ts";
 
 /** What a rendering needs beside the document. */
 export interface View {
@@ -66,7 +67,9 @@ export function renderPrediction(document: PredictionDocument, view: View): Reco
     ...(document.deployment === null ? {} : { deployment: document.deployment }),
     ...(document.webhook === null ? {} : { webhook: document.webhook }),
     ...(document.webhook_events_filter === null ? {} : { webhook_events_filter: document.webhook_events_filter }),
+    ...(document.trace_id == null ? {} : { trace_id: document.trace_id }),
     metrics: document.metrics,
+    ...renderCost(document, view),
     ...(isTerminal(state) || document.waiting_for === undefined ? {} : { waiting_for: document.waiting_for }),
     urls: {
       get: base,
@@ -75,6 +78,16 @@ export function renderPrediction(document: PredictionDocument, view: View): Reco
       ...(document.data_removed ? {} : { stream: `${publicUrl}/v1/${streams}/${streamToken(signingSecret, id)}` }),
     },
   };
+}
+
+/** Micro-dollars, and the same in dollars; null until the end. What ended before there were prices was free. */
+function renderCost(
+  { state, cost_micros }: PredictionDocument,
+  view: View,
+): { cost: number | null; cost_usd: string | null } {
+  if (!isTerminal(state) || view.asTimedOut) return { cost: null, cost_usd: null };
+  const cost = cost_micros ?? 0;
+  return { cost, cost_usd: usd(cost) };
 }
 
 function time(epochMs: number): string;

@@ -33,7 +33,23 @@ export const PredictionSchema = z
     started_at: z.string().nullable(),
     completed_at: z.string().nullable(),
     expires_at: z.string().nullable().optional().describe("once it ended: when its data goes, null for never"),
+    trace_id: z
+      .string()
+      .optional()
+      .describe("W3C trace id of the request that made it, also in logs, in webhooks and in the model's own spans"),
     metrics: z.record(z.string(), z.unknown()),
+    trace_id: z
+      .string()
+      .optional()
+      .describe(
+        "extra member: W3C trace id of the request that made it, also in logs, webhooks and the model's own spans",
+      ),
+    cost: z
+      .number()
+      .int()
+      .nullable()
+      .describe("extra member: what it costs, in micro-dollars (millionths of a dollar); null until it ended"),
+    cost_usd: z.string().nullable().describe("extra member: the same in dollars, as text with six decimals"),
     urls: z.record(z.string(), z.string()).describe("get, cancel, web, and stream where the model streams"),
   })
   .catchall(z.unknown())
@@ -53,6 +69,13 @@ export const CreateHeadersSchema = z.object({
     .openapi({ example: "7d" })
     .describe(
       "how long the data is kept after the end: `0` until it was delivered, a duration up to `366d`, or `forever`",
+    ),
+  "cogway-max-cost": z
+    .string()
+    .optional()
+    .openapi({ example: "0.05" })
+    .describe(
+      "dollars with at most six decimals: refused (402) where it is expected to cost more, and stopped when it has cost as much",
     ),
   "idempotency-key": z.string().optional().describe("at most 255 characters, kept 24 h"),
 });

@@ -59,6 +59,22 @@ export function parseRetention(header: string | undefined, defaultMs: number): n
   return ms;
 }
 
+/** A dollar has a million micro-dollars. More than a billion dollars is no limit. */
+const MAX_COST = /^\$?(\d{1,9})(?:\.(\d{1,6}))?$/;
+
+/** Micro-dollars of Cogway-Max-Cost: `0.05`, `$1`, `12.345678`. Null when the header is absent. */
+export function parseMaxCost(header: string | undefined): number | null {
+  if (header === undefined) return null;
+  const match = MAX_COST.exec(header.trim());
+  if (match === null) {
+    throw new AppError(
+      "request.header_invalid",
+      "Cogway-Max-Cost must be dollars with at most six decimals, such as 0.05, 2 or 12.345678.",
+    );
+  }
+  return Number(match[1]) * 1_000_000 + Number((match[2] ?? "").padEnd(6, "0"));
+}
+
 /** The key itself. `"x"`, the form of the draft standard, and `x`, which most clients send, are one key. */
 export function parseIdempotencyKey(header: string | undefined): string | null {
   if (header === undefined) return null;

@@ -5,6 +5,7 @@ import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import type { InvalidField } from "../../schema/problems.ts";
 import { AppError } from "../../schema/problems.ts";
 import { userUrlFault } from "../../schema/public-url.ts";
+import { tokenId } from "../../schema/tokens.ts";
 import type { Caller, Edge } from "../env.ts";
 import type { ReleaseRow } from "../storage/deployments.ts";
 import { refused } from "./admission.ts";
@@ -28,6 +29,8 @@ export interface CreateCommand {
   /** 0 is until the end was delivered, null is for ever */
   retention_ms: number | null;
   idempotency: { key: string; body_sha256: string } | null;
+  /** micro-dollars (Cogway-Max-Cost) */
+  max_cost_micros: number | null;
   /** owner/name: run the version's trainer, and make its weights a version of this model */
   destination?: string;
 }
@@ -60,6 +63,8 @@ export async function createPrediction(edge: Edge, command: CreateCommand): Prom
     account_id: caller.account_id,
     scopes: caller.scopes,
     limits: { creates_per_minute: caller.creates_per_minute },
+    terms: caller.terms,
+    token: { id: tokenId(caller.token.hash), budget: caller.token.budget },
     version,
     ...(release === undefined
       ? {}

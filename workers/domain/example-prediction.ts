@@ -3,8 +3,9 @@
  * ever. Starting it before the version shows in the catalog means that whoever sees the version sees its example.
  */
 import { sha256Hex } from "../../schema/ids.ts";
+import { OPERATOR_ACCOUNT_ID } from "../../schema/tables/operator-seed.ts";
 import type { Edge } from "../env.ts";
-import { DEFAULT_CREATES_PER_MINUTE } from "../storage/accounts.ts";
+import { DEFAULT_CREATES_PER_MINUTE, findPayer } from "../storage/accounts.ts";
 import type { CatalogModel, VersionRow } from "../storage/models.ts";
 import { type RunModel, runSpec } from "./run-spec.ts";
 import { exampleOf, isExampleLost } from "./show-model.ts";
@@ -57,6 +58,10 @@ export async function startExample(
     webhook: null,
     webhook_events_filter: null,
     wait_ms: 0,
+    terms: (await findPayer(edge.env.DB, { id: account_id }, edge.later))?.terms ?? {},
+    token: null,
+    max_cost_micros: null,
+    is_free: account_id === OPERATOR_ACCOUNT_ID,
   });
   if (result.kind !== "started") throw new Error(`the example was not admitted: ${result.kind}`);
   return { key, prediction_id: result.document.id, is_new: true };

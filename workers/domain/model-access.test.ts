@@ -16,7 +16,8 @@ function caller(username: string, change: Partial<Caller> = {}): Caller {
     organizations: [],
     creates_per_minute: 1,
     reads_per_minute: 1,
-    token: { hash: "", expires_at: null, created_by: null },
+    token: { hash: "", expires_at: null, created_by: null, budget: null },
+    terms: {},
     ...change,
   };
 }

@@ -35,8 +35,9 @@ async function requireDestination(edge: Edge, caller: Caller, destination: strin
 }
 
 /** Each training gets an instance of its own, which goes with it: it holds the caller's data. It is never run twice: what a trainer did may have cost hours. */
-function trainingSpec(shared: RunSpec, version: VersionRow, id: string): RunSpec {
+function trainingSpec({ online: _, ...shared }: RunSpec, version: VersionRow, id: string): RunSpec {
   return {
+    // It pays for the time that the trainer works, whoever pays for instances of the model.
     ...shared,
     deployment_key: `training:${id}`,
     mode: "train",

@@ -2,9 +2,10 @@
 import type { RunSpec } from "../../durable-objects/contracts.ts";
 import { OPERATOR_USERNAME } from "../../schema/tables/operator-seed.ts";
 import type { Edge } from "../env.ts";
-import { mayUseEgress } from "../storage/accounts.ts";
+import { findPayer, mayUseEgress } from "../storage/accounts.ts";
 import type { ReleaseRow } from "../storage/deployments.ts";
 import { findModel, findVersions, type ModelRow, type VersionRow } from "../storage/models.ts";
+import { onlineRates } from "./rates.ts";
 import { outputKind } from "./validate-input.ts";
 
 /** An idle instance is given room for this long; a model that needs the room gets it before. */
@@ -38,7 +39,21 @@ export async function runSpec(edge: Edge, version: VersionRow, model: RunModel, 
     hardware: version.hardware,
     min_instances: isKeptWarm ? OFFICIAL_INSTANCES_MIN : 0,
     max_instances: INSTANCES_MAX,
+    ...(model.visibility === "public" ? {} : await paidOnline(edge, { id: accountId }, version.hardware, null)),
   };
+}
+
+/** Instances that serve one account alone are its to pay as long as they live. */
+async function paidOnline(
+  edge: Edge,
+  account: { id: string } | { username: string },
+  hardware: string,
+  deployment: string | null,
+): Promise<Pick<RunSpec, "online">> {
+  const payer = await findPayer(edge.env.DB, account, edge.later);
+  if (payer === null) return {};
+  const rates = await onlineRates(edge, hardware, payer.terms);
+  return { online: { account_id: payer.account_id, deployment, rates } };
 }
 
 /** Whose code runs: the repository's owner also where it is a fine-tune of another account. Without a package it is a folder of the operator. */
@@ -82,6 +97,7 @@ export async function deploymentSpec(edge: Edge, version: VersionRow, release: R
     hardware: release.hardware,
     min_instances: release.min_instances,
     max_instances: release.max_instances,
+    ...(await paidOnline(edge, { username: release.owner }, release.hardware, `${release.owner}/${release.name}`)),
   };
 }
 

@@ -5,14 +5,24 @@
 import type { AccountLimits, AdmitResult } from "../../durable-objects/account-contract.ts";
 import type { CreatePrediction, RunSpec } from "../../durable-objects/contracts.ts";
 import { accountStub, predictionStub } from "../../durable-objects/stubs.ts";
+import { isCapped, type SpendRequest } from "../../schema/budgets.ts";
 import { newPredictionId } from "../../schema/ids.ts";
+import type { Budget } from "../../schema/ledger.ts";
+import { firstHold } from "../../schema/prediction-cost.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
+import { FREE, type Rates, usd } from "../../schema/pricing.ts";
+import { AppError } from "../../schema/problems.ts";
 import { seal } from "../../schema/sealed.ts";
+import type { StoredTerms } from "../../schema/tables/accounts.ts";
 import type { Scope } from "../../schema/tokens.ts";
+import { traceparent } from "../../schema/tracing.ts";
 import type { Edge } from "../env.ts";
 import type { VersionRow } from "../storage/models.ts";
+import { estimateCost } from "./estimate.ts";
 import { resolveInput } from "./own-files.ts";
+import { accountTerms, ratesFor } from "./rates.ts";
 import { sharedRunSpec } from "./run-spec.ts";
+import { traced } from "./traced.ts";
 import { type InputResult, outputKind } from "./validate-input.ts";
 
 /** A stored value above this is an R2 object (design section 9). */
@@ -41,6 +51,14 @@ export interface StartPrediction {
   webhook: string | null;
   webhook_events_filter: string[] | null;
   wait_ms: number;
+  /** what is agreed with the account about money */
+  terms: StoredTerms;
+  /** whose cap of its own counts too; null for what no token asked for */
+  token: { id: string; budget: Budget | null } | null;
+  /** micro-dollars; null for any */
+  max_cost_micros: number | null;
+  /** the operator pays for it */
+  is_free?: boolean;
 }
 
 export type StartResult =
@@ -53,21 +71,28 @@ export async function startPrediction(edge: Edge, start: StartPrediction): Promi
   const id = newPredictionId(settings.signingSecret, settings.predictionPoolSize);
   const created_at = Date.now();
   const account = accountStub(env, start.account_id);
-  const admitted = await account.admit({
-    kind: start.kind,
-    prediction_id: id,
-    created_at,
-    model: `${version.owner}/${version.name}`,
-    version: version.id,
-    source: start.source,
-    idempotency: start.idempotency,
-    limits: start.limits,
-    ...(start.exempt === undefined ? {} : { exempt: start.exempt }),
-  });
+  const spec = await (start.spec?.(id) ?? sharedRunSpec(edge, version, start.account_id));
+  const rates = start.is_free === true ? FREE : await ratesFor(edge, version, spec, start.terms);
+  const { spend, tooDear } = spendOf(edge, start, rates);
+  const admitted = await traced(edge, "admission", () =>
+    account.admit({
+      kind: start.kind,
+      prediction_id: id,
+      created_at,
+      model: `${version.owner}/${version.name}`,
+      version: version.id,
+      source: start.source,
+      idempotency: start.idempotency,
+      limits: start.limits,
+      ...(start.exempt === undefined ? {} : { exempt: start.exempt }),
+      ...(spend === null ? {} : { spend }),
+    }),
+  );
   if (admitted.kind !== "admitted") return admitted;
   let input_ref: string | null = null;
   try {
-    // Behind the admission: a repeat with its key is answered as before, whatever became of the files.
+    // Behind the admission: a repeat with its key is answered as before, whatever became of prices, history and files.
+    if (tooDear !== null) throw new AppError("billing.max_cost", tooDear);
     const input = await resolveInput(edge, { account_id: start.account_id, scopes: start.scopes ?? [] }, start.input);
     const sealedUnder = input.shown_input === null ? null : settings.signingSecret;
     input_ref = await putLargeInput(env, id, input.input, sealedUnder);
@@ -75,7 +100,7 @@ export async function startPrediction(edge: Edge, start: StartPrediction): Promi
       id,
       account_id: start.account_id,
       kind: start.kind,
-      spec: await (start.spec?.(id) ?? sharedRunSpec(edge, version, start.account_id)),
+      spec,
       shown_version: version.id,
       destination: start.destination ?? null,
       deployment: start.deployment ?? null,
@@ -93,6 +118,11 @@ export async function startPrediction(edge: Edge, start: StartPrediction): Promi
       stream_kind: outputKind(version.openapi_schema).stream_kind,
       log_lines: input.log_lines,
       wait_ms: start.wait_ms,
+      rates,
+      max_cost_micros: start.max_cost_micros,
+      reserved_micros: spend !== null && spend.reserve_micros > 0 ? spend.reserve_micros : null,
+      token_id: start.token?.id ?? null,
+      traceparent: edge.trace === undefined ? null : traceparent(edge.trace),
     });
     return { kind: "started", document, settled, remaining: admitted.remaining, reset_s: admitted.reset_s };
   } catch (error) {
@@ -101,6 +131,33 @@ export async function startPrediction(edge: Edge, start: StartPrediction): Promi
     if (input_ref !== null) edge.later(env.FILES.delete(input_ref));
     throw error;
   }
+}
+
+/**
+ * What the account must allow; null for what can cost nothing. Reserved is what it is likely to cost at most, where anything bounds what is spent: longer
+ * runs ask for more (prediction-spending.ts). `tooDear` says why it is expected to cost more than its caller allows.
+ */
+function spendOf(
+  edge: Edge,
+  start: StartPrediction,
+  rates: Rates,
+): { spend: SpendRequest | null; tooDear: string | null } {
+  const { version, terms: stored, token, max_cost_micros: max } = start;
+  if (rates.basis === "free" || (rates.basis !== "online" && rates.items.length === 0)) {
+    return { spend: null, tooDear: null };
+  }
+  const terms = accountTerms(edge.settings, stored);
+  const model = `${version.owner}/${version.name}`;
+  const spend = { reserve_micros: 0, terms, token, model, deployment: start.deployment ?? null };
+  const isHeld = isCapped(terms, token?.budget ?? null);
+  if (rates.basis === "online" || (max === null && !isHeld)) return { spend, tooDear: null };
+  const estimate = estimateCost(edge, version, rates, start.input.input, start.cancel_after_ms);
+  const { expected_micros, summary } = estimate;
+  const tooDear = `It is expected to cost $${usd(expected_micros)}, more than the $${usd(max ?? 0)} of Cogway-Max-Cost. ${summary}`;
+  return {
+    spend: isHeld ? { ...spend, reserve_micros: firstHold(rates, estimate, max) } : spend,
+    tooDear: max !== null && expected_micros > max ? tooDear : null,
+  };
 }
 
 /** Creating is idempotent by id, so a call that broke is made once more: the object may have moved or restarted. */

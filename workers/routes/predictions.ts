@@ -15,7 +15,7 @@ import { type ModelReference, parseModelReference } from "../../schema/ids.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import { AppError } from "../../schema/problems.ts";
 import { rateLimitFields } from "../../schema/rate-limit.ts";
-import { parseCancelAfter, parsePrefer, parseRetention } from "../domain/create-headers.ts";
+import { parseCancelAfter, parseMaxCost, parsePrefer, parseRetention } from "../domain/create-headers.ts";
 import { createPrediction, type KeptResponse, keepAnswer } from "../domain/create-prediction.ts";
 import { decodeCursor, pageUrl } from "../domain/cursors.ts";
 import { cancelPrediction, findPrediction } from "../domain/find-prediction.ts";
@@ -43,7 +43,7 @@ export const created = {
     },
     content: json(PredictionSchema),
   },
-  ...problems(404, 409),
+  ...problems(402, 404, 409),
 } as const;
 
 predictions.openapi(
@@ -117,6 +117,7 @@ async function answerCreate(
     wait_ms: prefer.wait_ms,
     cancel_after_ms: parseCancelAfter(c.req.header("cancel-after")),
     retention_ms: parseRetention(c.req.header("cogway-retention"), edge.settings.retentionMs),
+    max_cost_micros: parseMaxCost(c.req.header("cogway-max-cost")),
     idempotency,
     ...(body.destination === undefined ? {} : { destination: body.destination }),
   });
@@ -124,6 +125,7 @@ async function answerCreate(
     if (result.document === null) return result.response;
     return { ...result.response, body: JSON.stringify(show(c, result.document)) };
   }
+  c.set("predictionId", result.document.id);
   const asTimedOut = prefer.wait_ms > 0 && !result.settled;
   const answer: KeptResponse = {
     status: 201,

@@ -3,7 +3,7 @@ import { and, eq, gt, isNull, lte, or } from "drizzle-orm";
 import { drizzle } from "drizzle-orm/d1";
 import { alias } from "drizzle-orm/sqlite-core";
 import { newId } from "../../schema/ids.ts";
-import type { StoredLimits } from "../../schema/tables/accounts.ts";
+import type { StoredLimits, StoredTerms } from "../../schema/tables/accounts.ts";
 import { accounts, members, tokens } from "../../schema/tables/index.ts";
 import { hashToken, newToken, SCOPES, type Scope } from "../../schema/tokens.ts";
 import type { Caller } from "../env.ts";
@@ -43,6 +43,27 @@ export function mayUseEgress(
     },
     later,
   );
+}
+
+/** Who pays, and what is agreed with it. */
+export interface Payer {
+  account_id: string;
+  terms: StoredTerms;
+}
+
+const payers = new Memo<Payer | null>(CALLER_LIFE_MS, CALLERS_MAX);
+
+/** Null when there is no such account. */
+export function findPayer(
+  db: D1Database,
+  by: { id: string } | { username: string },
+  later: (work: Promise<unknown>) => void,
+): Promise<Payer | null> {
+  const [key, is] =
+    "id" in by ? [`id ${by.id}`, eq(accounts.id, by.id)] : [`name ${by.username}`, eq(accounts.username, by.username)];
+  const columns = { account_id: accounts.id, terms: accounts.terms };
+  const read = async () => (await drizzle(db).select(columns).from(accounts).where(is).get()) ?? null;
+  return payers.get(key, read, later);
 }
 
 const callers = new Memo<Caller | null>(CALLER_LIFE_MS, CALLERS_MAX);
@@ -106,7 +127,8 @@ async function readCaller(
     ),
     creates_per_minute: account.limits.creates_per_minute ?? DEFAULT_CREATES_PER_MINUTE,
     reads_per_minute: account.limits.reads_per_minute ?? DEFAULT_READS_PER_MINUTE,
-    token: { hash, expires_at: token.expires_at, created_by: token.created_by },
+    terms: account.terms,
+    token: { hash, expires_at: token.expires_at, created_by: token.created_by, budget: token.budget },
   };
 }
 
