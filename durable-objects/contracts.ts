@@ -281,10 +281,20 @@ export interface PlaceRequest {
   gpus?: number;
   /** its queue has waited so long for room that a busy instance of another deployment may be asked to finish and go */
   is_starving?: boolean;
+  /** how much its instances are worth keeping while idle: least valuable ones make room first. Absent: as if used once an hour. */
+  use?: InstanceUse;
+}
+
+/** What an idle instance saves when it is kept: expected use times the cost of starting it anew. */
+export interface InstanceUse {
+  arrivals_per_hour: number;
+  /** from placement to ready */
+  cold_start_ms: number;
 }
 
 export type PlaceResult =
-  | { kind: "placed"; instance_id: string; origin_id: string }
+  /** `resumed`: it was paused and goes on as it was, so it is ready within milliseconds */
+  | { kind: "placed"; instance_id: string; origin_id: string; resumed?: boolean }
   /**
    * `no_origin`: none is alive that has this hardware and runs such packages; `no_room`: all full, try again when something changes; `no_version`: no origin that is alive can
    * boot this version (each refused with a code `version.…`)
@@ -325,4 +335,44 @@ export interface FleetApi {
   buildEnded(buildId: string): Promise<void>;
   /** For /healthz: how many origins are alive. */
   health(): Promise<{ origins_alive: number }>;
+  /** Every origin that joined and was not removed, with what runs there: for the operator. */
+  listOrigins(): Promise<OriginListing[]>;
+  /**
+   * `on`: nothing new goes there, neither instances nor builds; its instances serve on until others replace them where that is needed, then finish what they
+   * run and go. Kept over restarts of either side until `on` is false. Null: no such origin.
+   */
+  drainOrigin(originId: string, on: boolean): Promise<OriginListing | null>;
+  /** Forgets an origin and its keys. `in_use`: it is alive and runs instances, so drain it first. */
+  removeOrigin(originId: string): Promise<"removed" | "unknown" | "in_use">;
+  /** A join token for one more origin, shown this once; it ends when it is used, and at `expires_at` (epoch milliseconds). */
+  inviteOrigin(): Promise<{ join_token: string; expires_at: number }>;
+}
+
+/** One origin as its operator sees it. */
+export interface OriginListing {
+  origin_id: string;
+  url: string;
+  region: string;
+  driver: string;
+  /** `draining`: it still runs instances; `drained`: nothing runs there; `lost`: silent for too long */
+  state: "ready" | "draining" | "drained" | "lost";
+  hardware: Register["hardware"];
+  capacity: Register["capacity"];
+  /** what its instances take of it */
+  used: { instances: number; memory_bytes: number; gpus: number };
+  instances: {
+    instance_id: string;
+    deployment_key: string;
+    version_id: string;
+    /** as its last heartbeat said; null before the first */
+    state: InstanceStatus["state"] | null;
+    /** epoch milliseconds; null while it runs something */
+    idle_since: number | null;
+    memory_bytes: number;
+    gpus: number;
+  }[];
+  /** versions whose image, environment and weights it has, the newest first */
+  warm_versions: string[];
+  /** epoch milliseconds; null when it was not heard since the fleet's object started */
+  last_seen_at: number | null;
 }

@@ -1,9 +1,24 @@
 /**
- * Where an instance goes: on an origin that is alive, has the hardware, runs such packages and such models, and has the room, best one that ran the
- * version before; or where the least valuable idle instances must go first. Where a build goes. Pure: the FleetObject calls it again after each
- * thing that it learns.
+ * Where an instance goes, and where a build goes. Pure: a {@link PlacementIndex} is told what hosts there are and what runs on them, and answers from that
+ * alone. Of the hosts that can run it and have the room it takes, in this order: one of the cheapest hardware; the one with the fewest instances of the same
+ * deployment, so that no host takes a whole deployment with it; one that has image, environment and weights; and the fullest, so that whole hosts stay
+ * free for what needs them. Where none has the room, the least valuable idle instances go first: {@link keepingValue}.
+ *
+ * A decision takes as long with 10,000 hosts as with 10 (bench/fleet-sim): hosts are held by their free room, and a bounded number of them is compared.
+ * Whether there is room is exact; which of the equally good ones is the very best is not, where there are more than the bounds say.
  */
 import type { PackageKind } from "./packages.ts";
+import { RoomIndex } from "./room-index.ts";
+
+/** Hosts that have run the version which are compared; and hosts with room, fullest first, among which one without this deployment is looked for. */
+const WARM_COMPARED_MAX = 16;
+const FITTING_COMPARED_MAX = 128;
+/** Hosts whose idle instances are compared. With more, it is the least valuable of so many: a sample, as caches take one. */
+const EVICTIONS_COMPARED_MAX = 16;
+/** An idle instance is worth half as much after this long without use, however often it was used before. */
+const VALUE_HALF_LIFE_MS = 3_600_000;
+/** What is assumed of an instance of which nothing is known: used once an hour, started in 10 s. */
+const UNKNOWN_USE = { arrivals_per_hour: 1, cold_start_ms: 10_000 };
 
 export interface PlacementInstance {
   instance_id: string;
@@ -16,23 +31,28 @@ export interface PlacementInstance {
   /** since when it runs nothing (epoch milliseconds), or when it was placed */
   idle_since: number;
   is_draining: boolean;
+  /** no deployment counts on it: it is only held in case that it is wanted again */
+  is_paused?: boolean;
+  /** expected use and what a new start costs; absent where nothing is known */
+  use?: { arrivals_per_hour: number; cold_start_ms: number };
 }
 
-export interface PlacementOrigin {
+export interface PlacementHost {
   origin_id: string;
-  is_alive: boolean;
+  /** alive, and not being drained: takes new instances */
+  is_open: boolean;
   skus: string[];
+  /** micro-dollars a second by SKU, where they are known: the cheapest hardware that fits is taken */
+  prices?: Record<string, number>;
   /** `gpus`: devices that work; absent is none */
   capacity: { instances: number; memory_bytes: number; gpus?: number | undefined };
   /** null: only what it has prepared itself, as all did before there were packages */
   runs: { packages: PackageKind[]; untrusted: boolean } | null;
-  instances: PlacementInstance[];
-  /** has run this version: image, environment and weights are there */
-  knows_version: boolean;
 }
 
-interface PlacementRequest {
+export interface PlacementRequest {
   deployment_key: string;
+  version_id: string;
   hardware: string;
   memory_bytes: number;
   /** devices that it gets for itself */
@@ -42,67 +62,381 @@ interface PlacementRequest {
   is_trusted: boolean;
   /** queued work has waited so long for room that a busy instance may be asked to finish and go */
   is_starving: boolean;
+  /** false: only where there is room already. Absent is true. */
+  evicts?: boolean;
 }
 
-type PlacementDecision =
+export interface PlacementRound {
+  now: number;
+  /** instances whose owners said no in this round */
+  kept: ReadonlySet<string>;
+  /** hosts that could not take it in this round */
+  unable: ReadonlySet<string>;
+}
+
+export type PlacementDecision =
   | { kind: "boot"; origin_id: string }
   /** ask its owner to let this instance go, then decide again */
   | { kind: "evict"; origin_id: string; victim: PlacementInstance }
   | { kind: "refused"; reason: "no_origin" | "no_room"; detail: string };
 
-/** `kept`: instances whose owners said no in this round. */
-export function decidePlacement(
-  request: PlacementRequest,
-  origins: PlacementOrigin[],
-  kept: ReadonlySet<string>,
-): PlacementDecision {
-  const found = ableOrigins(request, origins);
-  if (typeof found === "string") return { kind: "refused", reason: "no_origin", detail: found };
-  const matching = found;
-
-  const roomy = matching.filter((origin) => hasRoom(origin, request));
-  roomy.sort((a, b) => Number(b.knows_version) - Number(a.knows_version) || freeMemory(b) - freeMemory(a));
-  if (roomy[0] !== undefined) return { kind: "boot", origin_id: roomy[0].origin_id };
-
-  const largest = Math.max(...matching.map((origin) => origin.capacity.memory_bytes));
-  if (largest < request.memory_bytes) {
-    const detail = `An instance needs ${request.memory_bytes} bytes of memory; the largest origin has ${largest}.`;
-    return { kind: "refused", reason: "no_room", detail };
-  }
-
-  const plans = matching
-    .map((origin) => ({ origin, victims: victimsFor(origin, request, kept) }))
-    .filter((plan) => plan.victims.length > 0)
-    .sort(
-      (a, b) => a.victims.length - b.victims.length || Number(b.origin.knows_version) - Number(a.origin.knows_version),
-    );
-  const best = plans[0];
-  const victim = best?.victims[0];
-  if (best === undefined || victim === undefined) {
-    return { kind: "refused", reason: "no_room", detail: "Every origin with this hardware is full." };
-  }
-  return { kind: "evict", origin_id: best.origin.origin_id, victim };
+/** Hosts of the same hardware that run the same kinds of models. There are few of these, however many hosts there are. */
+interface HostClass {
+  key: string;
+  skus: string[];
+  prices: Record<string, number>;
+  gpus: number;
+  runs: PlacementHost["runs"];
+  /** those that take new instances */
+  hosts: Set<Host>;
+  /** of the largest host */
+  memory_max: number;
+  /** by what is free */
+  free: RoomIndex<Host>;
+  /** by what is free, or would be without the idle instances */
+  reclaimable: RoomIndex<Host>;
 }
 
-/** The origins that can run it, full or not; or what none of them has, and what would help. */
-function ableOrigins(request: PlacementRequest, origins: PlacementOrigin[]): PlacementOrigin[] | string {
-  const { hardware, gpus, package: kind, is_trusted } = request;
-  const isFit = (sku: string): boolean => sku === hardware || (hardware === ANY_GPU && sku.startsWith(`${ANY_GPU}-`));
-  const alive = origins.filter((origin) => origin.is_alive && origin.skus.some(isFit));
-  if (alive.length === 0) return `No origin with hardware "${hardware}" is connected.`;
-  const fitted = alive.filter((origin) => gpusOf(origin) >= gpus);
-  if (fitted.length === 0) {
-    const most = Math.max(...alive.map(gpusOf));
-    return `An instance needs ${counted(gpus, "GPU")}; no origin with hardware "${hardware}" has more than ${most} that work.`;
+interface Room {
+  gpus: number;
+  memory: number;
+}
+
+interface Host {
+  given: PlacementHost;
+  class: HostClass | null;
+  instances: Map<string, PlacementInstance>;
+  of_deployment: Map<string, number>;
+  /** where it stands in the indexes of its class; null where no instance more fits, however small */
+  free: Room | null;
+  reclaimable: Room | null;
+}
+
+export class PlacementIndex {
+  readonly #hosts = new Map<string, Host>();
+  readonly #classes = new Map<string, HostClass>();
+  readonly #hostOf = new Map<string, Host>();
+  /** hosts that have run a version, the latest last */
+  readonly #warm = new Map<string, Set<Host>>();
+
+  /** Adds a host, or says anew what it is; what runs there stays. */
+  setHost(given: PlacementHost): void {
+    const known = this.#hosts.get(given.origin_id);
+    const host = known ?? {
+      ...{ given, class: null, free: null, reclaimable: null },
+      ...{ instances: new Map(), of_deployment: new Map() },
+    };
+    this.#unfile(host);
+    if (host.class !== null) this.#leaveClass(host, host.class);
+    host.given = given;
+    this.#hosts.set(given.origin_id, host);
+    if (!given.is_open) return;
+    host.class = this.#classFor(given);
+    host.class.hosts.add(host);
+    host.class.memory_max = Math.max(host.class.memory_max, given.capacity.memory_bytes);
+    this.#file(host);
   }
-  const packaged = kind === null ? fitted : fitted.filter((origin) => origin.runs?.packages.includes(kind));
-  if (packaged.length === 0) return kind === "image" ? NO_IMAGES : NO_SOURCES;
-  const able = is_trusted ? packaged : packaged.filter((origin) => origin.runs?.untrusted);
-  return able.length === 0 ? NO_UNTRUSTED : able;
+
+  removeHost(originId: string): void {
+    const host = this.#hosts.get(originId);
+    if (host === undefined) return;
+    this.#unfile(host);
+    if (host.class !== null) this.#leaveClass(host, host.class);
+    for (const instanceId of host.instances.keys()) this.#hostOf.delete(instanceId);
+    for (const [version, hosts] of this.#warm) if (hosts.delete(host) && hosts.size === 0) this.#warm.delete(version);
+    this.#hosts.delete(originId);
+  }
+
+  /** Takes the room of an instance, or says anew how it stands. */
+  setInstance(originId: string, instance: PlacementInstance): void {
+    const host = this.#hosts.get(originId);
+    if (host === undefined) return;
+    this.#unfile(host);
+    if (!host.instances.has(instance.instance_id)) addTo(host.of_deployment, instance.deployment_key, 1);
+    host.instances.set(instance.instance_id, instance);
+    this.#hostOf.set(instance.instance_id, host);
+    this.#file(host);
+  }
+
+  removeInstance(instanceId: string): void {
+    const host = this.#hostOf.get(instanceId);
+    const instance = host?.instances.get(instanceId);
+    if (host === undefined || instance === undefined) return;
+    this.#unfile(host);
+    host.instances.delete(instanceId);
+    this.#hostOf.delete(instanceId);
+    addTo(host.of_deployment, instance.deployment_key, -1);
+    this.#file(host);
+  }
+
+  instance(instanceId: string): PlacementInstance | null {
+    return this.#hostOf.get(instanceId)?.instances.get(instanceId) ?? null;
+  }
+
+  /** Image, environment and weights of a version are on this host, or no longer. */
+  setWarm(originId: string, versionId: string, isWarm: boolean): void {
+    const host = this.#hosts.get(originId);
+    if (host === undefined) return;
+    const hosts = this.#warm.get(versionId) ?? new Set();
+    hosts.delete(host);
+    if (isWarm) hosts.add(host);
+    if (hosts.size > 0) this.#warm.set(versionId, hosts);
+    else this.#warm.delete(versionId);
+  }
+
+  decide(request: PlacementRequest, { now, kept, unable }: PlacementRound): PlacementDecision {
+    const classes = this.#ableClasses(request);
+    if (typeof classes === "string") return { kind: "refused", reason: "no_origin", detail: classes };
+    const ranks = Map.groupBy(classes, (each) => `${priceOf(each, request.hardware)} ${each.gpus}`);
+    const ranked = [...ranks.values()].sort((a, b) => byPrice(a[0], b[0], request.hardware));
+    for (const rank of ranked) {
+      const host = this.#roomiest(rank, request, unable);
+      if (host !== null) return { kind: "boot", origin_id: host.given.origin_id };
+    }
+    const largest = Math.max(...classes.map((each) => each.memory_max));
+    if (largest < request.memory_bytes) {
+      const detail = `An instance needs ${request.memory_bytes} bytes of memory; the largest origin has ${largest}.`;
+      return { kind: "refused", reason: "no_room", detail };
+    }
+    const full = { kind: "refused", reason: "no_room", detail: "Every origin with this hardware is full." } as const;
+    if (request.evicts === false) return full;
+    const plan = cheapestPlan(ranked.flat(), request, { now, kept, unable });
+    const victim = plan?.victims[0];
+    if (plan === null || victim === undefined) return full;
+    return { kind: "evict", origin_id: plan.host.given.origin_id, victim };
+  }
+
+  /** The best of the hosts with room; null when none has. */
+  #roomiest(classes: HostClass[], request: PlacementRequest, unable: ReadonlySet<string>): Host | null {
+    const { deployment_key: key, gpus, memory_bytes, version_id } = request;
+    const warm = this.#warm.get(version_id);
+    let best: Host | null = null;
+    const isBetter = (a: Host, b: Host): number =>
+      countOf(a, key) - countOf(b, key) ||
+      Number(warm?.has(b) ?? false) - Number(warm?.has(a) ?? false) ||
+      (a.free?.gpus ?? 0) - (b.free?.gpus ?? 0) ||
+      (a.free?.memory ?? 0) - (b.free?.memory ?? 0);
+    const offer = (host: Host): void => {
+      if (unable.has(host.given.origin_id)) return;
+      if (best === null || isBetter(host, best) < 0) best = host;
+    };
+    let compared = 0;
+    for (const host of warm ?? []) {
+      if (++compared > WARM_COMPARED_MAX) break;
+      if (host.class !== null && classes.includes(host.class) && fits(host.free, request)) offer(host);
+    }
+    for (const each of classes) {
+      let left = FITTING_COMPARED_MAX + unable.size;
+      each.free.find(gpus, memory_bytes, (host) => {
+        offer(host);
+        // The fullest one without this deployment: none that comes behind it is better, unless it is warm.
+        return --left <= 0 || (countOf(host, key) === 0 && !unable.has(host.given.origin_id));
+      });
+    }
+    return best;
+  }
+
+  /** What can run it, full or not; or what no host has, and what would help. */
+  #ableClasses({ hardware, gpus, package: kind, is_trusted }: PlacementRequest): HostClass[] | string {
+    const alive = [...this.#classes.values()].filter((each) => each.skus.some((sku) => isSku(sku, hardware)));
+    if (alive.length === 0) return `No origin with hardware "${hardware}" is connected.`;
+    const fitted = alive.filter((each) => each.gpus >= gpus);
+    if (fitted.length === 0) {
+      const most = Math.max(...alive.map((each) => each.gpus));
+      return `An instance needs ${counted(gpus, "GPU")}; no origin with hardware "${hardware}" has more than ${most} that work.`;
+    }
+    const packaged = kind === null ? fitted : fitted.filter((each) => each.runs?.packages.includes(kind));
+    if (packaged.length === 0) return kind === "image" ? NO_IMAGES : NO_SOURCES;
+    const able = is_trusted ? packaged : packaged.filter((each) => each.runs?.untrusted);
+    return able.length === 0 ? NO_UNTRUSTED : able;
+  }
+
+  #classFor({ skus, prices = {}, capacity, runs }: PlacementHost): HostClass {
+    const gpus = capacity.gpus ?? 0;
+    const key = JSON.stringify([skus.toSorted(), skus.toSorted().map((sku) => prices[sku]), gpus, runs]);
+    const known = this.#classes.get(key);
+    if (known !== undefined) return known;
+    const made: HostClass = {
+      ...{ key, skus, prices, gpus, runs, hosts: new Set(), memory_max: 0 },
+      ...{ free: new RoomIndex(), reclaimable: new RoomIndex() },
+    };
+    this.#classes.set(key, made);
+    return made;
+  }
+
+  #leaveClass(host: Host, from: HostClass): void {
+    from.hosts.delete(host);
+    host.class = null;
+    if (from.hosts.size === 0) this.#classes.delete(from.key);
+    else if (host.given.capacity.memory_bytes === from.memory_max) {
+      from.memory_max = 0;
+      for (const { given } of from.hosts) from.memory_max = Math.max(from.memory_max, given.capacity.memory_bytes);
+    }
+  }
+
+  #file(host: Host): void {
+    if (host.class === null) return;
+    host.free = roomOf(host, () => false);
+    if (host.free !== null) host.class.free.add(host.free.gpus, host.free.memory, host);
+    host.reclaimable = roomOf(host, isReclaimable);
+    if (host.reclaimable !== null) {
+      host.class.reclaimable.add(host.reclaimable.gpus, host.reclaimable.memory, host);
+    }
+  }
+
+  #unfile(host: Host): void {
+    if (host.class === null) return;
+    if (host.free !== null) host.class.free.remove(host.free.gpus, host.free.memory, host);
+    if (host.reclaimable !== null) {
+      host.class.reclaimable.remove(host.reclaimable.gpus, host.reclaimable.memory, host);
+    }
+    host.free = null;
+    host.reclaimable = null;
+  }
+}
+
+/**
+ * What is lost when an idle instance goes: the time of cold starts that its deployment's users would wait in the next hour, in milliseconds. Use that
+ * does not come any more counts for less and less.
+ */
+export function keepingValue({ use = UNKNOWN_USE, idle_since }: PlacementInstance, now: number): number {
+  const idle = Math.max(0, now - idle_since);
+  return use.arrivals_per_hour * use.cold_start_ms * 2 ** (-idle / VALUE_HALF_LIFE_MS);
+}
+
+interface Plan {
+  host: Host;
+  victims: PlacementInstance[];
+  value: number;
+}
+
+/** The host where making room costs least; null where it cannot be made. */
+function cheapestPlan(classes: HostClass[], request: PlacementRequest, round: PlacementRound): Plan | null {
+  let best: Plan | null = null;
+  const offer = (host: Host): void => {
+    const plan = round.unable.has(host.given.origin_id) ? null : planFor(host, request, round);
+    if (plan !== null && (best === null || plan.value < best.value)) best = plan;
+  };
+  for (const each of classes) {
+    let left = EVICTIONS_COMPARED_MAX + round.kept.size;
+    each.reclaimable.find(request.gpus, request.memory_bytes, (host) => {
+      offer(host);
+      return --left <= 0;
+    });
+  }
+  if (best !== null || !request.is_starving) return best;
+  for (const each of classes) {
+    for (const host of [...take(each.hosts, EVICTIONS_COMPARED_MAX)]) {
+      offer(host);
+      // Those that were looked at go to the end: the next try looks at others.
+      each.hosts.delete(host);
+      each.hosts.add(host);
+    }
+  }
+  return best;
+}
+
+function* take<T>(from: Iterable<T>, count: number): Generator<T> {
+  let left = count;
+  for (const item of from) {
+    if (left-- <= 0) return;
+    yield item;
+  }
+}
+
+/** The least valuable instances that make room here; busy ones last and only for a starving request. Null: it cannot be made. */
+function planFor(host: Host, request: PlacementRequest, { now, kept }: PlacementRound): Plan | null {
+  const candidates = [...host.instances.values()]
+    .filter(
+      (each) =>
+        !each.is_draining &&
+        (each.deployment_key !== request.deployment_key || each.is_paused === true) &&
+        !kept.has(each.instance_id) &&
+        (each.is_idle || request.is_starving),
+    )
+    .map((instance) => ({ instance, value: instance.is_idle ? keepingValue(instance, now) : Number.MAX_VALUE / 64 }))
+    .sort((a, b) => a.value - b.value || a.instance.idle_since - b.instance.idle_since);
+  const going = new Set<PlacementInstance>();
+  const hasRoom = (): boolean =>
+    fits(
+      roomOf(host, (each) => going.has(each)),
+      request,
+    );
+  for (const { instance } of candidates) {
+    if (hasRoom()) break;
+    going.add(instance);
+  }
+  if (going.size === 0 || !hasRoom()) return null;
+  // The last ones that were needed may make earlier, smaller ones unnecessary.
+  for (const instance of [...going]) {
+    going.delete(instance);
+    if (!hasRoom()) going.add(instance);
+  }
+  const victims = candidates.filter(({ instance }) => going.has(instance));
+  return {
+    host,
+    victims: victims.map(({ instance }) => instance),
+    value: victims.reduce((sum, { value }) => sum + value, 0),
+  };
+}
+
+/** What is free on a host when some of its instances are gone; null where it may have no more of them. */
+function roomOf(host: Host, isGone: (instance: PlacementInstance) => boolean): Room | null {
+  const { capacity } = host.given;
+  let count = 0;
+  let memory = capacity.memory_bytes;
+  let gpus = capacity.gpus ?? 0;
+  for (const instance of host.instances.values()) {
+    if (isGone(instance)) continue;
+    count += 1;
+    memory -= instance.memory_bytes;
+    gpus -= instance.gpus;
+  }
+  // A device may have failed under those that run: one without devices fits there still.
+  return count < capacity.instances && memory >= 0 ? { gpus: Math.max(0, gpus), memory } : null;
+}
+
+function isReclaimable(instance: PlacementInstance): boolean {
+  return instance.is_idle && !instance.is_draining;
+}
+
+function fits(room: Room | null, need: Pick<PlacementRequest, "memory_bytes" | "gpus">): boolean {
+  return room !== null && room.memory >= need.memory_bytes && room.gpus >= need.gpus;
+}
+
+function countOf(host: Host, deploymentKey: string): number {
+  return host.of_deployment.get(deploymentKey) ?? 0;
+}
+
+function addTo(counts: Map<string, number>, key: string, change: number): void {
+  const count = (counts.get(key) ?? 0) + change;
+  if (count > 0) counts.set(key, count);
+  else counts.delete(key);
 }
 
 /** What a model asks for that says only `build.gpu: true`. */
 const ANY_GPU = "gpu";
+
+function isSku(sku: string, hardware: string): boolean {
+  return sku === hardware || (hardware === ANY_GPU && sku.startsWith(`${ANY_GPU}-`));
+}
+
+/** What a second on the cheapest hardware of this kind costs that satisfies the request; infinite where nobody knows. */
+function priceOf({ skus, prices }: HostClass, hardware: string): number {
+  const known = skus.filter((sku) => isSku(sku, hardware)).map((sku) => prices[sku] ?? Number.POSITIVE_INFINITY);
+  return Math.min(...known);
+}
+
+/** Cheap hardware first; at one price that with fewer devices, which others may need. */
+function byPrice(a: HostClass | undefined, b: HostClass | undefined, hardware: string): number {
+  if (a === undefined || b === undefined) return 0;
+  const [left, right] = [priceOf(a, hardware), priceOf(b, hardware)];
+  return left === right ? a.gpus - b.gpus : left - right;
+}
+
+function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}
 
 const NO_IMAGES = "No origin that is connected runs container images: one must be started with COGWAY_DRIVER=docker.";
 const NO_SOURCES =
@@ -110,7 +444,7 @@ const NO_SOURCES =
 const NO_UNTRUSTED =
   "No origin that is connected keeps models of other accounts apart: one must be started with COGWAY_DRIVER=docker (or, where every account is trusted, with COGWAY_TRUST_ALL_MODELS=1).";
 
-interface BuildOrigin extends Pick<PlacementOrigin, "origin_id" | "is_alive" | "runs"> {
+interface BuildOrigin extends Pick<PlacementHost, "origin_id" | "is_open" | "runs"> {
   /** builds that it has now */
   builds: number;
 }
@@ -120,9 +454,9 @@ export function decideBuildPlace(
   request: { is_trusted: boolean; except: readonly string[] },
   origins: BuildOrigin[],
 ): { origin_id: string } | { refused: string } {
-  const builders = origins.filter((origin) => origin.is_alive && origin.runs?.packages.includes("source"));
+  const builders = origins.filter((origin) => origin.is_open && origin.runs?.packages.includes("source"));
   if (builders.length === 0) {
-    return { refused: origins.some((origin) => origin.is_alive) ? NO_SOURCES : "No origin is connected." };
+    return { refused: origins.some((origin) => origin.is_open) ? NO_SOURCES : "No origin is connected." };
   }
   const able = builders.filter((origin) => request.is_trusted || origin.runs?.untrusted);
   if (able.length === 0) return { refused: NO_UNTRUSTED };
@@ -131,61 +465,4 @@ export function decideBuildPlace(
   return free[0] === undefined
     ? { refused: "The origins that build cannot be reached." }
     : { origin_id: free[0].origin_id };
-}
-
-function gpusOf(origin: PlacementOrigin): number {
-  return origin.capacity.gpus ?? 0;
-}
-
-function counted(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? "" : "s"}`;
-}
-
-function freeMemory(origin: PlacementOrigin): number {
-  return origin.capacity.memory_bytes - sum(origin.instances, "memory_bytes");
-}
-
-function sum(instances: PlacementInstance[], of: "memory_bytes" | "gpus"): number {
-  return instances.reduce((total, instance) => total + instance[of], 0);
-}
-
-type Need = Pick<PlacementRequest, "memory_bytes" | "gpus">;
-
-function hasRoom(origin: PlacementOrigin, need: Need, without: PlacementInstance[] = []): boolean {
-  const left = origin.instances.filter((instance) => !without.includes(instance));
-  return (
-    left.length < origin.capacity.instances &&
-    sum(left, "memory_bytes") + need.memory_bytes <= origin.capacity.memory_bytes &&
-    // One without devices fits where a device failed under those that run.
-    (need.gpus === 0 || sum(left, "gpus") + need.gpus <= gpusOf(origin))
-  );
-}
-
-/** The fewest instances that make room here, longest idle first; busy ones last and only for a starving request. Empty: it cannot be made. */
-function victimsFor(
-  origin: PlacementOrigin,
-  request: PlacementRequest,
-  kept: ReadonlySet<string>,
-): PlacementInstance[] {
-  const candidates = origin.instances
-    .filter(
-      (instance) =>
-        !instance.is_draining &&
-        instance.deployment_key !== request.deployment_key &&
-        !kept.has(instance.instance_id) &&
-        (instance.is_idle || request.is_starving),
-    )
-    .sort((a, b) => Number(b.is_idle) - Number(a.is_idle) || a.idle_since - b.idle_since);
-  const victims: PlacementInstance[] = [];
-  for (const candidate of candidates) {
-    if (hasRoom(origin, request, victims)) break;
-    victims.push(candidate);
-  }
-  if (!hasRoom(origin, request, victims)) return [];
-  // The last ones that were needed may make earlier, smaller ones unnecessary.
-  for (const victim of [...victims]) {
-    const others = victims.filter((other) => other !== victim);
-    if (hasRoom(origin, request, others)) victims.splice(victims.indexOf(victim), 1);
-  }
-  return victims;
 }

@@ -61,7 +61,7 @@ export const SetupLogsSchema = z
       z.object({
         instance: z.string(),
         version: z.string(),
-        state: z.enum(["boot", "setup", "ready", "draining", "stopped", "failed"]),
+        state: z.enum(["boot", "setup", "ready", "draining", "stopped", "failed", "paused"]),
         reason: z.string().nullable().describe("why it starts again, or ended"),
         logs: z.string().nullable().describe("the last 16 KiB of its setup and of what it wrote outside predictions"),
         at: z.string(),
