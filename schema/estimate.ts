@@ -75,6 +75,10 @@ export function estimate(facts: EstimateFacts): CostEstimate {
   if (rates.basis === "free" || rates.basis === "online") {
     return { expected_micros: 0, worst_micros: 0, limit_micros: 0, lines: [], summary: unbilled(rates) };
   }
+  if (rates.items.length === 0) {
+    const summary = `Nothing has a price here: the operator set none for ${rates.hardware}.`;
+    return { expected_micros: 0, worst_micros: 0, limit_micros: 0, lines: [], summary };
+  }
   const lines = rates.items.map((item) =>
     item.unit === "second" ? timeLine(item, facts, limitUs) : unitLine(item, facts),
   );

@@ -11,9 +11,12 @@ import { requestFrame } from "./middleware/request-frame.ts";
 import { account } from "./routes/account.ts";
 import { auditLog } from "./routes/audit.ts";
 import { batches } from "./routes/batches.ts";
+import { billing } from "./routes/billing.ts";
+import { billingAdmin } from "./routes/billing-admin.ts";
 import { builds } from "./routes/builds.ts";
 import { collections } from "./routes/collections.ts";
 import { deployments } from "./routes/deployments.ts";
+import { estimates } from "./routes/estimates.ts";
 import { examples } from "./routes/examples.ts";
 import { files } from "./routes/files.ts";
 import { health } from "./routes/health.ts";
@@ -58,6 +61,7 @@ const publicApi = cors({
     "Retry-After",
     "X-Should-Retry",
     "X-Request-Id",
+    "Traceparent",
     "X-Cogway-Cache",
     "ETag",
     "Content-Range",
@@ -69,7 +73,7 @@ const publicApi = cors({
 for (const path of ["/v1/*", "/outputs/*", "/openapi.json"]) app.use(path, publicApi);
 
 const routers = [
-  ...[predictions, trainings, batches, streams, outputs, webhooks],
+  ...[predictions, trainings, batches, streams, outputs, webhooks, estimates, billing, billingAdmin],
   ...[search, models, versions, builds, examples, shares, collections, deployments, files, registry],
   ...[
     account,

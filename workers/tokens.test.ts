@@ -70,6 +70,7 @@ describe("a token", () => {
       created_by: owner.username,
       last_used_at: null,
       revoked: false,
+      budget: null,
     });
     expect(await (await call("GET", `/v1/tokens/${shown.id}`, { token: owner.token })).json()).toEqual(shown);
     const stored = JSON.stringify((await env.DB.prepare("SELECT * FROM tokens").all()).results);

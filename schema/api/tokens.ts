@@ -3,6 +3,7 @@ import { z } from "@hono/zod-openapi";
 import { parseModelReference } from "../ids.ts";
 import { SCOPES } from "../tokens.ts";
 import { DisplayNameSchema } from "./account.ts";
+import { BudgetSchema, NewBudgetSchema } from "./billing.ts";
 import { CursorQuerySchema, pageOf } from "./common.ts";
 
 /** Each request of a token searches them. */
@@ -30,6 +31,7 @@ export const CreateTokenSchema = z
       .string()
       .optional()
       .describe("username of an organization that you own or administer; your own account when absent"),
+    budget: NewBudgetSchema.optional().describe("caps on what is spent with it, beside those of its account"),
   })
   .refine((body) => body.expires_at === undefined || body.expires_in === undefined, {
     path: ["expires_in"],
@@ -50,8 +52,15 @@ export const TokenSchema = z
     expires_at: z.string().nullable(),
     last_used_at: z.string().nullable().describe("within a minute of the truth"),
     revoked: z.boolean(),
+    budget: BudgetSchema.nullable().describe("caps of its own; null is none"),
   })
   .openapi("Token");
+export const UpdateTokenSchema = z
+  .strictObject({
+    name: DisplayNameSchema.optional(),
+    budget: NewBudgetSchema.nullable().optional().describe("both caps anew; null takes them away"),
+  })
+  .openapi("TokenChange");
 export const CreatedTokenSchema = TokenSchema.extend({ token: z.string().describe("shown this once") }).openapi(
   "CreatedToken",
 );

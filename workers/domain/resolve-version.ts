@@ -73,7 +73,8 @@ function noteRun(edge: Edge, caller: Caller, version: VersionRow): void {
   edge.later(saveRunByOthers(edge.env.DB, version).catch(() => noted.delete(key)));
 }
 
-async function findVersion(edge: Edge, caller: Caller, reference: ModelReference): Promise<VersionRow> {
+/** The same without a note that somebody ran it. */
+export async function findVersion(edge: Edge, caller: Caller, reference: ModelReference): Promise<VersionRow> {
   if (reference.kind === "version") return versionById(edge, caller, reference.version);
   const found = await requireModel(edge, caller, reference.owner, reference.name);
   if (reference.kind === "model_version") {

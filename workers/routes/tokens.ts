@@ -8,6 +8,7 @@ import {
   TokenPageSchema,
   TokenParams,
   TokenSchema,
+  UpdateTokenSchema,
 } from "../../schema/api/tokens.ts";
 import { AppError } from "../../schema/problems.ts";
 import { TOKEN_ID_LENGTH, tokenId } from "../../schema/tokens.ts";
@@ -24,6 +25,7 @@ import {
   listTokens,
   revokeToken,
   type TokenRow,
+  updateToken,
 } from "../storage/tokens.ts";
 import { allow, json, newRouter } from "./router.ts";
 
@@ -55,6 +57,7 @@ tokens.openapi(
     const caller = callerOf(c);
     const body = c.req.valid("json");
     const now = Date.now();
+    requireNoBudget(caller);
     const account = await requireManaged(c.env.DB, caller, body.account);
     c.set("auditAccount", account.id);
     // The caller may live on in this isolate's memory for a moment; what it makes would live for good.
@@ -72,7 +75,8 @@ tokens.openapi(
       throw new AppError("account.limit_reached", detail);
     }
     const created_by = caller.token.created_by ?? caller.account_id;
-    const made = await insertToken(c.env.DB, { ...bounds, account_id: account.id, name: body.name, created_by }, now);
+    const wanted = { ...bounds, account_id: account.id, name: body.name, created_by, budget: body.budget ?? null };
+    const made = await insertToken(c.env.DB, wanted, now);
     const row = await findToken(c.env.DB, account.id, made.id);
     if (row === null) throw new Error("the token that was just made is gone");
     return c.json({ ...show(row), token: made.token }, 201);
@@ -126,6 +130,31 @@ tokens.openapi(
 
 tokens.openapi(
   createRoute({
+    method: "patch",
+    path: "/v1/tokens/{token_id}",
+    tags,
+    summary: "Change a token's name or budget",
+    description: "A budget counts within five seconds, for what starts from then on.",
+    security: bearer,
+    middleware: allow("tokens:admin"),
+    request: { params: TokenParams, body: { required: true, content: json(UpdateTokenSchema) } },
+    responses: { 200: { description: "What it may do", content: json(TokenSchema) }, ...problemResponses },
+  }),
+  async (c) => {
+    const { token_id } = c.req.valid("param");
+    const caller = callerOf(c);
+    const { name, budget } = c.req.valid("json");
+    if (budget !== undefined) requireNoBudget(caller);
+    const change = { ...(name === undefined ? {} : { name }), ...(budget === undefined ? {} : { budget }) };
+    const isThere = await updateToken(c.env.DB, caller.account_id, token_id, change);
+    const row = isThere ? await findToken(c.env.DB, caller.account_id, token_id) : null;
+    if (row === null) throw notFound(token_id);
+    return c.json(show(row), 200);
+  },
+);
+
+tokens.openapi(
+  createRoute({
     method: "delete",
     path: "/v1/tokens/{token_id}",
     tags,
@@ -143,6 +172,13 @@ tokens.openapi(
     return c.body(null, 204);
   },
 );
+
+/** Each token's cap is its own: one that could make others, or raise caps, would have none. */
+function requireNoBudget(caller: Caller): void {
+  if (caller.token.budget === null) return;
+  const detail = "A token with a budget cannot make tokens or change budgets. Use one without.";
+  throw new AppError("auth.forbidden", detail);
+}
 
 /** The account that is named, or the caller's own: one whose tokens the caller manages. */
 async function requireManaged(
@@ -178,6 +214,7 @@ function show({ token, account, created_by }: TokenRow): z.infer<typeof TokenSch
     expires_at: time(token.expires_at),
     last_used_at: time(token.last_used_at),
     revoked: token.revoked_at !== null,
+    budget: token.budget,
   };
 }
 

@@ -22,7 +22,11 @@ export async function readTermsOf(db: D1Database, username: string): Promise<Acc
 }
 
 /** Members of `change` replace what is there, null is the default again; others stay, also where another change comes at the same time. */
-export async function saveTerms(db: D1Database, accountId: string, change: StoredTerms): Promise<AccountWithTerms> {
+export async function saveTerms(
+  db: D1Database,
+  accountId: string,
+  change: { [Member in keyof StoredTerms]?: StoredTerms[Member] | undefined },
+): Promise<AccountWithTerms> {
   const orm = drizzle(db);
   const terms = sql`json_patch(${accounts.terms}, ${JSON.stringify(change)})`;
   const [saved] = await orm.update(accounts).set({ terms }).where(eq(accounts.id, accountId)).returning(columns);

@@ -2,6 +2,7 @@
 import { and, count, desc, eq, gt, gte, inArray, isNull, lt, or, type SQL, sql } from "drizzle-orm";
 import { drizzle } from "drizzle-orm/d1";
 import { alias } from "drizzle-orm/sqlite-core";
+import type { Budget } from "../../schema/ledger.ts";
 import { accounts, members, tokens } from "../../schema/tables/index.ts";
 import { hashToken, newToken, type Scope, TOKEN_ID_LENGTH, tokenId } from "../../schema/tokens.ts";
 import { forgetCaller } from "./accounts.ts";
@@ -72,7 +73,7 @@ export async function countLiveTokens(db: D1Database, accountId: string, now: nu
 /** Makes a token. Its text is answered this once and stored nowhere. */
 export async function insertToken(
   db: D1Database,
-  wanted: TokenBounds & { account_id: string; name: string; created_by: string },
+  wanted: TokenBounds & { account_id: string; name: string; created_by: string; budget: Budget | null },
   now: number,
 ): Promise<{ id: string; token: string }> {
   const token = newToken();
@@ -116,6 +117,20 @@ export function listTokens(
     .orderBy(...order)
     .limit(limit)
     .all();
+}
+
+/** Changes a token that this account manages. False where there is none. */
+export async function updateToken(
+  db: D1Database,
+  managerId: string,
+  id: string,
+  change: { name?: string; budget?: Budget | null },
+): Promise<boolean> {
+  const isIt = isManaged(db, managerId, id);
+  const found = await drizzle(db).select({ hash: tokens.hash }).from(tokens).where(isIt).all();
+  if (found.length > 0 && Object.keys(change).length > 0) await drizzle(db).update(tokens).set(change).where(isIt);
+  for (const { hash } of found) forgetCaller(hash);
+  return found.length > 0;
 }
 
 /** Revokes a token that this account manages. Revoking again changes nothing. False where there is none. */
