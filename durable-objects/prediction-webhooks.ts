@@ -14,6 +14,7 @@
 import { isTerminal } from "../schema/prediction-lifecycle.ts";
 import type { StoredEvent } from "../schema/prediction-log.ts";
 import { renderPrediction, viewOf } from "../schema/render-prediction.ts";
+import { parseTraceparent, predictionContext, traceparent } from "../schema/tracing.ts";
 import {
   isWanted,
   nextAttemptAt,
@@ -201,7 +202,10 @@ export class PredictionWebhooks {
       try {
         const body = await this.#bodyOf(row, isReplay);
         const message = { id: webhookId(row), event: row.event, body };
-        const result = await callWebhook(url, signedHeaders(keys, message, Date.now()), body);
+        const trace = parseTraceparent(request.traceparent);
+        const traced: Record<string, string> =
+          trace === null ? {} : { traceparent: traceparent(predictionContext(trace, id)) };
+        const result = await callWebhook(url, { ...signedHeaders(keys, message, Date.now()), ...traced }, body);
         await this.#settle(row, result, isReplay);
         return result.status !== null;
       } finally {

@@ -84,6 +84,8 @@ export class CogClient {
     input: Record<string, unknown>,
     onEvent: (event: CogEvent) => void,
     signal: AbortSignal,
+    /** W3C trace context that the model's own spans are below */
+    traceparent?: string,
   ): Promise<CogCall> {
     const body = JSON.stringify({ input });
     return new Promise((resolve) => {
@@ -92,6 +94,7 @@ export class CogClient {
         accept: "text/event-stream",
         "content-type": "application/json",
         "content-length": String(Buffer.byteLength(body)),
+        ...(traceparent === undefined ? {} : { traceparent }),
       });
       const abort = (): void => void request.destroy(new Error("left"));
       signal.addEventListener("abort", abort, { once: true });

@@ -6,6 +6,7 @@ import ipaddr from "ipaddr.js";
 import { z } from "zod";
 import { baseImages } from "./builds/dockerfile-host.ts";
 import type { OutputBounds } from "./output-spool.ts";
+import type { TelemetryConfig } from "./telemetry.ts";
 
 /** Part of the host's memory that instances may book; the rest is for the edge, the origin and the system. */
 const MEMORY_SHARE = 0.8;
@@ -83,6 +84,11 @@ const EnvironmentSchema = z.object({
     .default([1, 1]),
   COGWAY_INSTANCES_MAX: z.coerce.number().int().min(1).optional(),
   COGWAY_MEMORY_MB: z.coerce.number().int().min(64).optional(),
+  /** OTLP/HTTP address that spans go to, such as http://127.0.0.1:4318/v1/traces */
+  COGWAY_OTLP_TRACES_URL: z.url({ protocol: /^https?$/, error: "must be an http or https URL" }).optional(),
+  COGWAY_OTLP_HEADERS: z.string().default(""),
+  /** where /metrics is, on loopback; a port of its own, since a tunnel makes the other one public */
+  COGWAY_METRICS_PORT: z.coerce.number().int().min(1).max(65535).optional(),
   COGWAY_LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
 });
 
@@ -124,6 +130,9 @@ export interface OriginConfig {
   /** bound of the cache of large files */
   blobsBytesMax: number;
   logLevel: string;
+  telemetry: TelemetryConfig;
+  /** null: there are no metrics */
+  metricsPort: number | null;
   /** of files that models make; absent: those of output-spool.ts */
   outputBounds?: OutputBounds;
 }
@@ -189,6 +198,8 @@ export function parseConfig(
       blobsBytesMax: values.COGWAY_BLOBS_GB * 1024 ** 3,
       trustsAllModels: values.COGWAY_TRUST_ALL_MODELS === "1",
       logLevel: values.COGWAY_LOG_LEVEL,
+      telemetry: { url: values.COGWAY_OTLP_TRACES_URL ?? null, headers: values.COGWAY_OTLP_HEADERS },
+      metricsPort: values.COGWAY_METRICS_PORT ?? null,
     },
   };
 }

@@ -41,6 +41,8 @@ export class EventPush {
   #isWoken = false;
   #linger: NodeJS.Timeout | null = null;
   #failures = 0;
+  /** since the start */
+  readonly #counts = { batches: 0, failures: 0 };
   #retry: NodeJS.Timeout | null = null;
   #idle: (() => void)[] = [];
 
@@ -95,6 +97,11 @@ export class EventPush {
     });
   }
 
+  /** For metrics. */
+  counts(): { batches: number; failures: number } {
+    return { ...this.#counts };
+  }
+
   stop(): void {
     this.#isRunning = false;
     if (this.#linger !== null) clearTimeout(this.#linger);
@@ -142,12 +149,14 @@ export class EventPush {
     const answer = await this.#edge.postEvents(body);
     if (answer.kind !== "ok") {
       this.#failures = Math.min(this.#failures + 1, 20);
+      this.#counts.failures += 1;
       if (this.#failures === 1 || answer.kind === "refused") {
         this.#log.warn({ attempts: attempts.length, detail: answer.detail }, "events were not stored, trying again");
       }
       return false;
     }
     this.#failures = 0;
+    this.#counts.batches += 1;
     for (const status of statuses) {
       if (this.#statuses.get(status.instance_id) === status) this.#statuses.delete(status.instance_id);
     }

@@ -6,6 +6,7 @@ import { randomBytes } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { type OutputBudget, OutputRefused, type OutputSpool, type SpooledFile, safeFileName } from "./output-spool.ts";
+import { MODEL_EXPORT_BYTES_MAX, type Telemetry } from "./telemetry.ts";
 
 /** coglet uses a few at a time; a model that opens more must not take the origin's descriptors. */
 const CONNECTIONS_MAX = 256;
@@ -17,6 +18,8 @@ export interface ServedInput {
   content_type: string;
   size_bytes: number;
 }
+
+type Traces = Pick<Telemetry, "relay">;
 
 /** Files of one running attempt. */
 interface Scope {
@@ -34,9 +37,16 @@ export class InstanceFiles {
   readonly #scopes = new Map<string, Scope>();
   #base = "";
 
+  /** takes what the model's own exporter sends; null where no spans are wanted */
+  readonly #traces: Traces | null;
+
   /** `secret` is given where an earlier process made it: coglet keeps the URL that it was started with. */
-  constructor(spool: OutputSpool, secret = randomBytes(24).toString("base64url")) {
+  constructor(
+    spool: OutputSpool,
+    { secret = newSecret(), traces = null }: { secret?: string; traces?: Traces | null } = {},
+  ) {
     this.#spool = spool;
+    this.#traces = traces;
     this.#secret = secret;
     this.#server = createServer((request, response) => {
       void this.#handle(request, response).catch(() => {
@@ -67,6 +77,11 @@ export class InstanceFiles {
   /** For coglet's --upload-url. */
   get uploadUrl(): string {
     return `${this.#base}/outputs`;
+  }
+
+  /** For OTEL_EXPORTER_OTLP_TRACES_ENDPOINT; null where no spans are wanted. */
+  get tracesUrl(): string | null {
+    return this.#traces === null ? null : `${this.#base}/v1/traces`;
   }
 
   /** Opens the scope of an attempt, named by coglet's id of the prediction. */
@@ -117,7 +132,26 @@ export class InstanceFiles {
     if ((request.method === "GET" || request.method === "HEAD") && rest.startsWith("/inputs/")) {
       return this.#serve(request, response, rest);
     }
+    if (request.method === "POST" && rest === "/v1/traces" && this.#traces !== null) {
+      return this.#relayTraces(this.#traces, request, response);
+    }
     refuse(response, 404);
+  }
+
+  /** Spans of the model, passed on as they are. Answered once they are taken, or at once where they are not wanted: the exporter then drops them. */
+  async #relayTraces(traces: Traces, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const chunks: Buffer[] = [];
+    let size = 0;
+    for await (const chunk of request as AsyncIterable<Buffer>) {
+      size += chunk.length;
+      if (size > MODEL_EXPORT_BYTES_MAX) return refuse(response, 413);
+      chunks.push(chunk);
+    }
+    const { "content-type": type = "application/x-protobuf", "content-encoding": encoding } = request.headers;
+    const isTaken = await traces.relay(Buffer.concat(chunks, size), type, encoding);
+    // 400 is final to an exporter: 503 would have it keep and repeat what nobody takes.
+    response.writeHead(isTaken ? 200 : 400);
+    response.end();
   }
 
   async #receive(request: IncomingMessage, response: ServerResponse, path: string): Promise<void> {
@@ -168,6 +202,10 @@ export class InstanceFiles {
     stream.on("error", () => response.destroy());
     stream.pipe(response);
   }
+}
+
+function newSecret(): string {
+  return randomBytes(24).toString("base64url");
 }
 
 function refuse(response: ServerResponse, status: number): void {

@@ -6,6 +6,7 @@
  * older one is ignored.
  */
 import type { InstanceBoot, InstanceStatus } from "../schema/origin-protocol.ts";
+import type { ColdStart } from "./attempt-trace.ts";
 import type { Launch } from "./builds/builder.ts";
 import { CogClient, type CogHealth } from "./cog-client.ts";
 import type { Driver, Exit, InstanceRecord, Watch } from "./drivers/driver.ts";
@@ -72,6 +73,7 @@ export class Instance {
   #setupStartedAt = 0;
   #bootMs: number | null = null;
   #setupMs: number | null = null;
+  #isColdStartTold = false;
   #memoryBytes: number | null = null;
   #crashes = 0;
   #readySince = 0;
@@ -127,6 +129,14 @@ export class Instance {
       ...(this.#reason === null ? {} : { reason: this.#reason }),
       ...(withLogs ? { logs: this.#logs.text() } : {}),
     };
+  }
+
+  /** How it came to be ready; told once, to the first attempt after that, which is who waited for it. */
+  takeColdStart(): ColdStart | null {
+    if (this.#isColdStartTold || this.#bootMs === null || this.#setupMs === null) return null;
+    this.#isColdStartTold = true;
+    const boot_started_at = Date.now() - (performance.now() - this.#bootStartedAt);
+    return { boot_started_at, boot_ms: this.#bootMs, setup_ms: this.#setupMs };
   }
 
   #setState(state: InstanceStatus["state"], reason: string | null): void {
@@ -297,6 +307,7 @@ export class Instance {
   #becomeReady(reason: string | null): void {
     if (this.#state === "boot" || this.#state === "setup") {
       this.#setupMs = Math.round(performance.now() - this.#setupStartedAt);
+      this.#isColdStartTold = false;
       this.#readySince = performance.now();
     }
     if (this.#state === "draining") return;

@@ -21,6 +21,7 @@ import { GpuAllocator, partOf, probeGpus } from "./gpus.ts";
 import { InputFetch } from "./input-fetch.ts";
 import { Journal } from "./journal.ts";
 import { type Log, logProgress } from "./log.ts";
+import { originMetrics, serveMetrics } from "./metrics.ts";
 import { Models, type Prepared } from "./models.ts";
 import { OutputFiles } from "./output-files.ts";
 import { OutputSpool } from "./output-spool.ts";
@@ -28,6 +29,7 @@ import { VersionStore } from "./prepared-version.ts";
 import { Registration } from "./registration.ts";
 import { createApp, listen } from "./server.ts";
 import { Supervisor } from "./supervisor.ts";
+import { Telemetry } from "./telemetry.ts";
 import { UploadRelay } from "./upload-relay.ts";
 
 /** A predecessor's unacknowledged end is worth this wait at shutdown; after it the next start sends what is left. */
@@ -47,6 +49,9 @@ export class Origin {
   readonly #builds: BuildQueue;
   readonly #registration: Registration;
   readonly #uploads: UploadRelay;
+  readonly #telemetry: Telemetry;
+  readonly #blobs: BlobCache;
+  #metrics: { close: () => Promise<void> } | null = null;
   readonly #stopping = new AbortController();
   #server: { close: () => Promise<void> } | null = null;
 
@@ -60,12 +65,14 @@ export class Origin {
     this.#edge = new EdgeClient(edgeUrl);
     this.#uploads = new UploadRelay(edgeUrl);
     const edge = this.#edge;
+    this.#telemetry = new Telemetry(config.telemetry, this.incarnation, log);
     const versions = new VersionStore(join(dataDir, "versions"));
     const environments = new Environments(config.cacheDir, env);
     const spool = new OutputSpool(join(dataDir, "spool", "outputs"), undefined, config.outputBounds);
     const blobsFolder = join(dataDir, "blobs");
     takeOverWeights(join(dataDir, "weights"), blobsFolder);
     const blobs = new BlobCache(blobsFolder, edge, config.blobsBytesMax);
+    this.#blobs = blobs;
     this.#gpus = new GpuAllocator(async () => partOf(await probeGpus(env), config.hostPart));
     blobs.onNeedOfRoom(() => versions.removeOldest());
     const policy = { allowCidrs: config.allowPrivateUrls };
@@ -100,6 +107,7 @@ export class Origin {
       gpus: this.#gpus,
       inputs: new InputFetch(join(dataDir, "spool", "inputs"), edge, { policy, edgeUrl, publicUrl, weights: blobs }),
       outputs: new OutputFiles(edge, spool),
+      telemetry: this.#telemetry,
       spool,
       weights: blobs,
       log,
@@ -137,6 +145,8 @@ export class Origin {
     const secretOf = (keyId: string): string | null => this.#edge.secretOf(keyId);
     const app = createApp({ supervisor, builds, uploads, secretOf, incarnation, log: this.#log });
     this.#server = await listen(app, this.#config.port);
+    const { metricsPort } = this.#config;
+    if (metricsPort !== null) this.#metrics = await serveMetrics(metricsPort, () => this.#metricsText());
   }
 
   /** Joins the edge, however long that takes. False when it was shut down first. */
@@ -150,6 +160,18 @@ export class Origin {
       void this.#registration.register();
     });
     return true;
+  }
+
+  #metricsText(): string {
+    return originMetrics({
+      attempts: this.supervisor.attempts(),
+      instances: this.supervisor.statuses(),
+      journal: { events_bytes: this.journal.eventBytes },
+      push: this.#push.counts(),
+      telemetry: this.#telemetry.counts(),
+      blobs: this.#blobs.counts(),
+      builds: this.#builds.counts(),
+    });
   }
 
   prepareModels(): Promise<Prepared[]> {
@@ -171,7 +193,9 @@ export class Origin {
     this.#registration.stop();
     this.#gpus.stop();
     this.#push.stop();
+    await this.#telemetry.flush();
     await this.#server?.close();
+    await this.#metrics?.close();
     await this.#driver.close();
     this.#edge.close();
     this.#uploads.close();

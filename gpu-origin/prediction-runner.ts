@@ -13,6 +13,7 @@ import {
 } from "../schema/origin-protocol.ts";
 import { maskSecrets } from "../schema/secret-inputs.ts";
 import { weightsOf } from "../schema/weights.ts";
+import { AttemptTrace } from "./attempt-trace.ts";
 import { type CogEvent, type CogResult, crashKind, stripErrorPrefix } from "./cog-client.ts";
 import type { InputFetch } from "./input-fetch.ts";
 import type { Instance } from "./instance.ts";
@@ -23,6 +24,7 @@ import type { Log } from "./log.ts";
 import { LogBudget } from "./log-budget.ts";
 import { mustBeFile, type OutputFiles, type OutputScope } from "./output-files.ts";
 import { isIteratorOutput, mayHoldFiles, type PreparedVersion, secretsOf } from "./prepared-version.ts";
+import type { Telemetry } from "./telemetry.ts";
 
 /** coglet answers before its slot is free, so a 409 only means: a few milliseconds later. */
 const BUSY_RETRY_MS = 2;
@@ -39,13 +41,16 @@ export interface RunnerHost {
   inputs: InputFetch;
   outputs: OutputFiles;
   log: Log;
+  telemetry: Pick<Telemetry, "isOn" | "record">;
+  /** for counting */
+  ended: (status: Ending["status"]) => void;
   wakePush: (isLazy: boolean) => void;
   /** the attempt ended: its slot is free and its last event is in the journal */
   onEnd: (key: AttemptKey) => void;
   sweep: (cogId: string) => void;
 }
 
-interface Ending {
+export interface Ending {
   status: "succeeded" | "failed" | "canceled";
   error?: string;
   code?: string;
@@ -89,6 +94,7 @@ export class PredictionRunner {
   #steps: Step[] = [];
   #isStepping = false;
   #timers: NodeJS.Timeout[] = [];
+  readonly #trace: AttemptTrace | null;
 
   constructor(
     start: AttemptStart,
@@ -105,6 +111,7 @@ export class PredictionRunner {
     this.#mayHoldFiles = mayHoldFiles(target.version.schema);
     this.#isTrainer = target.isTrainer;
     this.#mustBeFile = !target.isTrainer && mustBeFile(target.version.schema);
+    this.#trace = AttemptTrace.of(start);
     if (start.deadline_ms !== undefined) {
       const guard = start.deadline_ms + DEADLINE_GUARD_MS;
       this.#after(guard, () => this.cancel({ reason: "deadline", force_after_ms: DEADLINE_FORCE_MS }));
@@ -161,7 +168,13 @@ export class PredictionRunner {
     this.#becomeStarted();
     const busySince = performance.now();
     for (;;) {
-      const call = await slot.client.predict(this.#cogId, input, (event) => this.#receive(event), this.#abort.signal);
+      const call = await slot.client.predict(
+        this.#cogId,
+        input,
+        (event) => this.#receive(event),
+        this.#abort.signal,
+        this.#trace?.header,
+      );
       if (this.#forced) return this.#canceled();
       switch (call.kind) {
         case "ended":
@@ -269,6 +282,7 @@ export class PredictionRunner {
     switch (event.type) {
       case "start":
         this.#modelStartedAt ??= performance.now();
+        this.#trace?.predictStarted();
         if (this.#hasStartedEvent) break;
         this.#hasStartedEvent = true;
         this.#inOrder(() => this.#append({ type: "started" }, true));
@@ -431,11 +445,24 @@ export class PredictionRunner {
       predict_time_s: shown.predict_time_s ?? 0,
     });
     this.#state = "finished";
+    this.#tell(shown);
     this.#host.journal.setAttemptState(this.key, "finished", this.#started);
     this.#host.outputs.discard(this.#files.close(this.#cogId));
     this.#host.inputs.discard(this.#cogId);
     this.#host.sweep(this.#cogId);
     this.#host.onEnd(this.key);
+  }
+
+  /** One line of log, and the spans. Neither holds anything of the model's: its words may tell of the input. */
+  #tell({ status, code }: Ending): void {
+    const { prediction_id, attempt } = this.key;
+    const ms = Math.round(performance.now() - this.#acceptedAt);
+    const trace = this.#trace === null ? {} : { trace_id: this.#trace.traceId };
+    this.#host.log.info({ ...trace, prediction_id, attempt, status, code, ms }, "attempt ended");
+    this.#host.ended(status);
+    if (this.#trace === null || !this.#host.telemetry.isOn) return;
+    const cold = this.#hasStartedEvent ? this.#instance.takeColdStart() : null;
+    for (const span of this.#trace.spans({ status, code }, cold)) this.#host.telemetry.record(span);
   }
 
   // ---- cancel

@@ -18,10 +18,12 @@ import { InstanceFiles } from "./instance-files.ts";
 import { type InstanceLaunch, type LaunchParts, launchInstance } from "./instance-launch.ts";
 import type { AttemptKey, Journal, SavedInstance } from "./journal.ts";
 import type { Log } from "./log.ts";
+import { tracingEnv } from "./model-tracing.ts";
 import type { OutputFiles } from "./output-files.ts";
 import type { OutputSpool } from "./output-spool.ts";
 import { PredictionRunner } from "./prediction-runner.ts";
 import type { PreparedVersion, VersionStore } from "./prepared-version.ts";
+import type { Telemetry } from "./telemetry.ts";
 
 /** Ended instances are listed for as long, so that the edge hears of the end even if a batch is lost. */
 const ENDED_LISTED_MS = 30_000;
@@ -38,6 +40,7 @@ export interface SupervisorParts extends LaunchParts {
   inputs: InputFetch;
   outputs: OutputFiles;
   spool: OutputSpool;
+  telemetry: Telemetry;
   log: Log;
   capacity: { instances: number; memory_bytes: number };
   /** models of others than the operator run too */
@@ -69,6 +72,8 @@ export class Supervisor {
   readonly #instances = new Map<string, Running>();
   readonly #pending = new Map<string, Pending>();
   readonly #runners = new Map<string, PredictionRunner>();
+  /** since the start of this process */
+  readonly #endedAttempts = { succeeded: 0, failed: 0, canceled: 0 };
   #isDraining = false;
   #onQuiet: (() => void)[] = [];
 
@@ -123,7 +128,7 @@ export class Supervisor {
       devices: record.gpus,
     });
     if (result.kind === "failed") return end();
-    const files = new InstanceFiles(spool, resume.files.secret);
+    const files = new InstanceFiles(spool, { secret: resume.files.secret, traces: this.#traces() });
     const isListening = await files.listen(resume.files.host, resume.files.port).then(
       () => true,
       () => false,
@@ -227,7 +232,7 @@ export class Supervisor {
     };
     const address = await driver.filesAddress({ instance_id: boot.instance_id, egress: boot.egress ?? false });
     if (address.kind === "failed") return fail(address.detail);
-    const files = new InstanceFiles(spool);
+    const files = new InstanceFiles(spool, { traces: this.#traces() });
     try {
       const listening = await files.listen(address.host, address.port);
       if (abort.signal.aborted) throw new Error("given up");
@@ -254,7 +259,15 @@ export class Supervisor {
     // A list of files goes as data URIs: coglet uploads a list's files at once and returns them in the order in which they were done.
     const upload = version.output_is_file_list ? [] : ["--upload-url", files.uploadUrl];
     return new Instance(
-      { ...boot, slots: Math.max(1, version.slots), launch, devices, cpus, env, args: [...launched.args, ...upload] },
+      {
+        ...boot,
+        slots: Math.max(1, version.slots),
+        launch,
+        devices,
+        cpus,
+        env: { ...env, ...tracingEnv(version, files.tracesUrl) },
+        args: [...launched.args, ...upload],
+      },
       {
         driver,
         log,
@@ -268,6 +281,11 @@ export class Supervisor {
         deleteRecord: (instanceId) => journal.deleteInstance(instanceId),
       },
     );
+  }
+
+  /** Where spans of models go; null where nobody wants them. */
+  #traces(): Telemetry | null {
+    return this.#parts.telemetry.isOn ? this.#parts.telemetry : null;
   }
 
   #ended(instanceId: string, files: InstanceFiles): void {
@@ -338,6 +356,10 @@ export class Supervisor {
       inputs: this.#parts.inputs,
       outputs: this.#parts.outputs,
       log: this.#parts.log,
+      telemetry: this.#parts.telemetry,
+      ended: (status) => {
+        this.#endedAttempts[status] += 1;
+      },
       wakePush: (isLazy) => (isLazy ? this.#parts.push.wakeSoon() : this.#parts.push.wake()),
       onEnd: (key) => {
         this.#runners.delete(nameOf(key));
@@ -350,6 +372,11 @@ export class Supervisor {
     void runner.run(start);
     journal.flush();
     return { kind: "accepted", state: runner.state() };
+  }
+
+  /** For metrics: how attempts ended here since the start, and how many run now. */
+  attempts(): { ended: Record<"succeeded" | "failed" | "canceled", number>; running: number } {
+    return { ended: { ...this.#endedAttempts }, running: this.#runners.size };
   }
 
   attemptState(key: AttemptKey): AttemptState | null {

@@ -4,6 +4,7 @@ import { parseDuration } from "../schema/durations.ts";
 import type { Budget } from "../schema/ledger.ts";
 import type { StoredTerms } from "../schema/tables/accounts.ts";
 import type { Scope } from "../schema/tokens.ts";
+import type { TraceContext } from "../schema/tracing.ts";
 import type { RegistryAccess } from "./domain/registry-token.ts";
 
 export interface Settings {
@@ -52,6 +53,10 @@ export interface AppEnv {
   Bindings: Env;
   Variables: {
     requestId: string;
+    /** of this request's span, in the caller's trace or one of its own */
+    trace: TraceContext;
+    /** the prediction or training that a create made, for the log */
+    predictionId?: string;
     /** set by the authenticate middleware; routes read it through `callerOf` */
     caller?: Caller;
     /** what the registry's token of this request grants; behind the registry's guard */
@@ -71,6 +76,8 @@ export interface Edge {
   settings: Settings;
   /** keeps work alive behind the answer */
   later: (work: Promise<unknown>) => void;
+  /** of the request's span; absent where no request is behind it */
+  trace?: TraceContext;
 }
 
 export function edgeOf(c: Context<AppEnv>): Edge {
@@ -78,6 +85,7 @@ export function edgeOf(c: Context<AppEnv>): Edge {
     env: c.env,
     settings: settingsOf(c.env),
     later: (work) => c.executionCtx.waitUntil(work),
+    trace: c.get("trace"),
   };
 }
 

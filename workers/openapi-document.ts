@@ -25,6 +25,10 @@ interface Operation {
 
 const HEADERS: Record<string, Header> = {
   "x-request-id": { description: "the request's id: name it when you report a fault", schema: { type: "string" } },
+  traceparent: {
+    description: "W3C trace context of the request: in the trace that its own `traceparent` names, else in a new one",
+    schema: { type: "string" },
+  },
   // What is left of the account's minute (IETF draft, and Replicate's own two).
   ratelimit: { description: "what is left, and seconds until all is back", schema: { type: "string" } },
   "ratelimit-policy": { description: "the limit: requests and seconds", schema: { type: "string" } },
@@ -33,7 +37,7 @@ const HEADERS: Record<string, Header> = {
   "retry-after": { description: "seconds until a retry can help", schema: { type: "integer" } },
   "www-authenticate": { description: "the scheme that is wanted", schema: { type: "string" } },
 };
-const EVERY_ANSWER = ["x-request-id"];
+const EVERY_ANSWER = ["x-request-id", "traceparent"];
 /** Of a caller with a token. */
 const RATE_LIMIT = ["ratelimit", "ratelimit-policy", "ratelimit-remaining", "ratelimit-reset"];
 /** The routes' own problems have put the schema among the components. */

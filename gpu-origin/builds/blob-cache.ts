@@ -126,6 +126,11 @@ export class BlobCache {
     }
   }
 
+  /** For metrics. */
+  counts(): { bytes: number; files: number } {
+    return { bytes: this.#total(), files: this.#entries.size };
+  }
+
   /** A name for a file that is to be taken in. */
   temporaryFile(): string {
     return join(this.#root, `${randomBytes(8).toString("hex")}.part`);

@@ -51,6 +51,8 @@ export class BuildQueue {
   readonly #push: BuildPush;
   readonly #waiting: Queued[] = [];
   readonly #running = new Map<string, Queued & { ended: Promise<void> }>();
+  /** since the start */
+  readonly #ended = { built: 0, failed: 0, canceled: 0 };
   #isStopped = false;
 
   constructor(parts: BuildQueueParts) {
@@ -203,7 +205,13 @@ export class BuildQueue {
     }
   }
 
+  /** For metrics. */
+  counts(): { running: number; ended: Record<End["result"]["kind"], number> } {
+    return { running: this.#running.size, ended: { ...this.#ended } };
+  }
+
   #finish(buildId: string, t_ms: number, { result, described }: End): void {
+    this.#ended[result.kind] += 1;
     const base = { t_ms, type: "finished" };
     if (result.kind === "built") {
       const { version, warnings } = result;

@@ -315,11 +315,15 @@ function belowSource(target: string): string | null {
   return path.startsWith(`${SOURCE_TARGET}/`) ? path.slice(SOURCE_TARGET.length + 1) : null;
 }
 
+/** What cog's extra `tracing` stands for. */
+const TRACING_PACKAGES = ["opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"];
+
 /** The runtime is this origin's to choose. */
 function withoutRuntime(requirements: string): string {
   return requirements
     .split("\n")
     .map((line) => line.replace(/(^|\s)#.*/, "").trim())
+    .flatMap((line) => (/^cog\s*\[[^\]]*\btracing\b/.test(line) ? TRACING_PACKAGES : [line]))
     .filter((line) => line !== "" && !/^(cog|coglet)\s*([=<>!~[;@]|$)/.test(line))
     .join("\n");
 }

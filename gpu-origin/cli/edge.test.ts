@@ -29,6 +29,7 @@ beforeAll(async () => {
     publicUrl: "http://public.example",
     retention: "2h",
     uploadRelayUrl: "http://127.0.0.1:1",
+    otlp: { url: "http://127.0.0.1:4318/v1/traces", headers: "a=b" },
     allowPrivateCidrs: [],
     signingSecret: "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I=",
     joinTokensSha256: ["0".repeat(64), "1".repeat(64)],
@@ -83,6 +84,8 @@ describe("the options", () => {
       PUBLIC_URL: "http://public.example",
       RETENTION: "2h",
       UPLOAD_RELAY_URL: "http://127.0.0.1:1",
+      OTLP_TRACES_URL: "http://127.0.0.1:4318/v1/traces",
+      OTLP_HEADERS: "a=b",
       LOOP_TURN: "1",
       SIGNING_SECRET: settings.signingSecret,
     });

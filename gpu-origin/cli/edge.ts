@@ -47,6 +47,7 @@ export interface EdgeSettings {
   publicUrl: string;
   retention: string;
   uploadRelayUrl: string;
+  otlp: { url: string; headers: string };
   /** CIDRs of private networks that the Worker's fetch may reach */
   allowPrivateCidrs: string[];
   signingSecret: string;
@@ -95,6 +96,8 @@ export function edgeOptions(settings: EdgeSettings, log: LogFile): MiniflareOpti
           RETENTION: settings.retention,
           ALLOW_PRIVATE_URLS: settings.allowPrivateCidrs.join(","),
           UPLOAD_RELAY_URL: settings.uploadRelayUrl,
+          OTLP_TRACES_URL: settings.otlp.url,
+          OTLP_HEADERS: settings.otlp.headers,
           LOOP_TURN: "1",
           SIGNING_SECRET: settings.signingSecret,
           JOIN_TOKEN_SHA256: settings.joinTokensSha256.join(","),

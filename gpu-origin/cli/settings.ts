@@ -31,6 +31,10 @@ export interface Settings {
   isTls: boolean;
   allowPrivateUrls: string;
   retention: string;
+  /** where spans of the edge go; empty: nowhere */
+  otlp: { url: string; headers: string };
+  /** of the first origin; undefined: none has any */
+  metricsPort: number | undefined;
   /** origin that uploads of the registry go through; empty: they go to the edge */
   uploadRelayUrl: string;
   modelDirs: string[];
@@ -73,6 +77,9 @@ const EnvironmentSchema = z.object({
     .string()
     .refine((text) => cidrs(text).every((cidr) => ipaddr.isValidCIDR(cidr)), "must be a comma list of CIDR ranges")
     .default(""),
+  COGWAY_OTLP_TRACES_URL: z.url({ protocol: /^https?$/, error: "must be an http or https URL" }).optional(),
+  COGWAY_OTLP_HEADERS: z.string().default(""),
+  COGWAY_METRICS_PORT: PortSchema.optional(),
   COGWAY_UPLOAD_RELAY: z.enum(["0", "1"], "must be 1 or 0").default("0"),
   /** for tests of faults: ports of loopback proxies, to the edge and then to each origin, that edge and origins reach each other through */
   COGWAY_PROXY_PORTS: z
@@ -131,6 +138,8 @@ export function readSettings(env: NodeJS.ProcessEnv, originCount = 1): Settings 
     isTls,
     allowPrivateUrls: values.COGWAY_ALLOW_PRIVATE_URLS,
     retention: values.COGWAY_RETENTION,
+    otlp: { url: values.COGWAY_OTLP_TRACES_URL ?? "", headers: values.COGWAY_OTLP_HEADERS },
+    metricsPort: values.COGWAY_METRICS_PORT,
     uploadRelayUrl: values.COGWAY_UPLOAD_RELAY === "1" ? `http://127.0.0.1:${originPort}` : "",
     modelDirs,
     modelsAreExplicit: COGWAY_MODELS !== undefined,

@@ -57,6 +57,8 @@ function testConfig(
     buildsMax: 1,
     blobsBytesMax: 1024 ** 3,
     logLevel: process.env.COGWAY_TEST_LOG ?? "silent",
+    telemetry: { url: null, headers: "" },
+    metricsPort: null,
     ...given,
   };
 }

@@ -33,10 +33,6 @@ export const PredictionSchema = z
     started_at: z.string().nullable(),
     completed_at: z.string().nullable(),
     expires_at: z.string().nullable().optional().describe("once it ended: when its data goes, null for never"),
-    trace_id: z
-      .string()
-      .optional()
-      .describe("W3C trace id of the request that made it, also in logs, in webhooks and in the model's own spans"),
     metrics: z.record(z.string(), z.unknown()),
     trace_id: z
       .string()
