@@ -166,6 +166,7 @@ test(`${PREDICTIONS} predictions through kills every 5 s: none lost, none change
         outcome,
         took_s: Math.round(took_s),
         faults: faults.counts,
+        recoveries_ms: faults.recoveries_ms.join(" "),
         answers: Object.fromEntries(caller.counts),
         calls: caller.calls.length,
         webhooks: { ...completed.counts, calls: receiver.calls.length },

@@ -4,11 +4,13 @@ import { killHard } from "../lib/processes.ts";
 import { type Answer, takeAll, type WebhookCall } from "../lib/receiver.ts";
 import type { System } from "../lib/system.ts";
 import type { Toxiproxy } from "../lib/toxiproxy.ts";
+import { waitFor } from "../lib/wait.ts";
 import { draw } from "./plan.ts";
 
 const KILL_EVERY_MS = 5_000;
 /** Connections between parts live long: 1 % of few would be none, so beside that all of one proxy are cut at once. */
 const CUT_EVERY_MS = 3_700;
+const RECOVERY_MAX_MS = 120_000;
 const FAILING_PART = 0.3;
 /** The schedule waits 1, 5, 15, 60 s, and then minutes, which nobody waits for here. */
 const FAILURES_OF_ONE_MAX = 3;
@@ -21,6 +23,8 @@ export class Faults {
     "not running when its turn came": 0,
     "proxies cut": 0,
   };
+  /** from each kill of workerd to the first answer of the next one, milliseconds */
+  readonly recoveries_ms: number[] = [];
   readonly #timers: NodeJS.Timeout[] = [];
   #turn = 0;
 
@@ -46,7 +50,13 @@ export class Faults {
     else {
       killHard(victim.pid);
       this.counts[isOrigin ? "gpu-origin killed" : "workerd killed"]++;
+      if (!isOrigin) void this.#untilUp(system, performance.now());
     }
+  }
+
+  async #untilUp(system: System, killedAt: number): Promise<void> {
+    await waitFor("workerd", RECOVERY_MAX_MS, async () => (await fetch(`${system.url}/healthz`)).status);
+    this.recoveries_ms.push(Math.round(performance.now() - killedAt));
   }
 
   stop(): void {
