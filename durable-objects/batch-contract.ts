@@ -1,7 +1,9 @@
 /** What a BatchObject is asked, by the Worker and by PredictionObjects: plain data over native RPC, as in contracts.ts. */
 import type { BatchDocument } from "../schema/batches.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
+import type { Rates } from "../schema/pricing.ts";
 import type { RunSpec } from "./contracts.ts";
+import type { SpendRequest } from "./ledger-contract.ts";
 
 /** One input of a batch has ended. Idempotent by index. */
 export interface BatchSettlement {
@@ -22,6 +24,12 @@ export interface CreateBatch {
   /** milliseconds after its end; null is forever */
   retention_ms: number | null;
   created_at: number;
+  /** the prices of its creation. Absent: free */
+  rates?: Rates;
+  /** what each input must be allowed before it starts. Absent: nothing bounds what is spent */
+  spend?: SpendRequest;
+  /** id of the token that created it */
+  token_id?: string | null;
 }
 
 /** A validated input, in its place. */

@@ -3,6 +3,7 @@ import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { publicStatus } from "../schema/prediction-lifecycle.ts";
 import { renderOutput, type View } from "../schema/render-prediction.ts";
 import type { BatchStore } from "./batch-store.ts";
+import type { SpendRefusal } from "./ledger-contract.ts";
 
 /** Parts of one object in R2 have one size, but for the last: at least 5 MiB. */
 const PART_BYTES = 8_388_608;
@@ -33,7 +34,14 @@ export function resultLine(
     output: document === null ? null : renderOutput(document.output, document.id, view),
     error: document?.error ?? null,
     metrics: document?.metrics ?? {},
+    cost: document?.cost_micros ?? 0,
   });
+}
+
+/** The same of an input that a budget or balance did not allow to start. */
+export function refusedLine(index: number, customId: string | null, { code, detail }: SpendRefusal): string {
+  const line = JSON.parse(resultLine(index, customId, null, { publicUrl: "", signingSecret: "" }));
+  return JSON.stringify({ ...line, status: "failed", error: detail, error_code: code });
 }
 
 /** Writes the file, in parts that are each held whole and never more. Running it again replaces it. */

@@ -163,6 +163,15 @@ export class BatchStore {
     );
   }
 
+  /** It did not start after all. */
+  unstart(i: number, predictionId: string): void {
+    this.#sql.exec(
+      "UPDATE inputs SET state = 'pending', prediction_id = NULL, started_at = NULL WHERE i = ? AND state = 'running' AND prediction_id = ?",
+      i,
+      predictionId,
+    );
+  }
+
   /** Records an end once; the input is no longer needed. */
   end(i: number, state: InputState, result: string | null, resultRef: string | null): void {
     this.#sql.exec(

@@ -20,10 +20,10 @@ import { viewOf } from "../schema/render-prediction.ts";
 import { seal, unseal } from "../schema/sealed.ts";
 import { Alarms } from "./alarms.ts";
 import type { BatchApi, BatchInput, BatchSettlement, CreateBatch } from "./batch-contract.ts";
-import { RESULT_ROW_BYTES_MAX, resultKey, resultLine, writeResults } from "./batch-results.ts";
+import { RESULT_ROW_BYTES_MAX, refusedLine, resultKey, resultLine, writeResults } from "./batch-results.ts";
 import { BatchStore, type InputRow, type InputState } from "./batch-store.ts";
 import { GroupCommit } from "./group-commit.ts";
-import { predictionStub } from "./stubs.ts";
+import { accountStub, predictionStub } from "./stubs.ts";
 
 /** Inputs are read within one request; a batch that is not sealed by then has lost its Worker. */
 const LOAD_MAX_MS = 600_000;
@@ -182,13 +182,42 @@ export class BatchObject extends DurableObject<Env> implements BatchApi {
         return { ...input, prediction_id, started_at: now };
       });
     });
-    await this.#each(named, (input) => this.#createOne(input));
+    await this.#each(await this.#allowed(named), (input) => this.#createOne(input));
+  }
+
+  /**
+   * Those that may cost something: all that is reserved for them is reserved together. Of the others, one waits while inputs run whose end makes room, and
+   * fails where none do. An input whose answer is lost here is created by the check; it holds what it was given.
+   */
+  async #allowed(named: InputRow[]): Promise<InputRow[]> {
+    const request = this.#store.get()?.request;
+    if (named.length === 0 || request?.spend === undefined) return named;
+    const { spend, account_id } = request;
+    const { reserve_micros } = spend;
+    const holds = named.map(({ prediction_id }) => ({ id: prediction_id ?? "", reserve_micros, spend }));
+    const refusals = await accountStub(this.env, account_id).hold(holds);
+    const refused = named.flatMap((input, n) => {
+      const refusal = refusals[n] ?? null;
+      return refusal === null ? [] : [{ ...input, refusal }];
+    });
+    if (refused.length === 0) return named;
+    const isLast = await this.#writes.run(() => {
+      const runsNothing = this.#store.running() === refused.length;
+      for (const { i, prediction_id, custom_id, refusal } of refused) {
+        if (runsNothing) this.#ended(i, "failed", refusedLine(i, custom_id, refusal), null);
+        else this.#store.unstart(i, prediction_id ?? "");
+      }
+      return runsNothing;
+    });
+    if (isLast) this.#later(this.#startNext());
+    return named.filter((_, n) => (refusals[n] ?? null) === null);
   }
 
   async #createOne(input: InputRow): Promise<void> {
     const row = this.#store.get();
     if (row === null || input.prediction_id === null || input.input === null) return;
-    const { id, account_id, spec, shown_version, stream_kind, retention_ms, source } = row.request;
+    const { id, account_id, spec, shown_version, stream_kind, retention_ms, source, rates, spend, token_id } =
+      row.request;
     const { document } = await predictionStub(this.env, input.prediction_id).create({
       id: input.prediction_id,
       account_id,
@@ -212,6 +241,9 @@ export class BatchObject extends DurableObject<Env> implements BatchApi {
       stream_kind,
       log_lines: input.log_lines === null ? [] : (JSON.parse(input.log_lines) as string[]),
       wait_ms: 0,
+      ...(rates === undefined ? {} : { rates }),
+      reserved_micros: spend?.reserve_micros ?? null,
+      token_id: token_id ?? null,
     });
     if (isTerminal(document.state)) {
       await this.settled([{ index: input.i, prediction_id: document.id, document }]);
@@ -271,7 +303,7 @@ export class BatchObject extends DurableObject<Env> implements BatchApi {
       .inputs("running", Number.MAX_SAFE_INTEGER)
       .filter((input) => (input.started_at ?? 0) <= before || row.state === "canceling");
     const look = row.state === "canceling" ? this.#cancelOne : this.#createOne;
-    await this.#each(old, (input) => look.call(this, input));
+    await this.#each(row.state === "canceling" ? old : await this.#allowed(old), (input) => look.call(this, input));
     await this.#startNext();
     await this.#writes.run(() => {
       this.#finishIfDone();

@@ -88,8 +88,8 @@ export function isCapped(terms: AccountTerms, token: Budget | null): boolean {
 }
 
 /**
- * Reserves `micros` in all for `id`, a prediction or an instance: more than before where it grows, less where it shrinks. Idempotent. What costs nothing
- * by itself (0) is refused only where nothing is left at all. An end that was booked stays: nothing is reserved behind it.
+ * Reserves `micros` in all for `id`, a prediction or an instance; at least, since a repeat of an earlier call must not take back what was held since.
+ * Idempotent. What costs nothing by itself (0) is refused only where nothing is left at all. An end that was booked stays: nothing is reserved behind it.
  */
 export function reserve(
   books: Books,
@@ -100,13 +100,10 @@ export function reserve(
 ): SpendRefusal | null {
   if (books.isSettled(id)) return null;
   const known = books.reservation(id)?.micros ?? 0;
-  const more = micros - known;
-  if (more > 0 || (micros === 0 && known === 0)) {
-    const refusal = refusalOf(books, more, terms, token, now);
-    if (refusal !== null) return refusal;
-  }
-  if (more !== 0) setReserved(books, id, { micros, token });
-  return null;
+  if (known > 0 && micros <= known) return null;
+  const refusal = refusalOf(books, micros - known, terms, token, now);
+  if (refusal === null) setReserved(books, id, { micros, token });
+  return refusal;
 }
 
 /** Its reservation ends: it was settled, or never began. Idempotent. */

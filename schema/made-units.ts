@@ -50,10 +50,13 @@ export function countMetric(
 
 /** All metrics at the end: those that are there count. */
 export function countMetrics(made: MadeUnits | undefined, metrics: Record<string, unknown>): Made {
-  return Object.entries(metrics).reduce<Made>(
-    (so, [name, value]) => ({ ...so, ...countMetric(so.made ?? made, { name, value, mode: "replace" }) }),
-    {},
-  );
+  let so: Made = {};
+  for (const name of Object.keys(METRICS)) {
+    const value = Object.hasOwn(metrics, name) ? metrics[name] : undefined;
+    const next = countMetric(so.made ?? made, { name, value, mode: "replace" });
+    if (next.made !== undefined) so = next;
+  }
+  return so;
 }
 
 /** Another attempt measures anew; the output that is in the log stays, and is only repeated. */

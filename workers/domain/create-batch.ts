@@ -6,14 +6,21 @@ import type { AdmitResult } from "../../durable-objects/account-contract.ts";
 import type { BatchInput } from "../../durable-objects/batch-contract.ts";
 import { accountStub, batchStub } from "../../durable-objects/stubs.ts";
 import { BATCH_MAX_MS, type BatchDocument, type BatchLine, parseBatchLine } from "../../schema/batches.ts";
+import { isCapped, type SpendRequest } from "../../schema/budgets.ts";
 import type { ModelReference } from "../../schema/ids.ts";
 import { newPredictionId } from "../../schema/ids.ts";
+import { firstHold } from "../../schema/prediction-cost.ts";
+import type { Rates } from "../../schema/pricing.ts";
 import { AppError } from "../../schema/problems.ts";
+import { tokenId } from "../../schema/tokens.ts";
 import type { Caller, Edge } from "../env.ts";
+import type { VersionRow } from "../storage/models.ts";
 import { refused } from "./admission.ts";
 import { batchInputs, readLines } from "./batch-inputs.ts";
 import type { KeptResponse } from "./create-prediction.ts";
+import { estimateCost } from "./estimate.ts";
 import { resolveOwnFiles } from "./own-files.ts";
+import { accountTerms, ratesFor } from "./rates.ts";
 import { resolveVersion } from "./resolve-version.ts";
 import { sharedRunSpec } from "./run-spec.ts";
 import { faultsDetail, outputKind } from "./validate-input.ts";
@@ -43,6 +50,9 @@ export async function createBatch(edge: Edge, command: CreateBatchCommand): Prom
   const id = newPredictionId(edge.settings.signingSecret, edge.settings.predictionPoolSize);
   const created_at = Date.now();
   const account = accountStub(edge.env, caller.account_id);
+  const spec = await sharedRunSpec(edge, version, caller.account_id);
+  const rates = await ratesFor(edge, version, spec, caller.terms);
+  const spend = spendOf(edge, caller, version, rates);
   const admitted = await account.admit({
     kind: "batch",
     prediction_id: id,
@@ -52,6 +62,8 @@ export async function createBatch(edge: Edge, command: CreateBatchCommand): Prom
     source: command.made_by,
     idempotency: command.idempotency,
     limits: { creates_per_minute: caller.creates_per_minute },
+    // Its inputs are held one by one, as they start.
+    ...(spend === null ? {} : { spend: { ...spend, reserve_micros: 0 } }),
   });
   if (admitted.kind === "replay") return replayed(edge, caller, admitted);
   if (admitted.kind !== "admitted") throw refused(admitted);
@@ -60,13 +72,16 @@ export async function createBatch(edge: Edge, command: CreateBatchCommand): Prom
     await batch.create({
       id,
       account_id: caller.account_id,
-      spec: await sharedRunSpec(edge, version, caller.account_id),
+      spec,
       shown_version: version.id,
       stream_kind: outputKind(version.openapi_schema).stream_kind,
       source: command.made_by,
       max_concurrency: command.max_concurrency,
       retention_ms: command.retention_ms,
       created_at,
+      rates,
+      ...(spend === null || spend.reserve_micros === 0 ? {} : { spend }),
+      token_id: tokenId(caller.token.hash),
     });
     for await (const inputs of batchInputs(await linesOf(command.source), version)) {
       await batch.append(await withOwnFiles(edge, caller, inputs));
@@ -77,6 +92,18 @@ export async function createBatch(edge: Edge, command: CreateBatchCommand): Prom
     await Promise.all([batch.drop(), account.unadmit(id)]);
     throw error;
   }
+}
+
+/** What each input must be allowed; null where they can cost nothing, and nothing is reserved where nothing bounds what is spent. */
+function spendOf(edge: Edge, caller: Caller, version: VersionRow, rates: Rates): SpendRequest | null {
+  if (rates.basis !== "online" && rates.items.length === 0) return null;
+  const terms = accountTerms(edge.settings, caller.terms);
+  const { budget } = caller.token;
+  const token = { id: tokenId(caller.token.hash), budget };
+  const isHeld = rates.basis !== "online" && isCapped(terms, budget);
+  // All inputs of a batch hold the same to begin with: those that cost more ask for it.
+  const reserve_micros = isHeld ? firstHold(rates, estimateCost(edge, version, rates, {}, null), null) : 0;
+  return { reserve_micros, terms, token, model: `${version.owner}/${version.name}`, deployment: null };
 }
 
 /** The first request may have died before it answered: then its batch is shown as it is now, if it ever began. */
