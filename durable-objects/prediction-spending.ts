@@ -72,7 +72,7 @@ export class PredictionSpending {
 
   /**
    * What is held once these events are stored. An end that costs more than was held is paid in full where there is room: asked before the end is stored, since
-   * nothing changes it afterwards.
+   * nothing changes it afterwards. Where the account cannot be asked, what is beyond is given away.
    */
   async heldFor(row: PredictionRow, batch: AttemptBatch, outputAt: (n: number) => unknown): Promise<number | null> {
     const { id, request, stage } = row;
@@ -82,8 +82,10 @@ export class PredictionSpending {
     const cost = unboundedCost(progress, request, request.spec.hardware);
     const reserve_micros = Math.min(cost, request.max_cost_micros ?? cost);
     if (reserve_micros <= limit.micros) return null;
-    const [refusal] = await accountStub(this.#host.env, request.account_id).hold([{ id, reserve_micros }]);
-    return refusal === null ? reserve_micros : null;
+    const refusals = await accountStub(this.#host.env, request.account_id)
+      .hold([{ id, reserve_micros }])
+      .catch(() => []);
+    return refusals[0] === null ? reserve_micros : null;
   }
 }
 

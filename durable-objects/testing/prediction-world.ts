@@ -62,6 +62,10 @@ export interface World {
   enqueue: (key: LeaseKey) => EnqueueResult;
   released: Parameters<DeploymentApi["release"]>[0];
   settled: Settlement[];
+  /** what the account was asked to hold */
+  holds: { id: string; reserve_micros: number }[];
+  /** whether it has room for it */
+  hasRoom: (reserve_micros: number) => boolean;
   removed: PredictionDocument[];
   started: AttemptStart[];
   cancels: string[];
@@ -95,6 +99,17 @@ export function withPredictions(test: (world: World) => Promise<void>): Promise<
         settle: async (settlements) => {
           away();
           world.settled.push(...settlements);
+        },
+        hold: async (requests) => {
+          away();
+          world.holds.push(...requests);
+          const refusal = {
+            kind: "over_budget",
+            code: "billing.budget_exceeded",
+            detail: "",
+            resets_at: null,
+          } as const;
+          return requests.map(({ reserve_micros }) => (world.hasRoom(reserve_micros) ? null : refusal));
         },
         removeData: async (documents) => {
           world.removed.push(...documents);
@@ -135,6 +150,8 @@ export function withPredictions(test: (world: World) => Promise<void>): Promise<
       enqueue: (request) => world.leased(request),
       released: [],
       settled: [],
+      holds: [],
+      hasRoom: () => true,
       removed: [],
       started: [],
       cancels: [],
