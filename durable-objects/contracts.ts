@@ -12,8 +12,9 @@ import type {
   RegisterResult,
 } from "../schema/origin-protocol.ts";
 import type { PackageRef } from "../schema/packages.ts";
-import type { PredictionDocument, WaitingFor } from "../schema/prediction-document.ts";
+import type { Meter, PredictionDocument, WaitingFor } from "../schema/prediction-document.ts";
 import type { Rates } from "../schema/pricing.ts";
+import type { ScalingMeasures } from "../schema/scaling.ts";
 import type { WebhookAttempt, WebhookEvent } from "../schema/webhooks.ts";
 import type { WeightsRef } from "../schema/weights.ts";
 
@@ -28,6 +29,8 @@ export interface RunSpec {
   release: number;
   /** what origins have prepared: for a fine-tune the version that it was trained from */
   version_id: string;
+  /** the version as callers know it, where its weights are loaded in setup: starts are counted for it. Absent: `version_id` */
+  shown_version?: string;
   /** which function of the model the instance runs */
   mode: "predict" | "train";
   /** weights of a fine-tune that are loaded in setup; null for none, and where each prediction brings its own */
@@ -105,6 +108,8 @@ export interface CreatePrediction {
   reserved_micros?: number | null;
   /** id of the token that created it, for usage by token */
   token_id?: string | null;
+  /** its account keeps nothing beyond delivery: when its data goes, so does what no webhook has taken */
+  keeps_nothing?: boolean;
   /** W3C traceparent under which it runs */
   traceparent?: string | null;
   /** 0 before 1 (Cogway-Priority: low; inputs of batches); absent is 0 */
@@ -120,6 +125,8 @@ export interface PredictionApi {
   getMany(ids: string[], accountId: string): Promise<(PredictionDocument | null)[]>;
   /** Answers when the end is reached (by force after 5 s, so within about 8 s). Terminal already: the unchanged document. */
   cancel(id: string, accountId: string): Promise<PredictionDocument | null>;
+  /** Cancels what lives of these and removes all data at once, whatever was asked for (their account is deleted). Answers those that have not ended yet. Idempotent. */
+  erase(ids: string[], accountId: string): Promise<string[]>;
   /** From now on its data is kept for ever, since something shows it. Null when it has not ended, has no data any more, or was asked to keep none. */
   keep(id: string, accountId: string): Promise<PredictionDocument | null>;
   /** From the origin, through the Worker. Resolves when stored. */
@@ -188,7 +195,7 @@ export interface EnqueueRequest extends LeaseKey {
   account_id: string;
   spec: RunSpec;
   enqueued_at: number;
-  /** 0 before 1: inputs of batches run when nothing else waits */
+  /** 0 before 1: what was created with low priority and inputs of batches run when nothing else waits */
   priority: 0 | 1;
 }
 
@@ -201,6 +208,13 @@ export type EnqueueResult =
 /** The end of an attempt. */
 export interface Release extends LeaseKey {
   ran_ms: number;
+  /** the prediction ended with it: how, for the history of its version (as callers know that). Absent: another attempt follows */
+  end?: {
+    version: string;
+    outcome: Meter["outcome"];
+    platform_failure: boolean;
+    units?: Record<string, number>;
+  };
   /** the origin does not know the instance */
   instance_gone?: boolean;
   /** owner/name whose run it was: fine-tunes run on the instances of their base. Absent is the model of the deployment. */
@@ -208,12 +222,17 @@ export interface Release extends LeaseKey {
 }
 
 export interface DeploymentApi {
-  /** Idempotent by (prediction_id, attempt): the same lease or place again. */
+  /** Idempotent by (prediction_id, attempt): the same lease or place again. An attempt ends all older ones of its prediction; an older one is refused. */
   enqueue(request: EnqueueRequest): Promise<EnqueueResult>;
   /** Frees slots (or queue places) and grants them to the next in the same transaction. Idempotent. */
   release(releases: Release[]): Promise<void>;
   /** Why a prediction waits, in the queue or in its slot on an instance that starts again; null when it waits for nothing here. */
   waitingFor(key: LeaseKey): Promise<WaitingFor | null>;
+  /**
+   * Their host is drained: they serve on until enough others are ready for what runs and waits, which are placed where there are none, then finish what
+   * they run and go. Answers those that go now. Called again and again until all are gone.
+   */
+  replaceInstances(instanceIds: string[]): Promise<string[]>;
   /** Newest states of instances of this deployment, pushed by their origin. */
   instancesChanged(originId: string, instances: InstanceStatus[]): Promise<void>;
   /** These instances do not exist any more (their origin restarted or is lost). */
@@ -236,6 +255,8 @@ export interface DeploymentApi {
   retire(unused_ms: number): Promise<{ retired: true } | { retired: false; instances: number; free_at: number | null }>;
   /** For pages and tests: instances, queue length, leases. */
   describe(): Promise<DeploymentDescription>;
+  /** What scaling rests on, its targets, and its newest decisions; null: never used. */
+  scaling(): Promise<DeploymentScaling | null>;
   /** What its newest instances said of their setups and ends, newest first: for the model's people and the operator. */
   setupReports(): Promise<SetupReport[]>;
 }
@@ -247,6 +268,24 @@ export interface SetupReport {
   reason: string | null;
   logs: string | null;
   at: number;
+}
+
+export interface DeploymentScaling {
+  wanted_instances: number;
+  reason: string;
+  measures: ScalingMeasures;
+  targets: {
+    min_instances: number;
+    max_instances: number;
+    queue_delay_ms: number;
+    utilisation: number;
+    stable_window_ms: number;
+    panic_window_ms: number;
+  };
+  /** epoch milliseconds until which nothing new is placed, and why; null while nothing holds it back */
+  held_back: { until: number; detail: string } | null;
+  /** newest first */
+  decisions: { at: number; wanted_before: number; wanted: number; reason: string; measures: ScalingMeasures }[];
 }
 
 export interface DeploymentDescription {
@@ -281,6 +320,8 @@ export interface PlaceRequest {
   gpus?: number;
   /** its queue has waited so long for room that a busy instance of another deployment may be asked to finish and go */
   is_starving?: boolean;
+  /** false: only where there is room, without asking another instance to go. Absent is true. */
+  evicts?: boolean;
   /** how much its instances are worth keeping while idle: least valuable ones make room first. Absent: as if used once an hour. */
   use?: InstanceUse;
 }
@@ -310,18 +351,17 @@ export interface OriginEntry {
 }
 
 export interface FleetApi {
-  /** With a join token (checked here against env.JOIN_TOKEN_SHA256, used once) or for a known origin (the Worker has verified its signature). */
+  /** With a join token (one of inviteOrigin, or of env.JOIN_TOKEN_SHA256; used once) or for a known origin (the Worker has verified its signature). */
   register(
     request: Register,
     verifiedOriginId: string | null,
+    /** micro-dollars a second of its hardware, by SKU, where they are known */
+    prices?: Record<string, number>,
   ): Promise<{ ok: true; result: RegisterResult } | { ok: false; code: string; detail: string }>;
   heartbeat(originId: string, heartbeat: Heartbeat): Promise<{ known: boolean; unowned: string[] }>;
   /** Chooses an origin, boots the instance there (evicting an idle one of another deployment where room is short) and reserves its room. */
   place(request: PlaceRequest): Promise<PlaceResult>;
   drain(originId: string, instanceId: string, reason: "idle" | "evicted" | "released"): Promise<void>;
-  /** Live keys of all origins: key_id -> origin. Two may be live while one is rotated; revoked ones are absent. */
-  keys(): Promise<{ origin_id: string; key_id: string; secret: string }[]>;
-  origins(): Promise<OriginEntry[]>;
   rotateKey(originId: string): Promise<{ key_id: string; secret: string } | null>;
   revokeKey(keyId: string): Promise<void>;
   /** The origin that a build goes to: alive, builds sources, and keeps models apart unless this one is trusted; the one that builds least. */
@@ -332,7 +372,7 @@ export interface FleetApi {
     except: string[],
   ): Promise<{ origin_id: string } | { refused: string }>;
   /** It counts no more for where others go. Idempotent. */
-  buildEnded(buildId: string): Promise<void>;
+  buildEnded(buildId: string, originId: string): Promise<void>;
   /** For /healthz: how many origins are alive. */
   health(): Promise<{ origins_alive: number }>;
   /** Every origin that joined and was not removed, with what runs there: for the operator. */
@@ -346,6 +386,19 @@ export interface FleetApi {
   removeOrigin(originId: string): Promise<"removed" | "unknown" | "in_use">;
   /** A join token for one more origin, shown this once; it ends when it is used, and at `expires_at` (epoch milliseconds). */
   inviteOrigin(): Promise<{ join_token: string; expires_at: number }>;
+}
+
+/** One shard of the fleet: at most 500 origins. Callers use the whole, {@link FleetApi}. */
+export interface FleetShardApi extends FleetApi {
+  /** Live keys of its origins: key_id -> origin. Two may be live while one is rotated; revoked ones are absent. */
+  keys(): Promise<{ origin_id: string; key_id: string; secret: string }[]>;
+  origins(): Promise<OriginEntry[]>;
+  /** Of the first shard: how many there are. */
+  shards(): Promise<number>;
+  /** Whether it takes one more origin. */
+  hasRoom(): Promise<boolean>;
+  /** Takes an origin whose join token the first shard has checked, under the id that it chose. Idempotent, but for a new key each time. */
+  adopt(originId: string, request: Register, prices: Record<string, number>): Promise<RegisterResult>;
 }
 
 /** One origin as its operator sees it. */

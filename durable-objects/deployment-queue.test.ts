@@ -205,10 +205,11 @@ describe("runs of several models on the instances of one", () => {
       await deployment.release(
         requests.map((request, i) => ({ ...keyOf(request), model: i === 0 ? "alice/tuned" : "cogway/base" })),
       );
-      for (let turn = 0; turn < 3; turn++) {
+      for (let turn = 0; turn < 4; turn++) {
         passTime(10_000);
         await deployment.alarm();
       }
-      expect(Object.fromEntries(totals)).toEqual({ "model:alice/tuned": 1, "model:cogway/base": 2 });
+      const counted = [...totals].filter(([, runs]) => runs > 0);
+      expect(Object.fromEntries(counted)).toEqual({ "model:alice/tuned": 1, "model:cogway/base": 2 });
     }));
 });

@@ -27,6 +27,15 @@ export interface InstanceRow {
 interface QueueRow extends LeaseKey {
   account_id: string;
   boot_key: string;
+  enqueued_at: number;
+  /** nothing was ready for it when it came */
+  is_cold: number;
+}
+
+/** What is remembered of how a slot was got. */
+interface LeaseOrigin {
+  queue_ms: number;
+  is_cold: number;
 }
 
 /** What waits of one way to boot. */
@@ -44,6 +53,10 @@ export class DeploymentQueue extends DeploymentRecord {
     return this.sql.exec<{ n: number }>("SELECT count(*) AS n FROM queue WHERE refused = 0").one().n;
   }
 
+  hasQueued(): boolean {
+    return this.sql.exec("SELECT 1 FROM queue WHERE refused = 0 LIMIT 1").toArray().length > 0;
+  }
+
   /** Whether nothing waits for an instance with this key. */
   isQueueEmpty(bootKey: string): boolean {
     const waiting = this.sql.exec("SELECT 1 FROM queue WHERE refused = 0 AND boot_key = ? LIMIT 1", bootKey);
@@ -58,13 +71,13 @@ export class DeploymentQueue extends DeploymentRecord {
     return new Map(rows.toArray().map(({ boot_key, ...demand }) => [boot_key, demand]));
   }
 
-  append(request: EnqueueRequest, bootKey: string): void {
+  append(request: EnqueueRequest, bootKey: string, isCold: boolean): void {
     const { account_id, priority } = request;
     this.sql.exec(
-      `INSERT INTO queue (prediction_id, attempt, account_id, enqueued_at, priority, boot_key, refused, turn) VALUES (?, ?, ?, ?, ?, ?, 0, max(
+      `INSERT INTO queue (prediction_id, attempt, account_id, enqueued_at, priority, boot_key, is_cold, refused, turn) VALUES (?, ?, ?, ?, ?, ?, ?, 0, max(
         coalesce((SELECT max(turn) + 1 FROM queue WHERE account_id = ? AND priority = ? AND refused = 0), 0),
         coalesce((SELECT min(turn) FROM queue WHERE priority = ? AND refused = 0), 0)))`,
-      ...[request.prediction_id, request.attempt, account_id, request.enqueued_at, priority, bootKey],
+      ...[request.prediction_id, request.attempt, account_id, request.enqueued_at, priority, bootKey, isCold ? 1 : 0],
       ...[account_id, priority, priority],
     );
   }
@@ -72,7 +85,7 @@ export class DeploymentQueue extends DeploymentRecord {
   /** The next in the order of the queue that an instance with one of these keys can run. */
   next(bootKeys: string[]): QueueRow | null {
     const rows = this.sql.exec<QueueRow & Record<string, SqlStorageValue>>(
-      `SELECT prediction_id, attempt, account_id, boot_key FROM queue
+      `SELECT prediction_id, attempt, account_id, boot_key, enqueued_at, is_cold FROM queue
         WHERE refused = 0 AND boot_key IN (${bootKeys.map(() => "?").join(", ")}) ORDER BY priority, turn, arrival LIMIT 1`,
       ...bootKeys,
     );
@@ -140,16 +153,67 @@ export class DeploymentQueue extends DeploymentRecord {
     return this.sql.exec<Lease & Record<string, SqlStorageValue>>(`SELECT ${LEASE_COLUMNS} FROM leases`).toArray();
   }
 
-  insertLease(lease: Lease, accountId: string): void {
+  insertLease(lease: Lease, accountId: string, { queue_ms, is_cold }: LeaseOrigin): void {
     this.sql.exec(
-      `INSERT INTO leases (${LEASE_COLUMNS}, account_id) VALUES (?, ?, ?, ?, ?, ?)`,
-      lease.prediction_id,
-      lease.attempt,
-      lease.instance_id,
-      lease.origin_id,
-      lease.leased_at,
-      accountId,
+      `INSERT INTO leases (${LEASE_COLUMNS}, account_id, queue_ms, is_cold, renewed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      ...[lease.prediction_id, lease.attempt, lease.instance_id, lease.origin_id, lease.leased_at],
+      ...[accountId, queue_ms, is_cold, lease.leased_at],
     );
+  }
+
+  leaseOrigin(key: LeaseKey): LeaseOrigin | null {
+    const rows = this.sql.exec<LeaseOrigin & Record<string, SqlStorageValue>>(
+      "SELECT queue_ms, is_cold FROM leases WHERE prediction_id = ? AND attempt = ?",
+      key.prediction_id,
+      key.attempt,
+    );
+    return rows.toArray()[0] ?? null;
+  }
+
+  leaseCount(): number {
+    return this.sql.exec<{ n: number }>("SELECT count(*) AS n FROM leases").one().n;
+  }
+
+  /** Attempts of the prediction that wait or have a slot, but for this one. */
+  otherAttempts({ prediction_id, attempt }: LeaseKey): number[] {
+    return this.sql
+      .exec<{ attempt: number }>(
+        `SELECT attempt FROM leases WHERE prediction_id = ? AND attempt <> ?
+          UNION SELECT attempt FROM queue WHERE prediction_id = ? AND attempt <> ?`,
+        ...[prediction_id, attempt, prediction_id, attempt],
+      )
+      .toArray()
+      .map((row) => row.attempt);
+  }
+
+  /** Its prediction said that it holds it. */
+  renewLeases(keys: LeaseKey[], now: number): void {
+    for (const { prediction_id, attempt } of keys) {
+      this.sql.exec(
+        "UPDATE leases SET renewed_at = ? WHERE prediction_id = ? AND attempt = ?",
+        ...[now, prediction_id, attempt],
+      );
+    }
+  }
+
+  /** Leases that nobody has confirmed since `before`. Those of an earlier release count from their beginning. */
+  expiredLeases(before: number): LeaseKey[] {
+    return this.sql
+      .exec<{ prediction_id: string; attempt: number }>(
+        "SELECT prediction_id, attempt FROM leases WHERE max(renewed_at, leased_at) <= ?",
+        before,
+      )
+      .toArray();
+  }
+
+  /** What has waited since before `before`, the longest first. */
+  waitingSince(before: number, limit: number): LeaseKey[] {
+    return this.sql
+      .exec<{ prediction_id: string; attempt: number }>(
+        "SELECT prediction_id, attempt FROM queue WHERE refused = 0 AND enqueued_at <= ? ORDER BY enqueued_at LIMIT ?",
+        ...[before, limit],
+      )
+      .toArray();
   }
 
   deleteLease(key: LeaseKey): void {
@@ -182,6 +246,10 @@ export class DeploymentQueue extends DeploymentRecord {
         VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (instance_id) DO UPDATE SET boot_key = excluded.boot_key`,
       ...[instance_id, origin_id, boot_key, state, slots, now, now, now],
     );
+  }
+
+  deleteInstance(instanceId: string): void {
+    this.sql.exec("DELETE FROM instances WHERE instance_id = ?", instanceId);
   }
 
   setInstanceState(instanceId: string, state: InstanceStatus["state"], slots: number, now: number): void {

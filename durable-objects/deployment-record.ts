@@ -6,6 +6,7 @@
  * its own release, however many releases came meanwhile; how to boot older ones is kept while anything in the queue or any instance carries their key.
  */
 import { sha256Hex } from "../schema/ids.ts";
+import type { RunHistory } from "../schema/run-history.ts";
 import type { RunSpec } from "./contracts.ts";
 
 const TABLES = `
@@ -19,6 +20,7 @@ CREATE TABLE IF NOT EXISTS queue (
   boot_key TEXT NOT NULL,
   turn INTEGER NOT NULL,
   refused INTEGER NOT NULL,
+  is_cold INTEGER NOT NULL DEFAULT 0,
   UNIQUE (prediction_id, attempt)
 );
 CREATE TABLE IF NOT EXISTS leases (
@@ -28,6 +30,9 @@ CREATE TABLE IF NOT EXISTS leases (
   instance_id TEXT NOT NULL,
   origin_id TEXT NOT NULL,
   leased_at INTEGER NOT NULL,
+  queue_ms INTEGER NOT NULL DEFAULT 0,
+  is_cold INTEGER NOT NULL DEFAULT 0,
+  renewed_at INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (prediction_id, attempt)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS instances (
@@ -49,16 +54,38 @@ CREATE TABLE IF NOT EXISTS older_specs (
   boot_key TEXT PRIMARY KEY,
   spec TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS arrivals (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  arrivals TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS decisions (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  at INTEGER NOT NULL,
+  wanted_before INTEGER NOT NULL,
+  wanted INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  measures TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS histories (
+  model TEXT NOT NULL,
+  version TEXT NOT NULL,
+  history TEXT NOT NULL,
+  PRIMARY KEY (model, version)
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS queue_by_priority ON queue (refused, priority, turn, arrival);
 CREATE INDEX IF NOT EXISTS queue_by_account_priority ON queue (account_id, priority, turn);
 `;
 
-/** Columns that tables of the first release lack, with what their rows mean. Its only boot key is that of the spec it has. */
+/** Columns that tables of earlier releases lack, with what their rows mean. The only boot key of the first one is that of the spec it has. */
 const LATER_COLUMNS = [
   ["queue", "priority", "INTEGER NOT NULL DEFAULT 0"],
   ["queue", "boot_key", "TEXT NOT NULL DEFAULT ''"],
   ["leases", "account_id", "TEXT NOT NULL DEFAULT ''"],
   ["instances", "boot_key", "TEXT"],
+  ["queue", "is_cold", "INTEGER NOT NULL DEFAULT 0"],
+  ["leases", "queue_ms", "INTEGER NOT NULL DEFAULT 0"],
+  ["leases", "is_cold", "INTEGER NOT NULL DEFAULT 0"],
+  ["leases", "renewed_at", "INTEGER NOT NULL DEFAULT 0"],
 ] as const;
 
 /** What a deployment knows of itself, beside its queue. */
@@ -78,7 +105,7 @@ export interface DeploymentFacts {
   /** runs that their model's counter has not been told, by model */
   runs: Record<string, number>;
   /** the report that is on its way; told again until it is acknowledged */
-  report: { model: string; seq: number; runs: number } | null;
+  report: { model: string; seq: number; runs: number; histories?: Record<string, RunHistory> } | null;
   last_report_seq: number;
   /** when the current way to boot became the current one */
   released_at: number;
@@ -168,13 +195,18 @@ export class DeploymentRecord {
   /** Whether there are tables; those of an earlier release of this software get what they lack. */
   #open(): boolean {
     if (this.#ready) return true;
-    if (this.sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'deployment'").toArray().length === 0) return false;
-    if (this.sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'older_specs'").toArray().length === 0) this.#upgrade();
+    if (!this.#hasTable("deployment")) return false;
+    if (!this.#hasTable("histories")) this.#upgrade();
     this.#ready = true;
     return true;
   }
 
+  #hasTable(name: string): boolean {
+    return this.sql.exec("SELECT 1 FROM sqlite_master WHERE name = ?", name).toArray().length > 0;
+  }
+
   #upgrade(): void {
+    const hasBootKeys = this.#hasTable("older_specs");
     for (const [table, column, type] of LATER_COLUMNS) {
       const known = this.sql.exec("SELECT 1 FROM pragma_table_info(?) WHERE name = ?", table, column).toArray();
       if (known.length === 0) this.sql.exec(`ALTER TABLE ${table} ADD COLUMN ${column} ${type}`);
@@ -182,7 +214,7 @@ export class DeploymentRecord {
     this.sql.exec("DROP INDEX IF EXISTS queue_by_turn; DROP INDEX IF EXISTS queue_by_account;");
     this.sql.exec(TABLES);
     const self = this.#load();
-    if (self === null) return;
+    if (self === null || hasBootKeys) return;
     this.sql.exec("UPDATE queue SET boot_key = ?", self.boot_key);
     this.sql.exec("UPDATE instances SET boot_key = ?", self.boot_key);
   }

@@ -2,10 +2,13 @@
  * Carries out what schema/rollout.ts decides for one deployment: asks the fleet for instances and lets idle ones go. What it asked for and was
  * refused is in memory alone: after a start it asks again, and an instance whose placement nobody remembers is adopted when it reports.
  */
+
+import { usesPerHour } from "../schema/arrivals.ts";
 import type { InstanceStatus } from "../schema/origin-protocol.ts";
 import { type BootGroup, decideRollout, type RolloutDecision } from "../schema/rollout.ts";
 import type { Alarms } from "./alarms.ts";
 import type { PlaceRequest, PlaceResult, RunSpec } from "./contracts.ts";
+import type { DeploymentMeasures } from "./deployment-measures.ts";
 import type { DeploymentQueue, InstanceRow } from "./deployment-queue.ts";
 import type { DeploymentFacts } from "./deployment-record.ts";
 import { fleetStub } from "./stubs.ts";
@@ -24,8 +27,13 @@ const YIELD_MS = 15_000;
 const BOOT_MAX_MS = 600_000;
 /** Ended instances are remembered so long, to know a late answer of their placement. */
 const ENDED_KEPT_MS = 60_000;
+/** An instance of a draining host that was used within this time is replaced before it goes. */
+const REPLACED_USE_MS = 30_000;
 /** A drain that did not end the instance is asked for again after this. */
 const DRAIN_AGAIN_MS = 30_000;
+
+/** Predictions that find a free slot make it decide this often at most. */
+const DECIDE_EVERY_MS = 1_000;
 
 type Refusal = Extract<PlaceResult, { kind: "refused" }>["reason"];
 
@@ -33,6 +41,7 @@ type Refusal = Extract<PlaceResult, { kind: "refused" }>["reason"];
 interface Surroundings {
   env: Env;
   queue: DeploymentQueue;
+  measures: DeploymentMeasures;
   alarms: Pick<Alarms<"scale">, "setNoLaterThan">;
   write: (change: (now: number) => void) => Promise<void>;
   /** runs after the commit in progress */
@@ -53,8 +62,9 @@ export class DeploymentScaler {
     refusal: null,
     detail: null,
   };
-  /** the newest decision; null until there is one after a start */
+  /** the newest decision, and when it was made; null until there is one after a start */
   decision: RolloutDecision | null = null;
+  #decided_at = 0;
 
   constructor(surroundings: Surroundings) {
     this.#is = surroundings;
@@ -63,6 +73,26 @@ export class DeploymentScaler {
   /** A placement is on its way, and none was refused before it. */
   expectsInstance(): boolean {
     return this.#placing.size > 0 && this.#placement.refusal === null;
+  }
+
+  /** Until when nothing is placed, and why; null while nothing holds it back. */
+  heldBack(now: number): { until: number; detail: string } | null {
+    const { hold_until, detail } = this.#placement;
+    const { hold_until: setup_hold, setup_error } = this.#is.queue.facts();
+    const until = Math.max(hold_until, setup_hold);
+    if (until <= now) return null;
+    return { until, detail: hold_until >= setup_hold ? (detail ?? "") : `The last setup failed: ${setup_error}.` };
+  }
+
+  /** How long an idle instance is kept, as far as is known. */
+  keepIdleMs(): number {
+    const { idle_ttl_ms } = this.#is.queue.spec();
+    return this.decision?.measures.keep_idle_ms ?? idle_ttl_ms;
+  }
+
+  /** Decides again unless it was done within {@link DECIDE_EVERY_MS}: load that finds free slots may still be too much. Inside a write. */
+  scaleSometimes(now: number): void {
+    if (now - this.#decided_at >= DECIDE_EVERY_MS) this.scale(now);
   }
 
   /** Why the fleet has no instance for it; null while it has, or was not asked. */
@@ -78,7 +108,8 @@ export class DeploymentScaler {
 
   /** Decides how many instances are wanted, and has the difference done after the commit. Inside a write. */
   scale(now: number): void {
-    const { queue, alarms } = this.#is;
+    const { queue, alarms, measures } = this.#is;
+    this.#decided_at = now;
     const spec = queue.spec();
     const facts = queue.facts();
     queue.deleteEnded(now - ENDED_KEPT_MS);
@@ -97,6 +128,7 @@ export class DeploymentScaler {
         hold_until: Math.max(facts.hold_until, this.#placement.hold_until),
         run_ms: facts.run_ms,
         start_ms: startMs(facts),
+        arrivals: measures.arrivals(),
         released_at: facts.released_at,
         no_room: this.#placement.refusal === "no_room",
         draining: rows.filter((row) => row.state === "draining").length,
@@ -104,6 +136,7 @@ export class DeploymentScaler {
       now,
     );
     this.decision = decision;
+    measures.log(decision, now);
     // One that reported itself is nobody's when no placement is on its way whose answer could name its key.
     const unknown =
       this.#placing.size > 0 || decision.place.length > 0 ? [] : live.filter((row) => row.boot_key === null);
@@ -176,8 +209,10 @@ export class DeploymentScaler {
       this.#addPlacing(bootKey, -1);
       if (result?.kind === "placed") {
         this.#placement = { failures: 0, hold_until: 0, refusal: null, detail: null };
-        const { instance_id, origin_id, slots } = result;
-        queue.insertInstance({ instance_id, origin_id, boot_key: bootKey, state: "boot", slots }, now);
+        const { instance_id, origin_id, slots, resumed = false } = result;
+        // Paused, it had ended here.
+        if (resumed) queue.deleteInstance(instance_id);
+        queue.insertInstance({ instance_id, origin_id, boot_key: bootKey, state: resumed ? "ready" : "boot", slots }, now);
         grant(now);
       } else if (result !== null) {
         const failures = this.#placement.failures + 1;
@@ -190,6 +225,14 @@ export class DeploymentScaler {
     });
   }
 
+  /** What an instance of it is worth to the fleet. */
+  #use(): Pick<PlaceRequest, "use"> {
+    const { queue, measures } = this.#is;
+    const cold_start_ms = startMs(queue.facts());
+    if (cold_start_ms === null) return {};
+    return { use: { arrivals_per_hour: usesPerHour(measures.arrivals(), Date.now()), cold_start_ms } };
+  }
+
   /** Null when nothing asks for this key any more. */
   async #askFleet(bootKey: string): Promise<(PlaceResult & { slots: number }) | null> {
     const { env, queue } = this.#is;
@@ -199,10 +242,39 @@ export class DeploymentScaler {
     const since = queue.demand().get(bootKey)?.waiting_since ?? null;
     const is_starving = since !== null && Date.now() - since >= STARVING_AFTER_MS;
     try {
-      return { ...(await fleetStub(env).place({ ...placeRequest(spec), is_starving })), slots };
+      return { ...(await fleetStub(env).place({ ...placeRequest(spec), is_starving, ...this.#use() })), slots };
     } catch (error) {
       return { kind: "refused", reason: "no_room", detail: String(error), slots };
     }
+  }
+
+  /**
+   * The host of these is drained. As many instances as run something, or the minimum asks for, must be ready elsewhere: they are placed where they are not.
+   * Answers which of these can go now, those that do least first; they are draining then. Inside a write.
+   */
+  replace(instanceIds: string[], now: number): string[] {
+    const { queue, followUp, alarms } = this.#is;
+    const live = queue.instances().filter((row) => isLive(row.state));
+    const leaving = live.filter((row) => instanceIds.includes(row.instance_id));
+    const gone = instanceIds.filter((id) => !leaving.some((row) => row.instance_id === id));
+    const key = queue.bootKey();
+    const others = live.filter((row) => row.boot_key === key && !leaving.includes(row));
+    const isUsed = (row: InstanceRow): boolean => row.leased > 0 || now - row.last_used_at < REPLACED_USE_MS;
+    const used = [...leaving, ...others].filter(isUsed).length;
+    const { min_instances, max_instances } = queue.spec();
+    const needed = Math.min(max_instances, Math.max(min_instances, used));
+    const placing = this.#placing.get(key) ?? 0;
+    for (let missing = needed - others.length - placing; missing > 0; missing--) {
+      this.#addPlacing(key, 1);
+      followUp(() => this.#place(key));
+    }
+    const ready = others.filter((row) => row.state === "ready").length;
+    const going = leaving
+      .toSorted((a, b) => a.leased - b.leased || a.last_used_at - b.last_used_at)
+      .slice(0, Math.max(0, leaving.length + ready - needed));
+    for (const row of going) queue.setInstanceState(row.instance_id, "draining", row.slots, now);
+    if (going.length > 0) alarms.setNoLaterThan("scale", now + DRAIN_AGAIN_MS);
+    return [...gone, ...going.map((row) => row.instance_id)];
   }
 
   /** Whether an instance goes so that another deployment gets its room; it is draining then. Inside a write. */

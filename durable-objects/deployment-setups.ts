@@ -7,6 +7,7 @@ import { movingAverage } from "../schema/scaling.ts";
 import type { Alarms } from "./alarms.ts";
 import type { EnqueueResult } from "./contracts.ts";
 import type { GrantDelivery } from "./deployment-grants.ts";
+import type { DeploymentHistory } from "./deployment-history.ts";
 import type { DeploymentQueue } from "./deployment-queue.ts";
 import type { DeploymentFacts } from "./deployment-record.ts";
 
@@ -24,6 +25,7 @@ const SETUP_REFUSAL_MAX_MS = 300_000;
 /** What it has of its object. */
 interface Surroundings {
   queue: DeploymentQueue;
+  history: DeploymentHistory;
   alarms: Pick<Alarms<"tell">, "setNoLaterThan">;
   grants: GrantDelivery;
   write: (change: (now: number) => void) => Promise<void>;
@@ -49,7 +51,9 @@ export class DeploymentSetups {
 
   /** Inside a write, as what follows. */
   succeeded(bootKey: string, status: InstanceStatus): void {
-    const { queue } = this.#is;
+    const { queue, history } = this.#is;
+    const { model, version_id, shown_version = version_id } = queue.specOf(bootKey) ?? queue.spec();
+    history.started(model, shown_version, status.boot_ms, status.setup_ms);
     if (bootKey !== queue.bootKey()) return;
     const facts = queue.facts();
     queue.saveFacts({

@@ -1,7 +1,10 @@
 /** What a deployment says of itself: why a prediction waits, and what it has and wants. Reads alone. */
+
+import { PANIC_WINDOW_MS, STABLE_WINDOW_MS } from "../schema/arrivals.ts";
 import type { WaitingFor } from "../schema/prediction-document.ts";
-import { estimateWait } from "../schema/scaling.ts";
-import type { DeploymentDescription, LeaseKey } from "./contracts.ts";
+import { delayTarget, estimateWait, UTILISATION_TARGET } from "../schema/scaling.ts";
+import type { DeploymentDescription, DeploymentScaling, LeaseKey } from "./contracts.ts";
+import type { DeploymentMeasures } from "./deployment-measures.ts";
 import type { DeploymentQueue, InstanceRow } from "./deployment-queue.ts";
 import type { InstanceReports } from "./deployment-reports.ts";
 import { type DeploymentScaler, isEnded, isLive, startMs } from "./deployment-scaler.ts";
@@ -97,5 +100,32 @@ export function describe(queue: DeploymentQueue, scaler: DeploymentScaler): Depl
     })),
     wanted_instances: scaler.decision?.wanted ?? rows.filter((row) => isLive(row.state)).length,
     reason: scaler.decision?.reason ?? "not decided since the start",
+  };
+}
+
+/** Null while nothing was decided yet. */
+export function describeScaling(
+  queue: DeploymentQueue,
+  scaler: DeploymentScaler,
+  measures: DeploymentMeasures,
+  now: number,
+): DeploymentScaling | null {
+  const { decision } = scaler;
+  if (decision === null) return null;
+  const { min_instances, max_instances } = queue.spec();
+  return {
+    wanted_instances: decision.wanted,
+    reason: decision.reason,
+    measures: decision.measures,
+    targets: {
+      min_instances,
+      max_instances,
+      queue_delay_ms: delayTarget(queue.facts().run_ms),
+      utilisation: UTILISATION_TARGET,
+      stable_window_ms: STABLE_WINDOW_MS,
+      panic_window_ms: PANIC_WINDOW_MS,
+    },
+    held_back: scaler.heldBack(now),
+    decisions: measures.decisions(),
   };
 }

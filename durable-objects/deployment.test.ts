@@ -480,7 +480,7 @@ describe("the run counter", () => {
       await restart().alarm();
       passTime(10_000);
       await restart().alarm();
-      expect(reports).toEqual([
+      expect(reports).toMatchObject([
         { deployment_key: "version:test", seq: 1, runs: 2 },
         { deployment_key: "version:test", seq: 1, runs: 2 },
         { deployment_key: "version:test", seq: 2, runs: 1 },

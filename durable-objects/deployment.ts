@@ -9,11 +9,12 @@ import { DurableObject } from "cloudflare:workers";
 import { predictionObjectName } from "../schema/ids.ts";
 import type { InstanceStatus } from "../schema/origin-protocol.ts";
 import type { WaitingFor } from "../schema/prediction-document.ts";
-import { movingAverage } from "../schema/scaling.ts";
+import { movingAverage, UTILISATION_TARGET } from "../schema/scaling.ts";
 import { Alarms } from "./alarms.ts";
 import type {
   DeploymentApi,
   DeploymentDescription,
+  DeploymentScaling,
   EnqueueRequest,
   EnqueueResult,
   Lease,
@@ -23,13 +24,15 @@ import type {
   SetupReport,
 } from "./contracts.ts";
 import { GrantDelivery } from "./deployment-grants.ts";
+import { DeploymentHistory } from "./deployment-history.ts";
+import { DeploymentMeasures } from "./deployment-measures.ts";
 import { DeploymentQueue, type InstanceRow } from "./deployment-queue.ts";
 import { instanceSpec } from "./deployment-record.ts";
 import { InstanceReports } from "./deployment-reports.ts";
 import { type RunReporter, reportRuns, reportRunsSoon } from "./deployment-runs.ts";
 import { DeploymentScaler, isEnded } from "./deployment-scaler.ts";
 import { DeploymentSetups, errorClass, TELL_AGAIN_MS } from "./deployment-setups.ts";
-import { describe, NEVER_USED, waitingFor } from "./deployment-view.ts";
+import { describe, describeScaling, NEVER_USED, waitingFor } from "./deployment-view.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { predictionStub } from "./stubs.ts";
 
@@ -37,6 +40,11 @@ import { predictionStub } from "./stubs.ts";
 const QUEUE_MAX = 10_000;
 /** A lease this old is asked about at its prediction, and again each time it has become this much older. */
 const LEASE_CHECK_MS = 60_000;
+/** A lease that its prediction has not confirmed for so long, its object being away all the time, is taken back. */
+const LEASE_EXPIRES_MS = 600_000;
+/** What has waited for so long is asked about too: the longest waiting ones, so many at a time. */
+const QUEUE_CHECK_MS = 600_000;
+const QUEUE_CHECKS_MAX = 1_000;
 /** Of a disabled deployment: predictions canceled by one deadline and side by side (each takes up to 8 s), and the pause before the next ones. */
 const CANCELS_PER_TURN = 200;
 const CANCELS_AT_ONCE = 20;
@@ -47,10 +55,13 @@ type Deadline = "scale" | "tell" | "leases" | "runs" | "cancel";
 export class DeploymentObject extends DurableObject<Env> implements DeploymentApi {
   readonly #queue = new DeploymentQueue(this.ctx.storage.sql);
   readonly #reports = new InstanceReports(this.ctx.storage.sql);
+  readonly #measures = new DeploymentMeasures(this.ctx.storage.sql);
+  readonly #history = new DeploymentHistory(this.ctx.storage.sql);
   readonly #alarms = new Alarms<Deadline>(this.ctx.storage);
   readonly #writes = new GroupCommit(this.ctx.storage, () => {
     this.#queue.forget();
     this.#reports.forget();
+    this.#measures.forget();
     this.#alarms.forget();
   });
   readonly #grants = new GrantDelivery(this.env, () => this.#queue.leases());
@@ -58,6 +69,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
   #followUps: (() => Promise<void>)[] = [];
   readonly #setups = new DeploymentSetups({
     queue: this.#queue,
+    history: this.#history,
     alarms: this.#alarms,
     grants: this.#grants,
     write: (change) => this.#write(change),
@@ -66,6 +78,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
   readonly #scaler = new DeploymentScaler({
     env: this.env,
     queue: this.#queue,
+    measures: this.#measures,
     alarms: this.#alarms,
     write: (change) => this.#write(change),
     followUp: (task) => this.#followUps.push(task),
@@ -76,18 +89,30 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
   readonly #reporter: RunReporter = {
     env: this.env,
     queue: this.#queue,
+    history: this.#history,
     alarms: this.#alarms,
     write: (change) => this.#write(change),
   };
 
   async #write<T>(change: (now: number) => T): Promise<T> {
     try {
-      return await this.#writes.run(() => change(Date.now()));
+      return await this.#writes.run(() => {
+        const now = Date.now();
+        const result = change(now);
+        if (this.#queue.exists()) this.#measure(now);
+        return result;
+      });
     } finally {
       const followUps = this.#followUps;
       this.#followUps = [];
       for (const followUp of followUps) this.ctx.waitUntil(followUp().catch(logFailure));
     }
+  }
+
+  #measure(now: number): void {
+    const queue = this.#queue;
+    const queued = queue.hasQueued() ? 1 : 0;
+    this.#measures.note({ leased: queue.leaseCount(), queued, slots: queue.spec().slots }, now);
   }
 
   // ---- queue and leases
@@ -107,12 +132,14 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     const place = queue.place(request);
     if (place !== null) return { kind: "queued", queue_position: place.position };
 
-    const refusal = this.#refusalWhileEnded() ?? this.#setups.refusal(bootKey, now);
+    const refusal = this.#setups.refusal(bootKey, now) ?? this.#fence(request, now);
     if (refusal !== null) return refusal;
+    if (request.attempt === 1) this.#measures.came();
     if (queue.isQueueEmpty(bootKey)) {
       const lease = this.#leaseTo(request, bootKey, this.#withFreeSlot(), now);
       if (lease !== null) {
-        queue.insertLease(lease, request.account_id);
+        queue.insertLease(lease, request.account_id, { queue_ms: 0, is_cold: 0 });
+        this.#scaler.scaleSometimes(now);
         return { kind: "leased", lease };
       }
     }
@@ -121,9 +148,27 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
       return { kind: "refused", code: "deployment.queue_full", detail };
     }
     queue.dequeue(request);
-    queue.append(request, bootKey);
+    queue.append(request, bootKey, !queue.instances().some((row) => row.state === "ready" && row.boot_key === bootKey));
+    this.#alarms.setNoLaterThan("leases", now + LEASE_CHECK_MS);
     this.#scaler.scale(now);
     return { kind: "queued", queue_position: queue.place(request)?.position ?? 1 };
+  }
+
+  /** The attempt is the epoch of its prediction's claim: a newer one ends what older ones hold, and an older one gets nothing. */
+  #fence(request: EnqueueRequest, now: number): EnqueueResult | null {
+    const others = this.#queue.otherAttempts(request);
+    if (others.some((attempt) => attempt > request.attempt)) {
+      return { kind: "refused", code: "origin.lost", detail: "A newer attempt of the prediction has taken its place." };
+    }
+    if (others.length > 0) {
+      const { prediction_id } = request;
+      for (const attempt of others) this.#queue.dequeue({ prediction_id, attempt });
+      this.#endLeases(
+        others.map((attempt) => ({ prediction_id, attempt })),
+        now,
+      );
+    }
+    return null;
   }
 
   /** For what an isolate lets through that has not heard of it yet. */
@@ -140,11 +185,15 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     };
   }
 
-  /** A lease on the least busy one of these that was booted so; null when there is none. */
+  /**
+   * A lease on the first of these that was booted so and is not as busy as it shall be; then on the least busy one; null when there is none. The first ones
+   * in order of placement are used, so that what is too much gets idle and goes.
+   */
   #leaseTo(key: LeaseKey, bootKey: string, free: InstanceRow[], now: number): Lease | null {
-    const instance = free
-      .filter((row) => row.boot_key === bootKey)
-      .reduce<InstanceRow | null>((best, row) => (best === null || row.leased < best.leased ? row : best), null);
+    const fitting = free.filter((row) => row.boot_key === bootKey);
+    const instance =
+      fitting.find((row) => row.leased + 1 <= row.slots * UTILISATION_TARGET) ??
+      fitting.reduce<InstanceRow | null>((best, row) => (best === null || row.leased < best.leased ? row : best), null);
     if (instance === null) return null;
     if (this.#alarms.get("leases") === null) this.#alarms.set("leases", now + LEASE_CHECK_MS);
     const { prediction_id, attempt } = key;
@@ -167,7 +216,8 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
       if (next === null || lease === null) return;
       this.#grants.add(lease);
       this.#queue.dequeue(next);
-      this.#queue.insertLease(lease, next.account_id);
+      const queue_ms = Math.max(0, now - next.enqueued_at);
+      this.#queue.insertLease(lease, next.account_id, { queue_ms, is_cold: next.is_cold });
       this.#alarms.setNoLaterThan("tell", now + TELL_AGAIN_MS);
       if (!this.#followUps.includes(this.#tell)) this.#followUps.push(this.#tell);
     }
@@ -250,7 +300,12 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
       let waited = false;
       for (const release of releases) {
         const lease = this.#queue.lease(release);
-        waited = this.#queue.dequeue(release) || waited;
+        const model = release.model ?? this.#queue.spec().model;
+        const waitedHere = this.#queue.dequeue(release);
+        waited = waitedHere || waited;
+        if (lease !== null || waitedHere) {
+          this.#history.ended(release, model, this.#queue.leaseOrigin(release), now);
+        }
         if (lease === null) continue;
         freed = true;
         this.#queue.deleteLease(release);
@@ -259,38 +314,46 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
         if (release.instance_gone === true) this.#instanceEnded(lease.instance_id, now);
         if (release.ran_ms > 0) run_ms = movingAverage(run_ms, release.ran_ms);
         // A prediction that needs a second attempt is still one run.
-        const model = release.model ?? this.#queue.spec().model;
         if (release.attempt === 1) runs[model] = (runs[model] ?? 0) + 1;
       }
       if (!freed && !waited) return;
       this.#queue.saveFacts({ run_ms, runs, last_used_at: now });
-      if (!freed) return this.#scaleOlder(now);
       reportRunsSoon(this.#reporter, now);
-      this.#alarms.setNoLaterThan("scale", now + this.#queue.spec().idle_ttl_ms);
+      if (!freed) return this.#scaleOlder(now);
+      this.#alarms.setNoLaterThan("scale", now + this.#scaler.keepIdleMs());
       this.#grant(now);
       if (releases.some((release) => release.instance_gone)) this.#scaler.scale(now);
       else this.#scaleOlder(now);
     });
   }
 
-  /** Frees leases whose predictions do not hold them any more: their release was lost. */
+  /**
+   * Frees leases whose predictions do not hold them any more: their release was lost. One that nobody confirms for {@link LEASE_EXPIRES_MS} is taken back. What has
+   * waited for long is asked about in the same way.
+   */
   async #checkLeases(): Promise<void> {
     // A lease that its prediction was never told of cannot be held: after a start that may be any.
     await this.#tell();
     const before = Date.now() - LEASE_CHECK_MS;
-    const old = this.#queue.leases().filter((lease) => lease.leased_at <= before && !this.#grants.isUntold(lease));
+    const leases = this.#queue.leases().filter((lease) => lease.leased_at <= before && !this.#grants.isUntold(lease));
+    const old: LeaseKey[] = [...leases, ...this.#queue.waitingSince(Date.now() - QUEUE_CHECK_MS, QUEUE_CHECKS_MAX)];
     const byObject = Map.groupBy(old, (lease) => predictionObjectName(lease.prediction_id));
-    const gone = await Promise.all(
-      [...byObject.values()].map(async (leases) => {
-        const held = await predictionStub(this.env, leases[0]?.prediction_id ?? "")
-          .leasesHeld(leases)
+    const asked = await Promise.all(
+      [...byObject.values()].map(async (keys) => {
+        const held = await predictionStub(this.env, keys[0]?.prediction_id ?? "")
+          .leasesHeld(keys)
           .catch((): boolean[] => []);
-        return leases.filter((_, i) => held[i] === false);
+        return keys.map((key, i) => ({ key, held: held[i] }));
       }),
     );
+    const keysOf = (is: boolean): LeaseKey[] => asked.flat().flatMap(({ key, held }) => (held === is ? [key] : []));
     await this.#write((now) => {
-      this.#endLeases(gone.flat(), now);
-      if (this.#queue.leases().length > 0) this.#alarms.set("leases", now + LEASE_CHECK_MS);
+      this.#queue.renewLeases(keysOf(true), now);
+      const gone = [...keysOf(false), ...this.#queue.expiredLeases(now - LEASE_EXPIRES_MS)];
+      for (const key of gone) this.#queue.dequeue(key);
+      this.#endLeases(gone, now);
+      const isUsed = this.#queue.leaseCount() > 0 || this.#queue.hasQueued();
+      if (isUsed) this.#alarms.set("leases", now + LEASE_CHECK_MS);
     });
   }
 
@@ -312,6 +375,8 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
   #applyStatus(originId: string, status: InstanceStatus, now: number): void {
     const known = this.#queue.instance(status.instance_id);
     if (known !== null && isEnded(known.state)) return;
+    // The fleet holds it, in case that it is wanted again: here it is gone.
+    if (status.state === "paused") return this.#instanceEnded(status.instance_id, now);
     // A drain that we decided is not undone by a state from before it.
     if (known?.state === "draining" && !isEnded(status.state)) return;
     this.#reports.save(status, now);
@@ -347,6 +412,10 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     return this.#write((now) => !this.#queue.exists() || this.#scaler.evict(instanceId, evenBusy, now));
   }
 
+  replaceInstances(instanceIds: string[]): Promise<string[]> {
+    return this.#write((now) => (this.#queue.exists() ? this.#scaler.replace(instanceIds, now) : instanceIds));
+  }
+
   // ---- deadlines
 
   override async alarm(): Promise<void> {
@@ -378,6 +447,12 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
 
   async describe(): Promise<DeploymentDescription> {
     return this.#queue.exists() ? describe(this.#queue, this.#scaler) : NEVER_USED;
+  }
+
+  async scaling(): Promise<DeploymentScaling | null> {
+    if (!this.#queue.exists()) return null;
+    if (this.#scaler.decision === null) await this.#write((now) => this.#scaler.scale(now));
+    return describeScaling(this.#queue, this.#scaler, this.#measures, Date.now());
   }
 
   async setupReports(): Promise<SetupReport[]> {

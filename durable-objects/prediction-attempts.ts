@@ -46,7 +46,7 @@ interface Known {
   is_queue_traced: boolean;
 }
 
-type AttemptRequest = Pick<CreatePrediction, "spec" | "account_id" | "created_at" | "batch">;
+type AttemptRequest = Pick<CreatePrediction, "spec" | "account_id" | "created_at" | "batch" | "priority">;
 
 export interface AttemptsHost {
   env: Env;
@@ -77,9 +77,10 @@ export class PredictionAttempts {
     return this.#enqueue({ prediction_id: id, attempt: 1 }, request);
   }
 
-  #enqueue(key: LeaseKey, { spec, account_id, created_at, batch }: AttemptRequest): Promise<EnqueueResult> {
+  #enqueue(key: LeaseKey, { spec, account_id, created_at, batch, priority }: AttemptRequest): Promise<EnqueueResult> {
     const deployment = deploymentStub(this.#host.env, spec.deployment_key);
-    return deployment.enqueue({ ...key, account_id, spec, enqueued_at: created_at, priority: batch === null ? 0 : 1 });
+    const turn = priority ?? (batch === null ? 0 : 1);
+    return deployment.enqueue({ ...key, account_id, spec, enqueued_at: created_at, priority: turn });
   }
 
   /** Gets the current attempt a slot (or takes the answer that was asked for already), and starts it where there is one. */

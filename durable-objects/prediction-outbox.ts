@@ -3,10 +3,12 @@
  * recorded in the transaction of its cause; it is sent at once, again by the alarm until it was taken, and marked with the next commit. Receivers take
  * repeats as no-ops. One call at a time to each owner, with everything that waits for it.
  */
+import { meterOfProgress } from "../schema/prediction-cost.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
+import type { Effect } from "../schema/prediction-lifecycle.ts";
 import type { Settlement } from "./account-contract.ts";
 import type { BatchSettlement } from "./batch-contract.ts";
-import type { OutboxMessage, OutboxRow } from "./prediction-store.ts";
+import type { OutboxMessage, OutboxRow, PredictionRow } from "./prediction-store.ts";
 import { accountStub, batchStub, deploymentStub } from "./stubs.ts";
 
 /** Messages in one call. */
@@ -127,4 +129,19 @@ export class PredictionOutbox {
     }
     return settlements;
   }
+}
+
+/** Gives the slot of an attempt back; where the prediction ended with it, with how it ended. */
+export function releaseMessage(
+  { id, request, stage }: PredictionRow,
+  { attempt, instance_gone }: Extract<Effect, { kind: "release" }>,
+): Extract<OutboxMessage, { kind: "release" }> {
+  const { model, hardware } = request.spec;
+  const meter = meterOfProgress(stage, request, hardware);
+  const ran_ms = Math.round(stage.life.predict_time_s * 1000);
+  const message = { kind: "release", prediction_id: id, attempt, ran_ms, instance_gone, model } as const;
+  if (meter === null) return message;
+  const { outcome, platform_failure, units } = meter;
+  const end = { version: request.shown_version, outcome, platform_failure, ...(units === undefined ? {} : { units }) };
+  return { ...message, end };
 }

@@ -7,7 +7,7 @@ import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { isTerminal } from "../schema/prediction-lifecycle.ts";
 import type { StoredEvent } from "../schema/prediction-log.ts";
 import { seal, unseal } from "../schema/sealed.ts";
-import type { CreatePrediction } from "./contracts.ts";
+import type { CreatePrediction, Release } from "./contracts.ts";
 
 /** A row of the log holds at most this much JSON; a single event above it is kept in R2 (a SQLite value may hold 2 MB on the platform). */
 export const LOG_ROW_BYTES_MAX = 262_144;
@@ -97,7 +97,7 @@ export interface LogRow {
 
 export type OutboxMessage =
   /** `model` is absent in rows of earlier releases of this software */
-  | { kind: "release"; prediction_id: string; attempt: number; ran_ms: number; instance_gone: boolean; model?: string }
+  | ({ kind: "release" } & Release)
   | { kind: "settle"; prediction_id: string }
   | { kind: "batch"; prediction_id: string; index: number }
   | { kind: "removed"; prediction_id: string };

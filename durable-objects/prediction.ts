@@ -20,7 +20,7 @@ import { GroupCommit } from "./group-commit.ts";
 import { PredictionAttempts } from "./prediction-attempts.ts";
 import { loadDocument, loadPage, outputsOf, settledDocument } from "./prediction-document.ts";
 import { appendLog, spillLarge } from "./prediction-log-writer.ts";
-import { PredictionOutbox } from "./prediction-outbox.ts";
+import { PredictionOutbox, releaseMessage } from "./prediction-outbox.ts";
 import { PredictionRetention } from "./prediction-retention.ts";
 import { predictionSpan } from "./prediction-spans.ts";
 import { chargeOf, PredictionSpending } from "./prediction-spending.ts";
@@ -224,6 +224,19 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     return document;
   }
 
+  async erase(ids: string[], accountId: string): Promise<string[]> {
+    const left = await Promise.all(
+      ids.map(async (id) => {
+        await this.cancel(id, accountId);
+        const row = this.#store.get(id);
+        if (row === null || row.request.account_id !== accountId || row.stage.removed_at !== null) return null;
+        if (isTerminal(row.stage.life.state)) await this.#retention.erase(row);
+        return this.#store.get(id)?.stage.removed_at === null ? id : null;
+      }),
+    );
+    return left.filter((id) => id !== null);
+  }
+
   async webhooks(id: string, accountId: string): Promise<WebhookLog | null> {
     const request = this.#store.get(id)?.request;
     if (request === undefined || request.account_id !== accountId) return null;
@@ -372,7 +385,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       if (dueAt === null) this.#store.save(id, stage);
       else this.#setDue({ ...row, stage }, dueAt);
     }
-    const outbox = change.effects.flatMap((effect) => this.#owe(row, life.predict_time_s, effect));
+    const outbox = change.effects.flatMap((effect) => this.#owe({ ...row, stage }, effect));
     this.#store.deleteFromOutbox(this.#outbox.takeSent());
     if (outbox.length > 0) this.#alarms.setNoLaterThan("outbox", now + OUTBOX_RETRY_MS);
     const saved = { ...row, stage };
@@ -387,15 +400,11 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     this.#alarms.setNoLaterThan("due", due);
   }
 
-  #owe({ id, request }: PredictionRow, ranS: number, effect: Effect): OutboxRow[] {
+  #owe(row: PredictionRow, effect: Effect): OutboxRow[] {
+    const { id, request } = row;
     switch (effect.kind) {
-      case "release": {
-        const { attempt, instance_gone } = effect;
-        const ran_ms = Math.round(ranS * 1000);
-        const { model } = request.spec;
-        const message = { kind: "release", prediction_id: id, attempt, ran_ms, instance_gone, model } as const;
-        return [this.#store.addToOutbox(`deployment:${request.spec.deployment_key}`, message)];
-      }
+      case "release":
+        return [this.#store.addToOutbox(`deployment:${request.spec.deployment_key}`, releaseMessage(row, effect))];
       case "settle":
         return [
           this.#store.addToOutbox(`account:${request.account_id}`, { kind: "settle", prediction_id: id }),

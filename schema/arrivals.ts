@@ -26,6 +26,7 @@ const LEVELS_MAX = 16;
 /** A day in quarters of an hour, UTC. */
 const QUARTER_MS = 900_000;
 const QUARTERS = 96;
+const HOUR_MS = 3_600_000;
 /** What yesterday counts against the days before. */
 const DAY_WEIGHT = 0.4;
 /** A quarter is expected to be busy once this share of its recent days was. Two days in a row are enough. */
@@ -251,6 +252,20 @@ export function expectedInstances(arrivals: Arrivals, at: number, { missing_ms }
   const share = (arrivals.shares[quarter] ?? 0) / 100;
   if (share < EXPECTED_SHARE || share * missing_ms < QUARTER_MS / 2) return 0;
   return Math.round((arrivals.peaks[quarter] ?? 0) / 100);
+}
+
+/** How often an hour its first instance is needed anew, by its gaps; once while nothing is known. */
+export function usesPerHour(arrivals: Arrivals, now: number): number {
+  const level = arrivals.levels[0];
+  if (level === undefined) return 1;
+  let gaps = 0;
+  let ms = level.idle_since === null ? 0 : now - level.idle_since;
+  for (const bucket in level.gaps) {
+    const count = level.gaps[bucket] ?? 0;
+    gaps += count;
+    ms += (count * ((EDGES[Number(bucket)] ?? 0) + (EDGES[Number(bucket) + 1] ?? 0))) / 2;
+  }
+  return ((gaps + 1) * HOUR_MS) / Math.max(HOUR_MS, ms);
 }
 
 /** When the next quarter begins. */

@@ -28,7 +28,7 @@ import {
 /** Without a history to compare with: this many queued for each slot make another instance worth its start. */
 const QUEUED_PER_SLOT_MAX = 4;
 /** Queue-delay target: nobody shall wait longer on average once instances are there, nor longer than a run takes where that is more, up to the maximum. */
-export const QUEUE_DELAY_TARGET_MS = 2_000;
+const QUEUE_DELAY_TARGET_MS = 2_000;
 const QUEUE_DELAY_TARGET_MAX_MS = 30_000;
 /** Concurrency target: the share of slots that the steady load may keep busy. */
 export const UTILISATION_TARGET = 0.8;
@@ -213,10 +213,15 @@ function loadOf(input: ScalingInput, now: number): Load {
     starting,
     rates: arrivalRates(input.arrivals ?? NO_ARRIVALS, now),
     start_ms,
-    delay_target_ms: Math.min(Math.max(QUEUE_DELAY_TARGET_MS, run ?? 0), QUEUE_DELAY_TARGET_MAX_MS),
+    delay_target_ms: delayTarget(run),
     queue_delay_ms:
       run === null ? null : queueDelay(input.queued * run, ready_slots, starting, input.slots_per_instance),
   };
+}
+
+/** The queue-delay target of predictions that run for so long on average. */
+export function delayTarget(runMs: number | null): number {
+  return Math.min(Math.max(QUEUE_DELAY_TARGET_MS, runMs ?? 0), QUEUE_DELAY_TARGET_MAX_MS);
 }
 
 /** When work that takes `work` slot-milliseconds has begun, on slots that are there and those of instances that still start. */

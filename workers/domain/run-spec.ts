@@ -114,6 +114,7 @@ async function versionSpec(edge: Edge, version: VersionRow) {
     mode: "predict" as const,
     // Weights are loaded in setup, unless the model takes them with each prediction.
     weights: version.fast_booting ? null : version.weights,
+    ...(version.weights === null || version.fast_booting ? {} : { shown_version: version.id }),
     ...(version.fast_booting && version.weights !== null ? { prediction_weights: version.weights } : {}),
     model: `${version.owner}/${version.name}`,
     slots: version.slots,
