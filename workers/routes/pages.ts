@@ -59,12 +59,15 @@ function page(c: Context<AppEnv>, title: string, head: string, body: string): Re
   return secured(c, response, "'self' 'unsafe-inline'");
 }
 
+/** First parts of the page's addresses, with one more part behind them at most. */
+const PAGES = new Set(["p", "billing"]);
+
 /** The web page or one of its files; null where there is none and the address is the API's. */
 export async function readPage(c: Context<AppEnv>): Promise<Response | null> {
   if (c.req.method !== "GET" && c.req.method !== "HEAD") return null;
   const segments = c.req.path.split("/").slice(1);
   const first = segments[0] ?? "";
-  const isPage = first === "" || (first === "p" ? segments.length <= 2 : isModelPath(segments));
+  const isPage = first === "" || (PAGES.has(first) ? segments.length <= 2 : isModelPath(segments));
   if (isPage) {
     const index = await asset(c, "/");
     return isFound(index) ? secured(c, index) : null;

@@ -2,6 +2,14 @@
 import type { z } from "zod";
 import type { AccountSchema } from "../../../schema/api/account.ts";
 import type { BatchSchema } from "../../../schema/api/batches.ts";
+import type {
+  BillingSchema,
+  EstimateSchema,
+  InvoicePageSchema,
+  InvoiceSchema,
+  UpdateBillingSchema,
+  UsageSchema,
+} from "../../../schema/api/billing.ts";
 import type { BuildSchema, BuildSummarySchema, SchemaDiffSchema } from "../../../schema/api/builds.ts";
 import type { CollectionSchema, CollectionWithModelsSchema } from "../../../schema/api/collections.ts";
 import type { FileSchema } from "../../../schema/api/files.ts";
@@ -30,6 +38,11 @@ export type Collection = z.infer<typeof CollectionWithModelsSchema>;
 export type SearchResult = z.infer<typeof SearchResultSchema>;
 export type WebhookEvent = z.infer<typeof WebhookEventSchema>;
 export type UploadedFile = z.infer<typeof FileSchema>;
+export type Billing = z.infer<typeof BillingSchema>;
+export type Usage = z.infer<typeof UsageSchema>;
+export type Invoice = z.infer<typeof InvoiceSchema>;
+export type InvoicePage = z.infer<typeof InvoicePageSchema>;
+export type Estimate = z.infer<typeof EstimateSchema>;
 export interface Page<T> {
   previous: string | null;
   next: string | null;
@@ -97,6 +110,14 @@ export interface Api {
   /** JSONL, one line an input. */
   batchResults(id: string): Promise<Blob>;
   uploadFile(file: File): Promise<UploadedFile>;
+  billing(): Promise<Billing>;
+  updateBilling(change: z.infer<typeof UpdateBillingSchema>): Promise<Billing>;
+  /** Days, such as `2026-11-25`, the last one included. */
+  usage(query: { from: string; to: string; group_by: string }): Promise<Usage>;
+  invoices(): Promise<InvoicePage>;
+  invoice(month: string): Promise<Invoice>;
+  invoiceCsv(month: string): Promise<Blob>;
+  estimate(request: { model?: string; version?: string; input: Record<string, unknown> }): Promise<Estimate>;
   /** Opens an event stream. The URL itself grants access. */
   openStream(url: string, lastEventId: string | null, signal: AbortSignal): Promise<Response>;
 }
@@ -185,9 +206,20 @@ export function createApi(token: string, onUnauthenticated: () => void): Api {
       body.append("content", file, file.name);
       return json("/v1/files", { method: "POST", body });
     },
+    billing: () => json("/v1/account/billing"),
+    updateBilling: (change) => json("/v1/account/billing", jsonBody("PATCH", change)),
+    usage: (query) => json(`/v1/usage?${new URLSearchParams(query)}`),
+    invoices: () => json("/v1/invoices"),
+    invoice: (month) => json(`/v1/invoices/${encodeURIComponent(month)}`),
+    invoiceCsv: async (month) => (await call(`/v1/invoices/${encodeURIComponent(month)}.csv`)).blob(),
+    estimate: (request) => json("/v1/estimates", jsonBody("POST", request)),
     openStream: (url, lastEventId, signal) =>
       fetch(ownOrigin(url), { headers: eventStreamHeaders(lastEventId), signal, cache: "no-store" }),
   };
+}
+
+function jsonBody(method: string, body: unknown): RequestInit {
+  return { method, headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
 }
 
 function eventStreamHeaders(lastEventId: string | null): Record<string, string> {

@@ -12,6 +12,8 @@ import { Link, usePathname } from "./router.tsx";
 import { forgetToken, onTokenChanged, readToken, saveToken, signInFromAddress } from "./session.ts";
 
 // The form's library is the largest part of the page, and lists need none of it.
+const BillingPage = lazy(() => import("./pages/billing-page.tsx"));
+const InvoicePage = lazy(() => import("./pages/invoice-page.tsx"));
 const ModelPage = lazy(() => import("./pages/model-page.tsx"));
 
 signInFromAddress();
@@ -84,6 +86,18 @@ function Page({ route }: { route: Route }) {
       return (
         <Suspense fallback={null}>
           <ModelPage key={`${route.owner}/${route.name}`} owner={route.owner} name={route.name} />
+        </Suspense>
+      );
+    case "billing":
+      return (
+        <Suspense fallback={null}>
+          <BillingPage />
+        </Suspense>
+      );
+    case "invoice":
+      return (
+        <Suspense fallback={null}>
+          <InvoicePage key={route.month} month={route.month} />
         </Suspense>
       );
     case "not-found":

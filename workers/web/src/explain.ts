@@ -48,6 +48,11 @@ export function explainError(error: unknown): Explanation {
         title: "The input is too large",
         detail: `${problem.detail} Host large files somewhere and pass their URL.`,
       };
+    case "billing.budget_exceeded":
+    case "billing.balance_exhausted":
+    case "billing.max_cost":
+    case "invoice.not_found":
+      return { title: problem.title, detail: problem.detail };
     case "input.invalid":
       return { title: "Some inputs need a change", detail: problem.detail };
     case "model.not_found":

@@ -7,6 +7,7 @@ import "./styles/catalog.css";
 import "./styles/predictions.css";
 import "./styles/runs.css";
 import "./styles/builds.css";
+import "./styles/billing.css";
 import "./styles/form.css";
 import "./styles/output.css";
 import "./styles/plot.css";

@@ -20,6 +20,8 @@ it.each([
   ["/p/", { page: "predictions" }],
   ["/p/abc", { page: "prediction", id: "abc" }],
   ["/cogway/gemma", { page: "model", owner: "cogway", name: "gemma" }],
+  ["/billing", { page: "billing" }],
+  ["/billing/2026-11", { page: "invoice", month: "2026-11" }],
   ["/cogway", { page: "not-found" }],
   ["/a/b/c", { page: "not-found" }],
   ["/%E0%A4%A", { page: "not-found" }],

@@ -4,6 +4,8 @@ export type Route =
   | { page: "predictions" }
   | { page: "prediction"; id: string }
   | { page: "model"; owner: string; name: string }
+  | { page: "billing" }
+  | { page: "invoice"; month: string }
   | { page: "not-found" };
 
 export function routeOf(pathname: string): Route {
@@ -16,8 +18,10 @@ export function routeOf(pathname: string): Route {
   const [first, second] = parts;
   if (first === undefined) return { page: "home" };
   if (first === "p" && second === undefined) return { page: "predictions" };
+  if (first === "billing" && second === undefined) return { page: "billing" };
   if (parts.length !== 2 || second === undefined) return { page: "not-found" };
   if (first === "p") return { page: "prediction", id: second };
+  if (first === "billing") return { page: "invoice", month: second };
   return { page: "model", owner: first, name: second };
 }
 
@@ -36,6 +40,8 @@ export const buildPath = (model: { owner: string; name: string }, id: string) =>
   `${modelPath(model)}?${new URLSearchParams({ show: "builds", build: id })}`;
 export const examplePath = (model: { owner: string; name: string }, id: string) =>
   `${modelPath(model)}?${new URLSearchParams({ example: id })}`;
+export const BILLING_PATH = "/billing";
+export const invoicePath = (month: string) => `${BILLING_PATH}/${encodeURIComponent(month)}`;
 export const PREDICTIONS_PATH = "/p";
 /** Of a prediction or training. */
 export const predictionPath = (id: string) => `${PREDICTIONS_PATH}/${encodeURIComponent(id)}`;

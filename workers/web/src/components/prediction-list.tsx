@@ -4,7 +4,7 @@ import { Loader } from "@cloudflare/kumo/components/loader";
 import { useState } from "react";
 import { hasEnded, type Page, type Prediction } from "../api.ts";
 import { explainError } from "../explain.ts";
-import { ago, dateTime, duration } from "../format.ts";
+import { ago, dateTime, dollars, duration } from "../format.ts";
 import { useApi, useInterval, useLoaded, useNow, useOnPredictionsChanged } from "../hooks.ts";
 import { predictionPath } from "../route.ts";
 import { Link } from "../router.tsx";
@@ -98,7 +98,12 @@ function Row({ prediction, now }: { prediction: Prediction; now: number }) {
         <span className="prediction-row-result">
           <Glimpse prediction={prediction} />
         </span>
-        <span className="prediction-row-ran numeral">{typeof ran === "number" ? duration(ran * 1_000) : ""}</span>
+        <span className="prediction-row-ran numeral">
+          {typeof ran === "number" ? duration(ran * 1_000) : ""}
+          {typeof prediction.cost === "number" && prediction.cost > 0 ? (
+            <span className="prediction-row-cost">{dollars(prediction.cost)}</span>
+          ) : null}
+        </span>
         <time className="prediction-row-time" dateTime={prediction.created_at} title={dateTime(prediction.created_at)}>
           {ago(prediction.created_at, now)}
         </time>

@@ -6,7 +6,7 @@ import { StopIcon } from "@phosphor-icons/react";
 import { useState } from "react";
 import { hasEnded, isTraining, type Prediction } from "../api.ts";
 import { explainEnd, explainWait } from "../explain.ts";
-import { duration, number, words } from "../format.ts";
+import { dollars, duration, number, words } from "../format.ts";
 import { type FollowedPrediction, predictionsChanged, useApi, useNow } from "../hooks.ts";
 import { isIterator } from "../output/classify.ts";
 import { OutputView } from "../output/output-view.tsx";
@@ -239,6 +239,7 @@ function Elapsed({ prediction }: { prediction: Prediction }) {
     <span className="muted numeral">
       {typeof ran === "number" ? `ran ${duration(ran * 1_000)}` : ""}
       {end === null ? "" : `${typeof ran === "number" ? ", " : ""}${duration(end)} in all`}
+      {typeof prediction.cost === "number" ? `, ${prediction.cost === 0 ? "free" : dollars(prediction.cost)}` : ""}
     </span>
   );
 }

@@ -14,6 +14,7 @@ import { NOTHING_YET } from "../live-output.ts";
 import { predictionPath } from "../route.ts";
 import { Link } from "../router.tsx";
 import { CodeSnippets } from "./code-snippets.tsx";
+import { EstimateNote } from "./estimate-note.tsx";
 import { ExplainedError } from "./explained.tsx";
 import { PredictionView } from "./prediction-view.tsx";
 
@@ -135,6 +136,11 @@ export function Workbench({ model, version, isLatest, example: given, startInput
                   <kbd>Ctrl</kbd> <kbd>Enter</kbd>
                 </span>
               </div>
+              <EstimateNote
+                model={model}
+                version={isLatest ? null : version.id}
+                input={inputOf(form.schema, formData)}
+              />
             </InputForm>
           )}
         </div>
