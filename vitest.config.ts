@@ -66,7 +66,12 @@ export default defineConfig({
         test: {
           name: "origin",
           environment: "node",
-          include: ["gpu-origin/**/*.test.ts", "schema/**/*.test.ts", "workers/web/**/*.test.ts"],
+          include: [
+            "gpu-origin/**/*.test.ts",
+            "schema/**/*.test.ts",
+            "workers/web/**/*.test.ts",
+            "bench/fleet-sim/*.test.ts",
+          ],
           exclude: ["**/*.live.test.ts", "**/*.docker.test.ts", "**/node_modules/**"],
           testTimeout: 30_000,
         },
@@ -81,6 +86,14 @@ export default defineConfig({
           fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 300_000,
+        },
+      },
+      {
+        test: {
+          name: "simulator",
+          environment: "node",
+          include: ["e2e/simulator/*.sim.ts"],
+          maxConcurrency: 2,
         },
       },
       {

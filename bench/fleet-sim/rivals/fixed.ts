@@ -25,14 +25,14 @@ export function fixedInstances(): PolicyMaker {
 }
 
 class Fixed implements Policy {
-  readonly #count: number;
+  readonly min_instances: number;
 
   constructor(count: number) {
-    this.#count = count;
+    this.min_instances = count;
   }
 
   decide({ instances }: DeploymentView): Decision {
-    return { place: this.#count - instances.length, drain: [], decide_again_at: null };
+    return { place: this.min_instances - instances.length, drain: [], decide_again_at: null };
   }
 }
 

@@ -36,8 +36,8 @@ class PodAutoscaler implements Policy {
     this.#max = max;
   }
 
-  inFlightChanged(inFlight: number, now: number): void {
-    this.#concurrency.set(inFlight, now);
+  worked(_came: 0 | 1, running: number, queued: number, now: number): void {
+    this.#concurrency.set(running + queued, now);
   }
 
   decide({ now, queued, instances }: DeploymentView): Decision {

@@ -1,0 +1,189 @@
+/** Runs policies over sets of traces and says how they compare: the tables of bench/README.md. */
+import { ms, printTable } from "../lib/stats.ts";
+import { cogway } from "./cogway.ts";
+import { type Outcome, simulate } from "./engine.ts";
+import { clairvoyant, type LowerBound } from "./rivals/clairvoyant.ts";
+import { CONSTANT_IDLE_MS, constantIdle } from "./rivals/constant-idle.ts";
+import { fixedInstances } from "./rivals/fixed.ts";
+import { knative } from "./rivals/knative.ts";
+import type { PolicyMaker } from "./rivals/policy.ts";
+import { type Kind, makeTrace, type Trace } from "./traces.ts";
+
+/** Of one policy over all seeds of one kind. */
+interface Total extends Omit<Outcome, "delays_ms"> {
+  name: string;
+  p50_ms: number;
+  p99_ms: number;
+  /** of each trace: its own */
+  p99s_ms: number[];
+}
+
+export interface Comparison {
+  kind: Kind;
+  fixed: Total;
+  idle: Total;
+  knative: Total;
+  cogway: Total;
+  /** rival b at the idle time at which it costs what ours costs */
+  equalCost: EqualCost;
+  bound: LowerBound;
+  /** the same where nothing may wait */
+  boundAtOnce: LowerBound;
+}
+
+interface EqualCost {
+  idle_ms: number;
+  dollars: number;
+  cold: number;
+}
+
+function runAll(traces: Trace[], maker: PolicyMaker): Total {
+  const outcomes = traces.map((trace) => simulate(trace, maker));
+  const sum = (of: (outcome: Outcome) => number): number => outcomes.reduce((total, outcome) => total + of(outcome), 0);
+  const predictions = sum((outcome) => outcome.predictions);
+  const delays = new Float64Array(predictions);
+  let filled = 0;
+  for (const { delays_ms } of outcomes) {
+    delays.set(delays_ms, filled);
+    filled += delays_ms.length;
+  }
+  return {
+    ...{ name: maker.name, predictions, cold: sum((each) => each.cold), dollars: sum((each) => each.dollars) },
+    ...{ held_ms: sum((each) => each.held_ms), busy_ms: sum((each) => each.busy_ms) },
+    ...{
+      instances: sum((each) => each.instances),
+      fetches: sum((each) => each.fetches),
+      refused: sum((each) => each.refused),
+    },
+    most_gpus: Math.max(...outcomes.map((each) => each.most_gpus)),
+    ...{ p50_ms: quantile(delays, 0.5), p99_ms: quantile(delays, 0.99) },
+    p99s_ms: outcomes.map(({ delays_ms }) => quantile(delays_ms, 0.99)),
+  };
+}
+
+/** Nearest rank. */
+function quantile(values: Float64Array, q: number): number {
+  return values.toSorted()[Math.max(0, Math.ceil(q * values.length) - 1)] ?? 0;
+}
+
+const IDLE_MIN_MS = 1_000;
+const IDLE_MAX_MS = 16 * 3_600_000;
+const SAME_COST = 0.01;
+const TRIES_MAX = 6;
+
+/**
+ * The idle time at which rival b costs as much as `dollars`. Its cost first falls with the idle time (fewer starts), then rises: the longest time counts that costs
+ * no more. Idle times of 1 s, 4 s, 16 s and so on are run, then the last interval is halved (by its logarithm) until costs are within 1 %, six times at most; its cold
+ * starts are read on the line between the two nearest costs. Where b costs more at every idle time, its cheapest run stands.
+ */
+function atEqualCost(traces: Trace[], dollars: number): EqualCost {
+  const run = (idle_ms: number): EqualCost => {
+    const total = runAll(traces, constantIdle(idle_ms));
+    return { idle_ms, dollars: total.dollars, cold: total.cold };
+  };
+  let cheapest: EqualCost | null = null;
+  let low: EqualCost | null = null;
+  let high: EqualCost | null = null;
+  for (let idle_ms = IDLE_MIN_MS; idle_ms <= IDLE_MAX_MS; idle_ms *= 4) {
+    const next = run(idle_ms);
+    if (cheapest === null || next.dollars < cheapest.dollars) cheapest = next;
+    if (next.dollars <= dollars) {
+      low = next;
+      high = null;
+    } else {
+      high ??= next;
+      if (next.dollars > 1.5 * Math.max(dollars, cheapest.dollars)) break;
+    }
+  }
+  if (cheapest === null || low === null || high === null) return low ?? cheapest ?? run(CONSTANT_IDLE_MS);
+  for (let tries = 0; tries < TRIES_MAX && high.dollars - low.dollars > SAME_COST * dollars; tries++) {
+    const middle = run(Math.sqrt(low.idle_ms * high.idle_ms));
+    if (middle.dollars > dollars) high = middle;
+    else low = middle;
+  }
+  const share = high.dollars === low.dollars ? 0 : (dollars - low.dollars) / (high.dollars - low.dollars);
+  return {
+    idle_ms: low.idle_ms + share * (high.idle_ms - low.idle_ms),
+    dollars,
+    cold: low.cold + share * (high.cold - low.cold),
+  };
+}
+
+export function compare(kind: Kind, seeds: readonly number[], weight?: number): Comparison {
+  const traces = seeds.map((seed) => makeTrace(kind, seed));
+  const idle = runAll(traces, constantIdle(CONSTANT_IDLE_MS));
+  const ours = runAll(traces, cogway(weight));
+  return {
+    kind,
+    fixed: runAll(traces, fixedInstances()),
+    idle,
+    knative: runAll(traces, knative),
+    cogway: ours,
+    equalCost: atEqualCost(traces, ours.dollars),
+    bound: added(traces.map((trace, i) => clairvoyant(trace, ours.p99s_ms[i] ?? 0))),
+    boundAtOnce: added(traces.map((trace) => clairvoyant(trace, 0))),
+  };
+}
+
+function added(bounds: LowerBound[]): LowerBound {
+  return {
+    gpu_ms: bounds.reduce((total, bound) => total + bound.gpu_ms, 0),
+    dollars: bounds.reduce((total, bound) => total + bound.dollars, 0),
+  };
+}
+
+export function printComparisons(comparisons: Comparison[]): void {
+  printTable(
+    ["trace", "policy", "predictions", "cold", "p50 s", "p99 s", "GPUs busy", "$", "starts", "with fetch", "most GPUs"],
+    comparisons.flatMap(({ kind, fixed, idle, knative: kpa, cogway: ours, equalCost, bound }) => [
+      ...[fixed, idle, kpa, ours].map((total, row) => [
+        row === 0 ? kind : "",
+        total.name,
+        row === 0 ? total.predictions : "",
+        percent(total.cold / total.predictions),
+        seconds(total.p50_ms),
+        seconds(total.p99_ms),
+        percent(total.busy_ms / total.held_ms),
+        money(total.dollars),
+        total.instances,
+        total.fetches,
+        total.most_gpus,
+      ]),
+      [
+        ...["", `idle ${seconds(equalCost.idle_ms)} s, equal cost`, ""],
+        ...[percent(equalCost.cold / ours.predictions), "", "", "", money(equalCost.dollars), "", "", ""],
+      ],
+      [
+        ...["", "clairvoyant bound", "", "", "", seconds(ours.p99_ms)],
+        ...[percent(ours.busy_ms / bound.gpu_ms), money(bound.dollars), "", "", ""],
+      ],
+    ]),
+  );
+  console.log();
+  printTable(
+    [
+      "trace",
+      "cold starts to b's at equal cost (aim 0.5)",
+      "cost to the bound at equal p99 (aim 1.2)",
+      "to the bound without any delay",
+    ],
+    comparisons.map(({ kind, cogway: ours, equalCost, bound, boundAtOnce }) => [
+      kind,
+      `${(ours.cold / equalCost.cold).toFixed(2)}x${equalCost.dollars > ours.dollars ? ` (b costs ${(equalCost.dollars / ours.dollars).toFixed(2)}x at least)` : ""}`,
+      `${(ours.dollars / bound.dollars).toFixed(2)}x`,
+      `${(ours.dollars / boundAtOnce.dollars).toFixed(2)}x`,
+    ]),
+  );
+}
+
+function percent(share: number): string {
+  return `${(share * 100).toFixed(share < 0.1 ? 1 : 0)} %`;
+}
+
+function seconds(value_ms: number): string {
+  return ms(value_ms / 1_000);
+}
+
+function money(dollars: number): string {
+  return dollars < 1_000 ? dollars.toFixed(1) : dollars.toFixed(0);
+}
