@@ -272,7 +272,7 @@ export class BuildObject extends DurableObject<Env> implements BuildApi {
     await this.#saveRow();
     const { request, record } = this.#row();
     if (record.end === null) return;
-    await fleetStub(this.env).buildEnded(request.id);
+    if (record.origin !== null) await fleetStub(this.env).buildEnded(request.id, record.origin.id);
     const isOurs = record.end.status === "canceled" || record.end.code === "build.timeout";
     if (!isOurs || record.origin === null || Date.now() - (record.completed_at ?? 0) > TELL_MAX_MS) return;
     const answer = await cancelBuild(this.env, record.origin.id, request.id);

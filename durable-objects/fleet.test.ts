@@ -457,7 +457,7 @@ describe("what origins run", () => {
       await fleet.register(aRegister(DOCKER), originId);
       expect(await fleet.placeBuild("b1", false, [])).toEqual({ origin_id: originId });
       expect(await fleet.placeBuild("b1", false, [originId])).toMatchObject({ refused: expect.any(String) });
-      await fleet.buildEnded("b1");
+      await fleet.buildEnded("b1", "any");
     }));
 
   it("guarantees that the tables of an earlier release are opened", () =>

@@ -1,9 +1,9 @@
 /**
  * Owns the origins of one shard: who they are, what they sign with, whether they are alive, and what room their instances take. It places
- * instances and tells their DeploymentObjects when they are gone; what an instance is for, only its DeploymentObject knows.
+ * instances (fleet-placement.ts) and tells their DeploymentObjects when they are gone; what an instance is for, only its DeploymentObject knows.
  *
- * Room is taken before an origin is asked to boot, so two placements never count on the same room. It is given back when a heartbeat no longer
- * lists the instance. Whatever an origin runs that is not recorded here belongs to nobody: its heartbeat is told so, and drains it.
+ * Room is given back when a heartbeat no longer lists the instance. Whatever an origin runs that is not recorded here belongs to nobody: its heartbeat is
+ * told so, and drains it. The first shard checks the tokens of origins that join, and chooses the shard that each goes to.
  */
 
 import { DurableObject } from "cloudflare:workers";
@@ -13,26 +13,25 @@ import {
   type Heartbeat,
   type InstanceStatus,
   ORIGIN_DEAD_AFTER_MS,
-  ORIGIN_PROTOCOL_VERSION,
   type Register,
   type RegisterResult,
 } from "../schema/origin-protocol.ts";
-import { decideBuildPlace, decidePlacement, type PlacementOrigin } from "../schema/placement.ts";
-import { weightsSource } from "../schema/weights.ts";
+import { decideBuildPlace } from "../schema/placement.ts";
 import { Alarms } from "./alarms.ts";
-import type { FleetApi, OriginEntry, PlaceRequest, PlaceResult } from "./contracts.ts";
-import { type FleetInstanceRow, FleetStore, type KeyRow } from "./fleet-store.ts";
-import { bootInstance, drainInstance } from "./origin-client.ts";
-import { deploymentStub } from "./stubs.ts";
+import type { FleetShardApi, OriginEntry, OriginListing, PlaceRequest, PlaceResult } from "./contracts.ts";
+import { type DrainReason, FleetPlacement, PAUSED_MAX_MS } from "./fleet-placement.ts";
+import { forgetShards, idIn, ORIGINS_PER_SHARD, SHARDS_MAX, shardOf } from "./fleet-shards.ts";
+import { type FleetInstanceRow, FleetStore, type KeyRow, type OriginRow } from "./fleet-store.ts";
+import { deploymentStub, fleetShard } from "./stubs.ts";
 
 /** A boot is under way for at most this long before the instance must be in the origin's list: two tries of the call, and a heartbeat. */
 const PLACED_GRACE_MS = 30_000;
-/** How often one placement asks for an instance to go, or meets room that another placement took. */
-const PLACEMENT_ROUNDS_MAX = 50;
 /** A key and the one before it: an origin that has not taken the new one yet can still talk. */
 const LIVE_KEYS_MAX = 2;
-/** Drained for room or idleness, what still runs may finish: no prediction lasts longer (24 h). */
-const DRAIN_GRACE_MS = 86_400_000;
+/** How often a host that is being drained is looked at. */
+const DRAIN_INTERVAL_MS = 2_000;
+/** A join token that nobody used ends after this. */
+const INVITE_MS = 24 * 3_600_000;
 
 /** What heartbeats told and no one needs after a crash: the next heartbeat tells it again. */
 interface Seen {
@@ -40,57 +39,121 @@ interface Seen {
   instances: Map<string, { state: InstanceStatus["state"]; told: boolean; idle_since: number | null }>;
 }
 
-export class FleetObject extends DurableObject<Env> implements FleetApi {
+export class FleetObject extends DurableObject<Env> implements FleetShardApi {
   readonly #store = new FleetStore(this.ctx.storage.sql);
-  readonly #alarms = new Alarms<"lost">(this.ctx.storage);
+  readonly #alarms = new Alarms<"lost" | "drain" | "paused">(this.ctx.storage);
   readonly #seen = new Map<string, Seen>();
   /** origin of each build that runs, only to spread them: an origin has a queue of its own, so nothing breaks when this is forgotten */
   readonly #builds = new Map<string, string>();
   readonly #wokeAt = Date.now();
+  readonly #placement = new FleetPlacement({
+    env: this.env,
+    store: this.#store,
+    isOpen: (origin) => this.#isOpen(origin),
+    entry: (originId) => this.#entries(originId)[0] ?? null,
+    seen: (row) => this.#seen.get(row.origin_id)?.instances.get(row.instance_id) ?? null,
+  });
+
+  // ---- joining
 
   async register(
     request: Register,
     verifiedOriginId: string | null,
+    prices: Record<string, number> = {},
   ): Promise<{ ok: true; result: RegisterResult } | { ok: false; code: string; detail: string }> {
     this.#store.createTables();
-    const joined = verifiedOriginId === null ? this.#join(request) : this.#known(verifiedOriginId);
-    if (joined === null) {
+    if (verifiedOriginId !== null && this.#store.origin(verifiedOriginId) !== null) {
+      await this.#registered(verifiedOriginId, request, prices);
+      return { ok: true, result: { origin_id: verifiedOriginId } };
+    }
+    const originId = verifiedOriginId === null ? await this.#join(request) : null;
+    if (originId === null) {
       const detail = "The join token is wrong or was used, or the origin is not known.";
       return { ok: false, code: "origin.unauthenticated", detail };
     }
-    const { origin_id, key } = joined;
-    const restarted = this.#store.origin(origin_id)?.incarnation !== request.incarnation;
-    this.#store.saveOrigin(origin_id, request);
-    const gone = this.#reconcile(origin_id, request.instances, restarted);
-    const settled = this.#hear(origin_id, request.instances);
-    await this.#tellGone(origin_id, gone);
-    await this.#tellChanged(origin_id, settled);
-    return { ok: true, result: { origin_id, ...(key === undefined ? {} : { key }) } };
+    const shard = shardOf(originId);
+    const adopter = shard === 0 ? this : fleetShard(this.env, shard);
+    return { ok: true, result: await adopter.adopt(originId, request, prices) };
   }
 
   /** A one-time token makes an origin. The same start of the same process may use it again: its first answer may have been lost. */
-  #join(request: Register): { origin_id: string; key: { key_id: string; secret: string } } | null {
+  async #join(request: Register): Promise<string | null> {
     const tokenSha256 = sha256Hex(request.join_token ?? "");
-    const valid = this.env.JOIN_TOKEN_SHA256.toLowerCase().split(",");
-    if (request.join_token === undefined || !valid.includes(tokenSha256)) return null;
-    const used = this.#store.joinToken(tokenSha256);
-    if (used !== null && used.incarnation !== request.incarnation) return null;
-    const origin_id = used?.origin_id ?? newId(16);
-    if (used === null) this.#store.spendJoinToken(tokenSha256, origin_id, request.incarnation);
-    return { origin_id, key: this.#newKey(origin_id) };
+    if (request.join_token === undefined || !this.#isValidToken(tokenSha256)) return null;
+    const usedBy = (): string | null | undefined => {
+      const used = this.#store.joinToken(tokenSha256);
+      return used === null ? undefined : used.incarnation === request.incarnation ? used.origin_id : null;
+    };
+    if (usedBy() !== undefined) return usedBy() ?? null;
+    const shard = await this.#shardWithRoom();
+    if (shard === null) return null;
+    // Another call may have used it meanwhile.
+    if (usedBy() !== undefined) return usedBy() ?? null;
+    const originId = idIn(shard, newId(16));
+    this.#store.spendJoinToken(tokenSha256, originId, request.incarnation);
+    return originId;
   }
 
-  #known(originId: string): { origin_id: string; key?: never } | null {
-    return this.#store.origin(originId) === null ? null : { origin_id: originId };
+  #isValidToken(tokenSha256: string): boolean {
+    const given = this.env.JOIN_TOKEN_SHA256.toLowerCase().split(",");
+    return given.includes(tokenSha256) || this.#store.isInvited(tokenSha256, Date.now());
   }
+
+  /** The first with room, a new one where all are full; null where there are as many as may be. */
+  async #shardWithRoom(): Promise<number | null> {
+    const count = this.#store.shards();
+    for (let shard = 0; shard < count; shard++) {
+      if (await (shard === 0 ? this : fleetShard(this.env, shard)).hasRoom()) return shard;
+    }
+    if (count >= SHARDS_MAX) return null;
+    // Another join may have added one meanwhile.
+    this.#store.setShards(Math.max(this.#store.shards(), count + 1));
+    forgetShards();
+    return count;
+  }
+
+  async adopt(originId: string, request: Register, prices: Record<string, number>): Promise<RegisterResult> {
+    this.#store.createTables();
+    const key = this.#newKey(originId);
+    await this.#registered(originId, request, prices);
+    return { origin_id: originId, key };
+  }
+
+  async hasRoom(): Promise<boolean> {
+    return this.#store.countOrigins() < ORIGINS_PER_SHARD;
+  }
+
+  async shards(): Promise<number> {
+    return this.#store.shards();
+  }
+
+  async inviteOrigin(): Promise<{ join_token: string; expires_at: number }> {
+    this.#store.createTables();
+    const join_token = `cwj_${Buffer.from(randomBytes(32)).toString("base64url")}`;
+    const expires_at = Date.now() + INVITE_MS;
+    this.#store.saveInvite(sha256Hex(join_token), expires_at, Date.now());
+    return { join_token, expires_at };
+  }
+
+  async #registered(originId: string, request: Register, prices: Record<string, number>): Promise<void> {
+    const restarted = this.#store.origin(originId)?.incarnation !== request.incarnation;
+    this.#store.saveOrigin(originId, request, prices);
+    const gone = this.#reconcile(originId, request.instances, restarted);
+    const settled = this.#hear(originId, request.instances);
+    await this.#tellGone(originId, gone);
+    await this.#tellChanged(originId, settled);
+  }
+
+  // ---- heartbeats
 
   async heartbeat(originId: string, heartbeat: Heartbeat): Promise<{ known: boolean; unowned: string[] }> {
     const origin = this.#store.origin(originId);
     if (origin === null || origin.incarnation !== heartbeat.incarnation) return { known: false, unowned: [] };
+    const isBack = !this.#isAlive(origin);
     if (origin.is_lost) this.#store.setLost(originId, false);
     if (heartbeat.capacity !== undefined) this.#store.setCapacity(originId, heartbeat.capacity);
     const gone = this.#reconcile(originId, heartbeat.instances, false);
-    const settled = this.#hear(originId, heartbeat.instances);
+    const settled = this.#hear(originId, heartbeat.instances, isBack || heartbeat.capacity !== undefined);
     const owned = new Set(this.#store.instances(originId).map((row) => row.instance_id));
     const unowned = heartbeat.instances.filter(
       (status) => isRunning(status) && status.state !== "draining" && !owned.has(status.instance_id),
@@ -110,7 +173,7 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
       const mayBeBooting = !restarted && !ended.has(row.instance_id) && row.placed_at > now - PLACED_GRACE_MS;
       return !mayBeBooting || this.#wasSeen(row);
     });
-    for (const row of gone) this.#store.removeInstance(row.instance_id);
+    for (const row of gone) this.#placement.removeInstance(row.instance_id);
     // The reason of an ended instance reaches its deployment as a change, which says more than that it is gone.
     return gone.filter((row) => !ended.has(row.instance_id));
   }
@@ -123,20 +186,24 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
    * Remembers a sign of life. Answers the states that were the same in two reports and have not been told to their deployment from here: the
    * origin pushes changes itself, so this only repairs what got lost, and never overtakes a newer push with an older state.
    */
-  #hear(originId: string, instances: InstanceStatus[]): InstanceStatus[] {
+  #hear(originId: string, instances: InstanceStatus[], isChanged = true): InstanceStatus[] {
     const now = Date.now();
     const before = this.#seen.get(originId)?.instances;
     const settled: InstanceStatus[] = [];
     const after: Seen["instances"] = new Map();
     for (const status of instances) {
       const last = before?.get(status.instance_id);
-      const isSettled = last?.state === status.state && !last.told;
+      // A paused one is nobody's: there is nobody to tell.
+      const isSettled = last?.state === status.state && !last.told && status.state !== "paused";
       if (isSettled) settled.push(status);
       const idle_since = status.slots_busy > 0 ? null : (last?.idle_since ?? now);
       const told = last?.state === status.state && (last.told || isSettled);
       after.set(status.instance_id, { state: status.state, told, idle_since });
     }
     this.#seen.set(originId, { at: now, instances: after });
+    const origin = isChanged ? this.#store.origin(originId) : null;
+    if (origin !== null) this.#placement.originChanged(origin);
+    for (const row of this.#store.instances(originId)) this.#placement.instanceChanged(row);
     if (this.#alarms.get("lost") === null) this.#alarms.set("lost", now + ORIGIN_DEAD_AFTER_MS);
     return settled;
   }
@@ -160,117 +227,101 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
     );
   }
 
+  // ---- instances and hosts
+
   async place(request: PlaceRequest): Promise<PlaceResult> {
     this.#store.createTables();
-    const kept = new Set<string>();
-    const unable = new Map<string, PlaceResult>();
-    for (let round = 0; round < PLACEMENT_ROUNDS_MAX; round++) {
-      const placement = {
-        ...request,
-        gpus: request.gpus ?? 0,
-        package: request.package?.kind ?? null,
-        is_trusted: request.is_trusted !== false,
-        is_starving: request.is_starving === true,
-      };
-      const origins = this.#placementView(request.version_id).filter((origin) => !unable.has(origin.origin_id));
-      const decision = decidePlacement(placement, origins, kept);
-      if (decision.kind === "refused") return [...unable.values()][0] ?? decision;
-      if (decision.kind === "boot") {
-        const result = await this.#boot(request, decision.origin_id);
-        if (result.kind === "placed" || result.reason !== "no_version") return result;
-        unable.set(decision.origin_id, result);
-        continue;
-      }
-      const { victim, origin_id } = decision;
-      const owner = deploymentStub(this.env, victim.deployment_key);
-      const goes = await owner.evictIdle(victim.instance_id, !victim.is_idle).catch(() => false);
-      kept.add(victim.instance_id);
-      if (!goes) continue;
-      await this.drain(origin_id, victim.instance_id, "evicted");
-      // An idle one ends at once; a busy one keeps its room until its predictions have ended.
-      if (victim.is_idle) this.#store.removeInstance(victim.instance_id);
-    }
-    return { kind: "refused", reason: "no_room", detail: "Room was taken by others again and again." };
+    return this.#placement.place(request);
   }
 
-  async #boot(request: PlaceRequest, originId: string): Promise<PlaceResult> {
-    const instance_id = newId(16);
-    const { deployment_key, version_id, mode, weights, slots, memory_bytes, setup_timeout_ms, gpus = 0 } = request;
-    this.#store.reserve({
-      instance_id,
-      origin_id: originId,
-      deployment_key,
-      version_id,
-      memory_bytes,
-      placed_at: Date.now(),
-      is_draining: false,
-      gpus,
-    });
-    const entry = this.#entries().find((origin) => origin.origin_id === originId);
-    const boot = {
-      instance_id,
-      deployment_key,
-      version_id,
-      slots,
-      memory_bytes,
-      setup_timeout_ms,
-      ...(mode === "predict" ? {} : { mode }),
-      ...(weights === null ? {} : { weights: weightsSource(weights) }),
-      ...(request.package === undefined ? {} : { package: request.package }),
-      ...(request.is_trusted === undefined ? {} : { is_trusted: request.is_trusted }),
-      ...(request.egress === undefined ? {} : { egress: request.egress }),
-      ...(gpus === 0 ? {} : { gpus }),
-    };
-    const answer =
-      entry === undefined
-        ? ({ kind: "unreachable", detail: "the origin has no key" } as const)
-        : await bootInstance(this.env, entry, { protocol: ORIGIN_PROTOCOL_VERSION, ...boot });
-    if (answer.kind === "accepted" && this.#store.instance(instance_id) !== null) {
-      return { kind: "placed", instance_id, origin_id: originId };
+  async drain(originId: string, instanceId: string, reason: DrainReason): Promise<void> {
+    await this.#placement.drain(originId, instanceId, reason);
+    if (this.#store.instance(instanceId)?.paused_at != null) {
+      this.#alarms.setNoLaterThan("paused", Date.now() + PAUSED_MAX_MS);
     }
-    // Should it boot all the same, it is nobody's, and the next heartbeat drains it.
-    this.#store.removeInstance(instance_id);
-    if (answer.kind === "accepted") {
-      return { kind: "refused", reason: "no_room", detail: "The origin was lost while it booted." };
-    }
-    if (answer.kind === "refused" && answer.code.startsWith("version.")) {
-      return { kind: "refused", reason: "no_version", detail: answer.code };
-    }
-    return { kind: "refused", reason: "no_room", detail: answer.detail };
   }
 
-  #placementView(versionId: string): PlacementOrigin[] {
-    const knows = this.#store.originsThatRan(versionId);
-    const instances = Map.groupBy(this.#store.instances(), (row) => row.origin_id);
-    return this.#store.origins().map((origin) => ({
-      origin_id: origin.origin_id,
-      is_alive: this.#isAlive(origin),
-      skus: origin.skus,
-      capacity: origin.capacity,
-      runs: origin.runs ?? null,
-      knows_version: knows.has(origin.origin_id),
-      instances: (instances.get(origin.origin_id) ?? []).map((row) => {
-        const seen = this.#seen.get(origin.origin_id)?.instances.get(row.instance_id);
-        return {
-          instance_id: row.instance_id,
-          deployment_key: row.deployment_key,
-          memory_bytes: row.memory_bytes,
-          gpus: row.gpus,
-          is_idle: seen?.idle_since !== null,
-          idle_since: seen?.idle_since ?? row.placed_at,
-          is_draining: row.is_draining,
-        };
+  async drainOrigin(originId: string, on: boolean): Promise<OriginListing | null> {
+    if (this.#store.origin(originId) === null) return null;
+    this.#store.setOriginDraining(originId, on);
+    const origin = this.#store.origin(originId);
+    if (origin === null) return null;
+    this.#placement.originChanged(origin);
+    if (on) {
+      this.#alarms.setNoLaterThan("drain", Date.now() + DRAIN_INTERVAL_MS);
+      await this.#drainHost(originId);
+    }
+    return this.#listing(origin);
+  }
+
+  /** Has what runs on a draining host replaced where that is needed, and ended where it is not. */
+  async #drainHost(originId: string): Promise<void> {
+    const rows = this.#store.instances(originId).filter((row) => !row.is_draining);
+    for (const row of rows.filter((each) => each.paused_at !== null)) {
+      await this.#placement.end(originId, row.instance_id, "released");
+    }
+    const owned = Map.groupBy(
+      rows.filter((row) => row.paused_at === null),
+      (row) => row.deployment_key,
+    );
+    const going = await Promise.all(
+      [...owned].map(([key, its]) =>
+        deploymentStub(this.env, key)
+          .replaceInstances(its.map((row) => row.instance_id))
+          // One that cannot be asked now is asked again.
+          .catch((): string[] => []),
+      ),
+    );
+    await Promise.all(going.flat().map((instanceId) => this.#placement.end(originId, instanceId, "released")));
+  }
+
+  async #drainHosts(): Promise<void> {
+    const draining = this.#store.origins().filter((origin) => origin.is_draining && this.#isAlive(origin));
+    const busy = draining.filter(({ origin_id }) => this.#store.instances(origin_id).length > 0);
+    if (busy.length > 0) this.#alarms.set("drain", Date.now() + DRAIN_INTERVAL_MS);
+    for (const { origin_id } of busy) await this.#drainHost(origin_id);
+  }
+
+  async removeOrigin(originId: string): Promise<"removed" | "unknown" | "in_use"> {
+    const origin = this.#store.origin(originId);
+    if (origin === null) return "unknown";
+    const rows = this.#store.instances(originId);
+    if (this.#isAlive(origin) && rows.some((row) => row.paused_at === null)) return "in_use";
+    await this.#tellGone(originId, rows);
+    this.#placement.originRemoved(originId);
+    this.#store.deleteOrigin(originId);
+    this.#seen.delete(originId);
+    return "removed";
+  }
+
+  async listOrigins(): Promise<OriginListing[]> {
+    return this.#store.origins().map((origin) => this.#listing(origin));
+  }
+
+  #listing(origin: OriginRow): OriginListing {
+    const { origin_id, url, region, driver, hardware, capacity } = origin;
+    const rows = this.#store.instances(origin_id);
+    const sum = (of: "memory_bytes" | "gpus"): number => rows.reduce((total, row) => total + row[of], 0);
+    const seen = this.#seen.get(origin_id);
+    const drainState = rows.length === 0 ? "drained" : "draining";
+    return {
+      ...{ origin_id, url, region, driver, hardware, capacity },
+      state: !this.#isAlive(origin) ? "lost" : origin.is_draining ? drainState : "ready",
+      used: { instances: rows.length, memory_bytes: sum("memory_bytes"), gpus: sum("gpus") },
+      instances: rows.map(({ instance_id, deployment_key, version_id, memory_bytes, gpus, paused_at, placed_at }) => {
+        const last = seen?.instances.get(instance_id);
+        const idle_since = paused_at ?? (last === undefined ? placed_at : last.idle_since);
+        return { instance_id, deployment_key, version_id, state: last?.state ?? null, idle_since, memory_bytes, gpus };
       }),
-    }));
+      warm_versions: this.#store
+        .knownVersions(origin_id)
+        .map(({ version_id }) => version_id)
+        .reverse(),
+      last_seen_at: seen?.at ?? null,
+    };
   }
 
-  async drain(originId: string, instanceId: string, reason: "idle" | "evicted" | "released"): Promise<void> {
-    const entry = this.#entries().find((origin) => origin.origin_id === originId);
-    if (entry === undefined) return;
-    if (this.#store.instance(instanceId)?.is_draining === false) this.#store.setDraining(instanceId);
-    // One that cannot be reached drains later: its deployment asks again.
-    await drainInstance(this.env, entry, instanceId, { reason, grace_ms: DRAIN_GRACE_MS });
-  }
+  // ---- keys
 
   async keys(): Promise<{ origin_id: string; key_id: string; secret: string }[]> {
     return this.#store.keys().map(({ origin_id, key_id, secret }) => ({ origin_id, key_id, secret }));
@@ -281,9 +332,9 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
   }
 
   /** Origins that have a live key, with the newest of them. */
-  #entries(): OriginEntry[] {
-    const keys = Map.groupBy(this.#store.keys(), (key) => key.origin_id);
-    return this.#store.origins().flatMap((origin) => {
+  #entries(originId?: string): OriginEntry[] {
+    const keys = Map.groupBy(this.#store.keys(originId), (key) => key.origin_id);
+    return this.#store.origins(originId).flatMap((origin) => {
       const newest = keys.get(origin.origin_id)?.[0];
       if (newest === undefined) return [];
       const key = { key_id: newest.key_id, secret: newest.secret };
@@ -297,13 +348,13 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
 
   #newKey(originId: string): { key_id: string; secret: string } {
     const key: KeyRow = {
-      key_id: newId(16),
+      key_id: idIn(shardOf(originId), newId(16)),
       origin_id: originId,
       secret: Buffer.from(randomBytes(32)).toString("base64"),
       created_at: Date.now(),
     };
     this.#store.insertKey(key);
-    const live = this.#store.keys().filter((row) => row.origin_id === originId);
+    const live = this.#store.keys(originId);
     for (const old of live.slice(LIVE_KEYS_MAX)) this.#store.deleteKey(old.key_id);
     return { key_id: key.key_id, secret: key.secret };
   }
@@ -321,7 +372,7 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
     const onOrigin = Map.groupBy(this.#builds.values(), (originId) => originId);
     const origins = this.#store.origins().map((origin) => ({
       origin_id: origin.origin_id,
-      is_alive: this.#isAlive(origin),
+      is_open: this.#isOpen(origin),
       runs: origin.runs ?? null,
       builds: onOrigin.get(origin.origin_id)?.length ?? 0,
     }));
@@ -330,12 +381,17 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
     return place;
   }
 
-  async buildEnded(buildId: string): Promise<void> {
+  async buildEnded(buildId: string, _originId: string): Promise<void> {
     this.#builds.delete(buildId);
   }
 
   async health(): Promise<{ origins_alive: number }> {
     return { origins_alive: this.#store.origins().filter((origin) => this.#isAlive(origin)).length };
+  }
+
+  /** It takes what is new. */
+  #isOpen(origin: OriginRow): boolean {
+    return !origin.is_draining && this.#isAlive(origin);
   }
 
   #isAlive(origin: { origin_id: string; is_lost: boolean }): boolean {
@@ -348,7 +404,16 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
   }
 
   override async alarm(): Promise<void> {
-    await this.#alarms.run(() => this.#findLost());
+    await this.#alarms.run(async (name) => {
+      if (name === "lost") await this.#findLost();
+      else if (name === "drain") await this.#drainHosts();
+      else await this.#endOldPaused();
+    });
+  }
+
+  async #endOldPaused(): Promise<void> {
+    const next = await this.#placement.endOldPaused(Date.now());
+    if (next !== null) this.#alarms.setNoLaterThan("paused", next);
   }
 
   /** Origins that were silent too long are lost, and all that ran there with them. */
@@ -358,8 +423,9 @@ export class FleetObject extends DurableObject<Env> implements FleetApi {
       const gone = this.#store.instances(origin.origin_id);
       // Told before it is recorded: a crash in between tells again.
       await this.#tellGone(origin.origin_id, gone);
-      for (const row of gone) this.#store.removeInstance(row.instance_id);
+      for (const row of gone) this.#placement.removeInstance(row.instance_id);
       this.#store.setLost(origin.origin_id, true);
+      this.#placement.originChanged({ ...origin, is_lost: true });
       this.#seen.delete(origin.origin_id);
       console.warn(JSON.stringify({ event: "origin_lost", origin_id: origin.origin_id, instances: gone.length }));
     }

@@ -94,6 +94,26 @@ export async function drainInstance(
   return instanceAnswer(await call(env, origin, "POST", path, body, INSTANCE_CALL_TIMEOUT_MS), origin);
 }
 
+/** Holds an idle instance in memory without running; `refused` where it is not idle, or the driver cannot. Answers when it stands still. */
+export function pauseInstance(env: Env, origin: OriginEntry, instanceId: string): Promise<InstanceAnswer> {
+  return changeInstance(env, origin, instanceId, "pause");
+}
+
+/** Lets a paused instance run on. */
+export function resumeInstance(env: Env, origin: OriginEntry, instanceId: string): Promise<InstanceAnswer> {
+  return changeInstance(env, origin, instanceId, "resume");
+}
+
+async function changeInstance(
+  env: Env,
+  origin: OriginEntry,
+  instanceId: string,
+  what: "pause" | "resume",
+): Promise<InstanceAnswer> {
+  const path = `/v1/instances/${encodeURIComponent(instanceId)}/${what}`;
+  return instanceAnswer(await call(env, origin, "POST", path, null, INSTANCE_CALL_TIMEOUT_MS), origin);
+}
+
 type BuildAnswer =
   | { kind: "state"; state: BuildState }
   | { kind: "unknown" }

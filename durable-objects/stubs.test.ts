@@ -2,7 +2,7 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
 import { newPredictionId } from "../schema/ids.ts";
-import { accountStub, deploymentStub, fleetStub, predictionStub } from "./stubs.ts";
+import { accountStub, deploymentStub, fleetShard, predictionStub } from "./stubs.ts";
 
 const id = newPredictionId(env.SIGNING_SECRET, 8);
 
@@ -20,7 +20,7 @@ function optionsWith(hint: string): unknown[] {
   predictionStub(bindings, id);
   accountStub(bindings, "account");
   deploymentStub(bindings, "version:x");
-  fleetStub(bindings);
+  fleetShard(bindings, 0);
   return seen;
 }
 

@@ -7,15 +7,16 @@ import type { AccountApi } from "./account-contract.ts";
 import type { AuditApi } from "./audit-contract.ts";
 import type { BatchApi } from "./batch-contract.ts";
 import type { BuildApi } from "./build-contract.ts";
-import type { DeploymentApi, FleetApi, PredictionApi } from "./contracts.ts";
+import type { DeploymentApi, FleetApi, FleetShardApi, PredictionApi } from "./contracts.ts";
+import { shardedFleet } from "./fleet-shards.ts";
 import { type RunCounterApi, runCounterProxy } from "./itty.ts";
 import type { BlobApi, RepositoryApi } from "./registry-contract.ts";
 import type { SearchApi } from "./search-contract.ts";
 
 /** The one index today; one for each region once the catalog is read far away from it. */
 const SEARCH_INDEX = "catalog";
-/** The one shard of the fleet today; `region:shard` once there are more than 500 origins or a second region. */
-const FLEET_SHARD = "local:0";
+/** Shards of the fleet are `region:number`. */
+const FLEET_REGION = "local";
 
 /**
  * Where a new object is made: near the accounts, origins and D1 of this deployment's region. The platform minds it only at the first call of an object,
@@ -64,8 +65,13 @@ export function blobStub(env: Env, digest: string): BlobApi {
   return env.BLOBS.getByName(shard, placed(env)) as unknown as BlobApi;
 }
 
+/** The fleet, whatever the number of its shards. */
 export function fleetStub(env: Env): FleetApi {
-  return env.FLEETS.getByName(FLEET_SHARD, placed(env)) as unknown as FleetApi;
+  return shardedFleet((shard) => fleetShard(env, shard));
+}
+
+export function fleetShard(env: Env, shard: number): FleetShardApi {
+  return env.FLEETS.getByName(`${FLEET_REGION}:${shard}`, placed(env)) as unknown as FleetShardApi;
 }
 
 export function searchStub(env: Env): SearchApi {

@@ -219,7 +219,7 @@ describe("placement", () => {
       });
     const hosts = Array.from({ length: 300 }, (_, n) => busy(n, n === 299 ? {} : { is_draining: true }));
     const index = indexOf(hosts);
-    const tries = Array.from({ length: 10 }, () =>
+    const tries = Array.from({ length: 25 }, () =>
       index.decide({ ...REQUEST, is_starving: true }, { now: NOW, kept: NONE, unable: NONE }),
     );
     expect(tries.find((decision) => decision.kind === "evict")).toMatchObject({ victim: { instance_id: "i299" } });

@@ -9,7 +9,7 @@ import { newPredictionId } from "../../schema/ids.ts";
 import type { InstanceStatus } from "../../schema/origin-protocol.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import type { AccountApi, AdmitRequest } from "../account-contract.ts";
-import type { DeploymentApi, EnqueueRequest, FleetApi, PredictionApi, RunSpec } from "../contracts.ts";
+import type { DeploymentApi, EnqueueRequest, FleetShardApi, PredictionApi, RunSpec } from "../contracts.ts";
 
 /** The test clock starts here: long after any real alarm could ring. */
 export const START = Date.UTC(2090, 0, 1);
@@ -36,7 +36,7 @@ export function envWith(fakes: {
   predictions?: Partial<PredictionApi>;
   account?: Partial<AccountApi>;
   deployment?: (key: string) => Partial<DeploymentApi>;
-  fleet?: Partial<FleetApi>;
+  fleet?: Partial<FleetShardApi>;
   runCounters?: Env["RUN_COUNTERS"];
   origin?: (request: Request) => Promise<Response> | Response;
 }): Env {
@@ -46,7 +46,7 @@ export function envWith(fakes: {
     ...(fakes.predictions && { PREDICTIONS: named(() => fakes.predictions) }),
     ...(fakes.account && { ACCOUNTS: named(() => fakes.account) }),
     ...(fakes.deployment && { DEPLOYMENTS: named(fakes.deployment) }),
-    ...(fakes.fleet && { FLEETS: named(() => fakes.fleet) }),
+    ...(fakes.fleet && { FLEETS: named(() => ({ shards: async () => 1, ...fakes.fleet })) }),
     ...(fakes.runCounters && { RUN_COUNTERS: fakes.runCounters }),
     ...(fakes.origin && {
       LOCAL_ORIGIN: {
