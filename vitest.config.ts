@@ -1,7 +1,7 @@
 /**
- * Eight projects. `edge`: workers, durable-objects and schema inside workerd with real D1, R2 and SQLite objects. `platform-limits`: what local workerd
+ * Nine projects. `edge`: workers, durable-objects and schema inside workerd with real D1, R2 and SQLite objects. `platform-limits`: what local workerd
  * hides, also inside workerd. `origin`: gpu-origin and schema in Node over real coglet. `e2e`: the started system, one scenario a file, one at a time.
- * `chaos`: the same under kills, floods and long loads. `gpu`: the same on a host that has GPUs. `docker`: what needs a container engine, which e2e/engine/with-engine.ts starts around it; `docker-restart` restarts that, alone.
+ * `simulator`: the real objects in seeded runs, under faults (e2e/simulator). `chaos`: the system under kills, floods and long loads. `gpu`: the same on a host that has GPUs. `docker`: what needs a container engine, which e2e/engine/with-engine.ts starts around it; `docker-restart` restarts that, alone.
  */
 import { mkdirSync } from "node:fs";
 import { cloudflareTest, readD1Migrations } from "@cloudflare/vitest-pool-workers";

@@ -28,6 +28,7 @@ type Check = () => Promise<string | null>;
 const CHECKS: Record<string, Check> = {
   "types of the edge": () => tool("tsc", "--noEmit", "-p", "workers"),
   "types of the origin": () => tool("tsc", "--noEmit", "-p", "gpu-origin"),
+  "types of the simulator": () => tool("tsc", "--noEmit", "-p", "e2e/simulator"),
   "types of the page": () => tool("tsc", "--noEmit", "-p", "workers/web"),
   "lint and format": () => tool("biome", "check", "--error-on-warnings", "."),
   "unused code": () => tool("knip", "--no-progress", "--treat-config-hints-as-errors"),

@@ -15,7 +15,7 @@ import { paint, progress, seconds } from "./progress.ts";
 import { SetupFault } from "./settings.ts";
 import { type Sums, sumsOf } from "./test-report.ts";
 
-const PROJECTS = ["edge", "platform-limits", "origin", "e2e", "gpu", "docker"];
+const PROJECTS = ["edge", "platform-limits", "origin", "simulator", "e2e", "gpu", "docker"];
 
 /** Projects of the same suite. */
 const FOLLOWED_BY: Record<string, string[]> = { docker: ["docker-restart"] };
