@@ -262,9 +262,10 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
         if (hold === undefined) continue;
         // What was held was for what is booked now.
         release(this.#ledger, hold.id);
-        if (hold.micros === 0) continue;
+        const terms = this.#ledger.terms();
+        if (hold.micros === 0 || terms === null) continue;
         const { model, deployment } = charge;
-        const spend = { reserve_micros: hold.micros, terms: hold.terms, token: null, model, deployment };
+        const spend = { reserve_micros: hold.micros, terms, token: null, model, deployment };
         const refused = this.#hold(hold.id, spend, Date.now());
         refusal ??= refused;
       }
@@ -281,6 +282,15 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
         const token = this.#ledger.reservation(id)?.token ?? null;
         return terms === null ? null : reserve(this.#ledger, id, reserve_micros, { terms, token }, now);
       });
+    });
+  }
+
+  setTerms(terms: AccountTerms): Promise<void> {
+    return this.#writes.run(() => {
+      this.#store.createTables();
+      this.#ledger.createTables();
+      this.#ledger.setTerms(terms);
+      this.#store.setFullAt(this.#accountId(), this.#store.fullAt());
     });
   }
 

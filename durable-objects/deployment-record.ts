@@ -115,6 +115,8 @@ export interface DeploymentFacts {
   is_configured: boolean;
   /** its deployment was deleted */
   is_retired: boolean;
+  /** why its account's caps allow no instance; null while they do */
+  unpaid: string | null;
 }
 
 const NEW_FACTS: DeploymentFacts = {
@@ -132,6 +134,7 @@ const NEW_FACTS: DeploymentFacts = {
   last_used_at: null,
   is_configured: false,
   is_retired: false,
+  unpaid: null,
 };
 
 interface Self {

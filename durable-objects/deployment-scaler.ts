@@ -122,8 +122,9 @@ export class DeploymentScaler {
         current,
         older,
         slots_per_instance: spec.slots,
-        min_instances: spec.min_instances,
-        max_instances: spec.max_instances,
+        // Nobody pays for an instance: those that run something finish it.
+        min_instances: facts.unpaid === null ? spec.min_instances : 0,
+        max_instances: facts.unpaid === null ? spec.max_instances : 0,
         idle_ttl_ms: spec.idle_ttl_ms,
         hold_until: Math.max(facts.hold_until, this.#placement.hold_until),
         run_ms: facts.run_ms,
@@ -212,7 +213,10 @@ export class DeploymentScaler {
         const { instance_id, origin_id, slots, resumed = false } = result;
         // Paused, it had ended here.
         if (resumed) queue.deleteInstance(instance_id);
-        queue.insertInstance({ instance_id, origin_id, boot_key: bootKey, state: resumed ? "ready" : "boot", slots }, now);
+        queue.insertInstance(
+          { instance_id, origin_id, boot_key: bootKey, state: resumed ? "ready" : "boot", slots },
+          now,
+        );
         grant(now);
       } else if (result !== null) {
         const failures = this.#placement.failures + 1;

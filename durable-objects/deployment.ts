@@ -26,6 +26,7 @@ import type {
 import { GrantDelivery } from "./deployment-grants.ts";
 import { DeploymentHistory } from "./deployment-history.ts";
 import { DeploymentMeasures } from "./deployment-measures.ts";
+import { DeploymentOnline } from "./deployment-online.ts";
 import { DeploymentQueue, type InstanceRow } from "./deployment-queue.ts";
 import { instanceSpec } from "./deployment-record.ts";
 import { InstanceReports } from "./deployment-reports.ts";
@@ -50,7 +51,7 @@ const CANCELS_PER_TURN = 200;
 const CANCELS_AT_ONCE = 20;
 const CANCEL_AGAIN_MS = 1_000;
 
-type Deadline = "scale" | "tell" | "leases" | "runs" | "cancel";
+type Deadline = "scale" | "tell" | "leases" | "runs" | "cancel" | "online";
 
 export class DeploymentObject extends DurableObject<Env> implements DeploymentApi {
   readonly #queue = new DeploymentQueue(this.ctx.storage.sql);
@@ -62,6 +63,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     this.#queue.forget();
     this.#reports.forget();
     this.#measures.forget();
+    this.#online.forget();
     this.#alarms.forget();
   });
   readonly #grants = new GrantDelivery(this.env, () => this.#queue.leases());
@@ -86,6 +88,16 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     grant: (now) => this.#grant(now),
   });
 
+  readonly #online: DeploymentOnline = new DeploymentOnline({
+    env: this.env,
+    sql: this.ctx.storage.sql,
+    queue: this.#queue,
+    alarms: this.#alarms,
+    write: (change) => this.#write(change),
+    followUp: (task) => this.#followUps.push(task),
+    scale: (now) => this.#scaler.scale(now),
+  });
+
   readonly #reporter: RunReporter = {
     env: this.env,
     queue: this.#queue,
@@ -99,7 +111,10 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
       return await this.#writes.run(() => {
         const now = Date.now();
         const result = change(now);
-        if (this.#queue.exists()) this.#measure(now);
+        if (this.#queue.exists()) {
+          this.#measure(now);
+          this.#online.sync(now);
+        }
         return result;
       });
     } finally {
@@ -177,6 +192,8 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     if (this.#queue.facts().is_retired) {
       return { kind: "refused", code: "deployment.not_found", detail: "The deployment was deleted." };
     }
+    const { unpaid } = this.#queue.facts();
+    if (unpaid !== null) return { kind: "refused", code: "billing.budget_exceeded", detail: unpaid };
     if (this.#queue.spec().max_instances > 0) return null;
     return {
       kind: "refused",
@@ -376,7 +393,10 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     const known = this.#queue.instance(status.instance_id);
     if (known !== null && isEnded(known.state)) return;
     // The fleet holds it, in case that it is wanted again: here it is gone.
-    if (status.state === "paused") return this.#instanceEnded(status.instance_id, now);
+    if (status.state === "paused") {
+      this.#instanceEnded(status.instance_id, now);
+      return;
+    }
     // A drain that we decided is not undone by a state from before it.
     if (known?.state === "draining" && !isEnded(status.state)) return;
     this.#reports.save(status, now);
@@ -396,6 +416,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
   instancesGone(_originId: string, instanceIds: string[]): Promise<void> {
     return this.#write((now) => {
       if (!this.#queue.exists()) return;
+      this.#online.lost(instanceIds, now);
       for (const instanceId of instanceIds) this.#instanceEnded(instanceId, now);
       this.#scaler.scale(now);
     });
@@ -425,6 +446,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
       else if (name === "tell") await this.#tellAgain();
       else if (name === "leases") await this.#checkLeases();
       else if (name === "cancel") await this.#cancelAll();
+      else if (name === "online") await this.#online.alarm();
       else await reportRuns(this.#reporter);
     });
   }

@@ -74,8 +74,8 @@ export interface LedgerQuery {
 
 /** A piece of an instance's online time, whose next piece may be reserved with it. */
 export interface OnlineCharge extends Charge {
-  /** absent: nothing is reserved. `micros` is held for `id` from now on; 0 ends it */
-  hold?: { id: string; micros: number; terms: AccountTerms };
+  /** absent: nothing is reserved. `micros` is held for `id` from now on, against the account's caps; 0 ends it */
+  hold?: { id: string; micros: number };
 }
 
 export interface LedgerApi {
@@ -89,6 +89,8 @@ export interface LedgerApi {
    * refused one stays as it was. Idempotent. Without `spend` the terms and the token of its admission count.
    */
   hold(requests: { id: string; reserve_micros: number; spend?: SpendRequest }[]): Promise<(SpendRefusal | null)[]>;
+  /** Terms that changed count at once for what is held, and for alerts. */
+  setTerms(terms: AccountTerms): Promise<void>;
   credit(entry: CreditEntry, terms: AccountTerms): Promise<Balance>;
   balance(terms: AccountTerms): Promise<Balance>;
   /** Charges from `from` to before `to` (epoch milliseconds). */

@@ -1,5 +1,6 @@
 /** A real DeploymentObject over real SQLite, between predictions and a fleet that are only pretended. */
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
+import type { AccountApi } from "../account-contract.ts";
 import type { EnqueueRequest, Lease, LeaseKey, PlaceRequest, PlaceResult, Release } from "../contracts.ts";
 import { DeploymentObject } from "../deployment.ts";
 import { aDocument, envWith, freshName, withObject } from "./harness.ts";
@@ -21,11 +22,14 @@ export class Surroundings {
     instance_id: `instance${n}`,
     origin_id: "origin1",
   });
+  /** whoever pays for instances that are paid as long as they live */
+  account: Partial<AccountApi> = {};
   /** what a prediction does when it is canceled */
   whenCanceled: (prediction_id: string) => Promise<PredictionDocument | null> = async (id) => aDocument({ id });
 
   env(): Env {
     return envWith({
+      account: this.account,
       predictions: {
         leasesGranted: async (grants: Lease[]) => {
           if (this.predictionsAway) throw new Error("away");

@@ -72,7 +72,9 @@ billingAdmin.openapi(
     const account = await requireAccount(c.env.DB, c.req.valid("param").username);
     const change = c.req.valid("json");
     requireAlertUrl(edge, change.alert_webhook);
-    return c.json(showTerms(edge, await saveTerms(c.env.DB, account.id, change)), 200);
+    const changed = await saveTerms(c.env.DB, account.id, change);
+    await accountStub(c.env, account.id).setTerms(accountTerms(edge.settings, changed.terms));
+    return c.json(showTerms(edge, changed), 200);
   },
 );
 

@@ -81,6 +81,7 @@ billing.openapi(
     requireAlertUrl(edge, alert_webhook);
     const change = { ...budget, ...(alert_webhook === undefined ? {} : { alert_webhook }) };
     const account = await saveTerms(c.env.DB, payerOf(c).account_id, change);
+    await accountStub(c.env, account.id).setTerms(accountTerms(edge.settings, account.terms));
     return c.json(await showBilling(edge, account), 200);
   },
 );
