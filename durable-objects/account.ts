@@ -138,8 +138,8 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
 
   unadmit(predictionId: string): Promise<void> {
     return this.#writes.run(() => {
-      this.#store.remove(predictionId, false);
-      release(this.#ledger, predictionId);
+      // One that ended meanwhile was there after all.
+      if (this.#store.remove(predictionId, true)) release(this.#ledger, predictionId);
     });
   }
 

@@ -361,7 +361,8 @@ export interface FleetApi {
   heartbeat(originId: string, heartbeat: Heartbeat): Promise<{ known: boolean; unowned: string[] }>;
   /** Chooses an origin, boots the instance there (evicting an idle one of another deployment where room is short) and reserves its room. */
   place(request: PlaceRequest): Promise<PlaceResult>;
-  drain(originId: string, instanceId: string, reason: "idle" | "evicted" | "released"): Promise<void>;
+  /** False: it records no such instance (any more). */
+  drain(originId: string, instanceId: string, reason: "idle" | "evicted" | "released"): Promise<boolean>;
   rotateKey(originId: string): Promise<{ key_id: string; secret: string } | null>;
   revokeKey(keyId: string): Promise<void>;
   /** The origin that a build goes to: alive, builds sources, and keeps models apart unless this one is trusted; the one that builds least. */

@@ -152,7 +152,8 @@ export class DeploymentScaler {
     }
     queue.deleteUnusedSpecs();
     const deadlines = [
-      ...(decision.place.length > 0 ? [now + PLACE_LOST_MS] : []),
+      // Also of one that was asked for before: the deadline that was set for it may be the one that is spent now.
+      ...(this.#placing.size > 0 ? [now + PLACE_LOST_MS] : []),
       ...(going.size > 0 ? [now + DRAIN_AGAIN_MS] : []),
       ...(decision.decide_again_at === null ? [] : [decision.decide_again_at]),
       ...live.filter((row) => row.state !== "ready").map((row) => row.placed_at + startMax),
@@ -200,7 +201,16 @@ export class DeploymentScaler {
   }
 
   #drain(row: InstanceRow, reason: "idle" | "released"): void {
-    this.#is.followUp(() => fleetStub(this.#is.env).drain(row.origin_id, row.instance_id, reason));
+    const { env, queue, write, followUp } = this.#is;
+    followUp(async () => {
+      if (await fleetStub(env).drain(row.origin_id, row.instance_id, reason)) return;
+      // The fleet has nothing of it any more, and what it said of that was not heard.
+      await write((now) => {
+        if (queue.instance(row.instance_id)?.state !== "draining") return;
+        queue.setInstanceState(row.instance_id, "stopped", row.slots, now);
+        this.scale(now);
+      });
+    });
   }
 
   async #place(bootKey: string): Promise<void> {
@@ -279,6 +289,19 @@ export class DeploymentScaler {
     for (const row of going) queue.setInstanceState(row.instance_id, "draining", row.slots, now);
     if (going.length > 0) alarms.setNoLaterThan("scale", now + DRAIN_AGAIN_MS);
     return [...gone, ...going.map((row) => row.instance_id)];
+  }
+
+  /**
+   * An instance does not know what was leased on it. It may have ended unheard, or be there all the same: so it gets nothing more, and is drained until its end
+   * is known. Inside a write.
+   */
+  letGo(instanceId: string, now: number): void {
+    const { queue, alarms } = this.#is;
+    const row = queue.instance(instanceId);
+    if (row === null || !isLive(row.state)) return;
+    queue.setInstanceState(instanceId, "draining", row.slots, now);
+    this.#drain(row, "released");
+    alarms.setNoLaterThan("scale", now + DRAIN_AGAIN_MS);
   }
 
   /** Whether an instance goes so that another deployment gets its room; it is draining then. Inside a write. */

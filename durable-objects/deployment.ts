@@ -251,6 +251,8 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
       this.#queue.deleteLease(key);
       this.#grants.forget(key);
     }
+    // What they held may be idle from now on.
+    if (keys.length > 0) this.#alarms.setNoLaterThan("scale", now + this.#scaler.keepIdleMs());
     this.#grant(now);
     this.#scaleOlder(now);
   }
@@ -328,7 +330,7 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
         this.#queue.deleteLease(release);
         this.#grants.forget(release);
         this.#queue.touchInstance(lease.instance_id, now);
-        if (release.instance_gone === true) this.#instanceEnded(lease.instance_id, now);
+        if (release.instance_gone === true) this.#scaler.letGo(lease.instance_id, now);
         if (release.ran_ms > 0) run_ms = movingAverage(run_ms, release.ran_ms);
         // A prediction that needs a second attempt is still one run.
         if (release.attempt === 1) runs[model] = (runs[model] ?? 0) + 1;

@@ -173,8 +173,8 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
       const mayBeBooting = !restarted && !ended.has(row.instance_id) && row.placed_at > now - PLACED_GRACE_MS;
       return !mayBeBooting || this.#wasSeen(row);
     });
-    for (const row of gone) this.#placement.removeInstance(row.instance_id);
     // The reason of an ended instance reaches its deployment as a change, which says more than that it is gone.
+    for (const row of gone) if (ended.has(row.instance_id)) this.#placement.removeInstance(row.instance_id);
     return gone.filter((row) => !ended.has(row.instance_id));
   }
 
@@ -218,13 +218,24 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
         ),
       ),
     );
+    // Told before it is forgotten: what was not heard is told again.
+    for (const row of gone) this.#placement.removeInstance(row.instance_id);
   }
 
   async #tellChanged(originId: string, changed: InstanceStatus[]): Promise<void> {
     const byDeployment = Map.groupBy(changed, (status) => status.deployment_key);
-    await Promise.all(
-      [...byDeployment].map(([key, statuses]) => deploymentStub(this.env, key).instancesChanged(originId, statuses)),
-    );
+    try {
+      await Promise.all(
+        [...byDeployment].map(([key, statuses]) => deploymentStub(this.env, key).instancesChanged(originId, statuses)),
+      );
+    } catch (error) {
+      const seen = this.#seen.get(originId)?.instances;
+      for (const { instance_id } of changed) {
+        const known = seen?.get(instance_id);
+        if (known !== undefined) known.told = false;
+      }
+      throw error;
+    }
   }
 
   // ---- instances and hosts
@@ -234,11 +245,13 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
     return this.#placement.place(request);
   }
 
-  async drain(originId: string, instanceId: string, reason: DrainReason): Promise<void> {
+  async drain(originId: string, instanceId: string, reason: DrainReason): Promise<boolean> {
+    const isKnown = this.#store.instance(instanceId) !== null;
     await this.#placement.drain(originId, instanceId, reason);
     if (this.#store.instance(instanceId)?.paused_at != null) {
       this.#alarms.setNoLaterThan("paused", Date.now() + PAUSED_MAX_MS);
     }
+    return isKnown;
   }
 
   async drainOrigin(originId: string, on: boolean): Promise<OriginListing | null> {

@@ -198,6 +198,8 @@ export class PredictionWebhooks {
     }
     await this.#lanes.run(url, async () => {
       const keys = await this.#keysOf(request.account_id);
+      // Its data may have gone meanwhile, and with it what it had to tell.
+      if (this.#store.get(id, n) === null) return true;
       this.#taken.add(keyOf(row));
       try {
         const body = await this.#bodyOf(row, isReplay);

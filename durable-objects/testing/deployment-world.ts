@@ -53,6 +53,7 @@ export class Surroundings {
         },
         drain: async (_origin, instance_id, reason) => {
           this.drained.push({ instance_id, reason });
+          return true;
         },
       },
     });

@@ -90,12 +90,14 @@ export async function startPrediction(edge: Edge, start: StartPrediction): Promi
   );
   if (admitted.kind !== "admitted") return admitted;
   let input_ref: string | null = null;
+  let isSent = false;
   try {
     // Behind the admission: a repeat with its key is answered as before, whatever became of prices, history and files.
     if (tooDear !== null) throw new AppError("billing.max_cost", tooDear);
     const input = await resolveInput(edge, { account_id: start.account_id, scopes: start.scopes ?? [] }, start.input);
     const sealedUnder = input.shown_input === null ? null : settings.signingSecret;
     input_ref = await putLargeInput(env, id, input.input, sealedUnder);
+    isSent = true;
     const { document, settled } = await createOnce(env, {
       id,
       account_id: start.account_id,
@@ -126,9 +128,12 @@ export async function startPrediction(edge: Edge, start: StartPrediction): Promi
     });
     return { kind: "started", document, settled, remaining: admitted.remaining, reset_s: admitted.reset_s };
   } catch (error) {
-    // Should the object have it after all, its end lists it again.
-    await account.unadmit(id);
-    if (input_ref !== null) edge.later(env.FILES.delete(input_ref));
+    // Where the call broke, the object may have it all the same: then its key, and what is held for it, must stay. The account asks it in a moment.
+    const mayExist = isSent && (error as { overloaded?: boolean }).overloaded !== true;
+    if (!mayExist) {
+      await account.unadmit(id);
+      if (input_ref !== null) edge.later(env.FILES.delete(input_ref));
+    }
     throw error;
   }
 }
