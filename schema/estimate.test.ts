@@ -39,6 +39,7 @@ describe("what a run may cost", () => {
     expect(found).toMatchObject({ expected_micros: 2_250, worst_micros: 13_500 });
     expect(found.summary).toContain("No run of this version is known yet");
     expect(found.lines[0]?.source).toBe("deadline");
+    expect(found.known_micros).toBe(0);
   });
 
   it("takes numbers of outputs from the input", () => {

@@ -31,6 +31,8 @@ export interface EstimateLine extends PriceItem {
 
 export interface CostEstimate {
   expected_micros: number;
+  /** the part of it that rests on history or on the input, and not on an assumption */
+  known_micros: number;
   worst_micros: number;
   /** what the deadline allows; where the model alone decides how many units it makes, as many as in `worst_micros` */
   limit_micros: number;
@@ -42,7 +44,7 @@ export interface CostEstimate {
 /** A prediction ends after this, whatever its caller says. */
 export const PREDICTION_MAX_MS = 86_400_000;
 /** Fewer runs than this say nothing of the longest. */
-const RUNS_MIN = 5;
+export const RUNS_MIN = 5;
 /** The next run may take longer than every earlier one. */
 const WORST_FACTOR = 2;
 /** Of a version that never ran. */
@@ -73,11 +75,11 @@ export function estimate(facts: EstimateFacts): CostEstimate {
   const { rates, cancel_after_ms } = facts;
   const limitUs = Math.min(cancel_after_ms ?? PREDICTION_MAX_MS, PREDICTION_MAX_MS) * 1_000;
   if (rates.basis === "free" || rates.basis === "online") {
-    return { expected_micros: 0, worst_micros: 0, limit_micros: 0, lines: [], summary: unbilled(rates) };
+    return { ...NOTHING, summary: unbilled(rates) };
   }
   if (rates.items.length === 0) {
     const summary = `Nothing has a price here: the operator set none for ${rates.hardware}.`;
-    return { expected_micros: 0, worst_micros: 0, limit_micros: 0, lines: [], summary };
+    return { ...NOTHING, summary };
   }
   const lines = rates.items.map((item) =>
     item.unit === "second" ? timeLine(item, facts, limitUs) : unitLine(item, facts),
@@ -86,12 +88,15 @@ export function estimate(facts: EstimateFacts): CostEstimate {
     lines.reduce((total, line) => total + amountMicros(quantity(line), line, rates.discount_ppm), 0);
   return {
     expected_micros: sum((line) => line.expected),
+    known_micros: sum((line) => (line.source === "history" || line.source === "input" ? line.expected : 0)),
     worst_micros: sum((line) => line.worst),
     limit_micros: sum((line) => (line.unit === "second" ? limitUs : line.worst)),
     lines,
     summary: [...lines.map((line) => sentence(line, facts, limitUs)), COLD_STARTS].join(" "),
   };
 }
+
+const NOTHING = { expected_micros: 0, known_micros: 0, worst_micros: 0, limit_micros: 0, lines: [] };
 
 const COLD_STARTS = "Waiting, booting and setup of shared instances are free.";
 

@@ -347,6 +347,17 @@ describe("the rest", () => {
       model: "cogway/tokens",
     });
 
+    const estimate = await client.estimates.create({ version, input: { text: "x" }, cancel_after: "60s" });
+    expect(estimate).toMatchObject({ currency: "usd", basis: { deadline_s: 60 } });
+    const budget = { day_micros: 1_000_000, month_micros: null };
+    expect(await client.billing.update({ budget })).toMatchObject({ budget });
+    expect((await client.billing.usage({ group_by: ["model"] })).group_by).toEqual(["model"]);
+    expect(await all(client.billing.ledger())).toEqual([expect.objectContaining({ subject: "credit:welcome" })]);
+    const month = new Date().toISOString().slice(0, 7);
+    expect((await all(client.billing.invoices())).map((invoice) => invoice.month)).toContain(month);
+    expect(await client.billing.invoice(month)).toMatchObject({ month, is_final: false });
+    expect(await (await client.billing.invoiceCsv(month)).text()).toMatch(/^date,subject,kind/);
+
     expect((await client.webhooks.secret()).key).toMatch(/^whsec_/);
     expect((await client.webhooks.rotateSecret()).key).toMatch(/^whsec_/);
     const { id } = await client.predictions.create({ version, input: { text: "x" }, webhook: RECEIVER });

@@ -1,13 +1,15 @@
 /**
- * A typed client for what Replicate's own clients lack: tokens, organizations, shares, batches, builds, the log and replay of webhooks, releases, retention, streams
+ * A typed client for what Replicate's own clients lack: tokens, organizations, shares, batches, builds, estimates, usage, invoices, the log and replay of webhooks, releases, retention, streams
  * that resume, and waits that end. Only `fetch` is needed: it runs in browsers, Workers and Node. For everything else use Replicate's clients.
  */
 import { deployments, organizations, shares, tokens, webhooks } from "./accounts.ts";
+import { billing, estimates } from "./billing.ts";
 import { builds } from "./builds.ts";
 import { type ClientOptions, Http } from "./http.ts";
 import { batches, predictions, trainings } from "./runs.ts";
 
 export type { CreatedToken, Deployment, Member, Organization, Release, Share, Token } from "./accounts.ts";
+export type { Billing, Estimate, Invoice, InvoiceSummary, LedgerEntry, Usage } from "./billing.ts";
 export type { Build, BuildEvent, BuildSummary } from "./builds.ts";
 export { type ClientCode, CogwayError } from "./error.ts";
 export type { PredictionEvent } from "./events.ts";
@@ -33,6 +35,8 @@ export class Cogway {
   readonly shares: ReturnType<typeof shares>;
   readonly tokens: ReturnType<typeof tokens>;
   readonly organizations: ReturnType<typeof organizations>;
+  readonly estimates: ReturnType<typeof estimates>;
+  readonly billing: ReturnType<typeof billing>;
 
   constructor(options: ClientOptions) {
     const http = new Http(options);
@@ -45,5 +49,7 @@ export class Cogway {
     this.shares = shares(http);
     this.tokens = tokens(http);
     this.organizations = organizations(http);
+    this.estimates = estimates(http);
+    this.billing = billing(http);
   }
 }

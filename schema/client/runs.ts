@@ -29,6 +29,8 @@ export interface CreateOptions extends CallOptions {
   retention?: string;
   /** such as `90s`: ended if it takes longer */
   cancelAfter?: string;
+  /** dollars, such as `0.05`: refused where it is expected to cost more, stopped when it has cost as much */
+  maxCost?: string;
   /** one of your own, so that even a new process repeats and does not create; else each call has a new one */
   idempotencyKey?: string;
 }
@@ -162,11 +164,12 @@ function webhookLog(http: Http, kind: "predictions" | "trainings") {
   };
 }
 
-function createOptions({ wait, retention, cancelAfter, idempotencyKey, signal }: CreateOptions) {
+function createOptions({ wait, retention, cancelAfter, maxCost, idempotencyKey, signal }: CreateOptions) {
   const headers: Record<string, string> = { "idempotency-key": idempotencyKey ?? newKey() };
   if (wait !== undefined) headers["prefer"] = `wait=${wait}`;
   if (retention !== undefined) headers["cogway-retention"] = retention;
   if (cancelAfter !== undefined) headers["cancel-after"] = cancelAfter;
+  if (maxCost !== undefined) headers["cogway-max-cost"] = maxCost;
   return { headers, extraMs: (wait ?? 0) * 1_000, ...(signal === undefined ? {} : { signal }) };
 }
 

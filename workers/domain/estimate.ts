@@ -1,5 +1,5 @@
 /** What a run of a version may cost: the catalog's prices and its history come together here, the judgement is schema/estimate.ts. */
-import { type CostEstimate, estimate } from "../../schema/estimate.ts";
+import { type CostEstimate, estimate, RUNS_MIN } from "../../schema/estimate.ts";
 import type { Rates } from "../../schema/pricing.ts";
 import type { RunHistory } from "../../schema/run-history.ts";
 import type { Edge } from "../env.ts";
@@ -8,8 +8,9 @@ import { versionHistory } from "./version-history.ts";
 
 /** Histories that this isolate remembers for reservations. Some 3 KB each. */
 const REMEMBERED_MAX = 2_000;
-/** A reservation may rest on a history of this age: mean and maximum move slowly. */
+/** A reservation may rest on a history of this age: mean and maximum move slowly. That of a version that has hardly run does not. */
 const RENEW_AFTER_MS = 60_000;
+const RENEW_NEW_AFTER_MS = 5_000;
 
 const remembered = new Map<string, { history: RunHistory | null; read_at: number }>();
 
@@ -30,7 +31,8 @@ export function estimateCost(
 function rememberedHistory(edge: Edge, version: VersionRow): RunHistory | null {
   const key = `${version.owner}/${version.name}:${version.id}`;
   const known = remembered.get(key);
-  if (known === undefined || known.read_at <= Date.now() - RENEW_AFTER_MS) {
+  const isNew = (known?.history?.run_ms.count ?? 0) < RUNS_MIN;
+  if (known === undefined || known.read_at <= Date.now() - (isNew ? RENEW_NEW_AFTER_MS : RENEW_AFTER_MS)) {
     // Said first, so that creates that come together ask once.
     remembered.delete(key);
     if (remembered.size >= REMEMBERED_MAX) remembered.delete(remembered.keys().next().value ?? "");

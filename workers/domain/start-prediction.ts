@@ -157,11 +157,12 @@ function spendOf(
   const isHeld = isCapped(terms, token?.budget ?? null);
   if (rates.basis === "online" || (max === null && !isHeld)) return { spend, tooDear: null };
   const estimate = estimateCost(edge, version, rates, start.input.input, start.cancel_after_ms);
-  const { expected_micros, summary } = estimate;
-  const tooDear = `It is expected to cost $${usd(expected_micros)}, more than the $${usd(max ?? 0)} of Cogway-Max-Cost. ${summary}`;
+  const { known_micros, summary } = estimate;
+  // An assumption refuses nobody: a run that turns out too dear is stopped.
+  const tooDear = `It is expected to cost $${usd(known_micros)}, more than the $${usd(max ?? 0)} of Cogway-Max-Cost. ${summary}`;
   return {
     spend: isHeld ? { ...spend, reserve_micros: firstHold(rates, estimate, max) } : spend,
-    tooDear: max !== null && expected_micros > max ? tooDear : null,
+    tooDear: max !== null && known_micros > max ? tooDear : null,
   };
 }
 
