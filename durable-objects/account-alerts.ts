@@ -104,11 +104,16 @@ export class AccountAlerts {
     for (const { length, cap, spent: micros, period, ends } of caps) {
       if (cap === null) continue;
       for (const percent of THRESHOLDS) {
-        const isReached = BigInt(micros) * 100n >= BigInt(cap) * BigInt(percent) || refused === length;
-        if (!isReached) break;
-        const whose = scope === "account" ? "account's" : "token's";
-        const over = percent === 100 ? " New predictions that cost something are refused until then." : "";
-        const detail = `${percent} % of the ${whose} budget for this ${length} is reached: $${usd(micros)} of $${usd(cap)} is spent. It starts anew at ${new Date(ends).toISOString()}.${over}`;
+        const isSpent = BigInt(micros) * 100n >= BigInt(cap) * BigInt(percent);
+        // What is left may be too little for anything, and never be spent.
+        const isUsedUp = percent === 100 && refused === length;
+        if (!isSpent && !isUsedUp) continue;
+        const budgetOf = `${scope === "account" ? "The account's" : "A token's"} budget for this ${length}`;
+        const what =
+          percent === 100
+            ? `${budgetOf} is used up: new predictions that may cost more than what is left are refused.`
+            : `${budgetOf} is ${percent} % spent.`;
+        const detail = `${what} $${usd(micros)} of $${usd(cap)} is spent; it begins anew at ${new Date(ends).toISOString()}.`;
         const data = {
           percent,
           period: length,

@@ -88,6 +88,11 @@ export function PredictionList({
   );
 }
 
+function costOf({ cost }: Prediction): string {
+  if (typeof cost !== "number") return "";
+  return cost === 0 ? "free" : dollars(cost);
+}
+
 function Row({ prediction, now }: { prediction: Prediction; now: number }) {
   const ran = prediction.metrics["predict_time"];
   return (
@@ -99,10 +104,8 @@ function Row({ prediction, now }: { prediction: Prediction; now: number }) {
           <Glimpse prediction={prediction} />
         </span>
         <span className="prediction-row-ran numeral">
-          {typeof ran === "number" ? duration(ran * 1_000) : ""}
-          {typeof prediction.cost === "number" && prediction.cost > 0 ? (
-            <span className="prediction-row-cost">{dollars(prediction.cost)}</span>
-          ) : null}
+          <span>{typeof ran === "number" ? duration(ran * 1_000) : ""}</span>
+          <span>{costOf(prediction)}</span>
         </span>
         <time className="prediction-row-time" dateTime={prediction.created_at} title={dateTime(prediction.created_at)}>
           {ago(prediction.created_at, now)}

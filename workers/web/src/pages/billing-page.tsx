@@ -156,7 +156,7 @@ function Spending() {
                   aria-current={one === group ? "true" : undefined}
                   onClick={() => setGroup(one)}
                 >
-                  By {one}
+                  {words(one)}
                 </button>
               ))}
             </nav>
