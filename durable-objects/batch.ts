@@ -31,6 +31,8 @@ const LOAD_MAX_MS = 600_000;
 const CHECK_MS = 20_000;
 /** A running input that is this old and not heard of is asked about. */
 const ASK_AFTER_MS = 60_000;
+/** The account has booked an end that the batch has heard of: many times what its outbox lingers. */
+const BOOKED_AFTER_MS = 1_000;
 /** A cancel is answered by then, with what is left still running. */
 const CANCEL_ANSWER_MS = 10_000;
 /** Calls to predictions side by side. */
@@ -170,7 +172,7 @@ export class BatchObject extends DurableObject<Env> implements BatchApi {
   // ---- running
 
   /** Names the predictions of the next inputs in one commit, then creates them. */
-  async #startNext(): Promise<void> {
+  async #startNext(isLastTry = false): Promise<void> {
     const named = await this.#writes.run(() => {
       const row = this.#store.get();
       if (row?.state !== "processing") return [];
@@ -182,14 +184,14 @@ export class BatchObject extends DurableObject<Env> implements BatchApi {
         return { ...input, prediction_id, started_at: now };
       });
     });
-    await this.#each(await this.#allowed(named), (input) => this.#createOne(input));
+    await this.#each(await this.#allowed(named, isLastTry), (input) => this.#createOne(input));
   }
 
   /**
-   * Those that may cost something: all that is reserved for them is reserved together. Of the others, one waits while inputs run whose end makes room, and
-   * fails where none do. An input whose answer is lost here is created by the check; it holds what it was given.
+   * Those that may cost something: all that is reserved for them is reserved together. The others wait while inputs run whose end makes room, and a moment
+   * longer, since the account books an end a little after the batch hears of it; then they fail. What dies in between is done again by the check.
    */
-  async #allowed(named: InputRow[]): Promise<InputRow[]> {
+  async #allowed(named: InputRow[], isLastTry = false): Promise<InputRow[]> {
     const request = this.#store.get()?.request;
     if (named.length === 0 || request?.spend === undefined) return named;
     const { spend, account_id } = request;
@@ -201,16 +203,21 @@ export class BatchObject extends DurableObject<Env> implements BatchApi {
       return refusal === null ? [] : [{ ...input, refusal }];
     });
     if (refused.length === 0) return named;
-    const isLast = await this.#writes.run(() => {
-      const runsNothing = this.#store.running() === refused.length;
+    const runsNothing = await this.#writes.run(() => {
+      const runsNone = this.#store.running() === refused.length;
       for (const { i, prediction_id, custom_id, refusal } of refused) {
-        if (runsNothing) this.#ended(i, "failed", refusedLine(i, custom_id, refusal), null);
+        if (runsNone && isLastTry) this.#ended(i, "failed", refusedLine(i, custom_id, refusal), null);
         else this.#store.unstart(i, prediction_id ?? "");
       }
-      return runsNothing;
+      return runsNone;
     });
-    if (isLast) this.#later(this.#startNext());
+    if (runsNothing)
+      this.#later((isLastTry ? Promise.resolve() : this.#afterBooking()).then(() => this.#startNext(true)));
     return named.filter((_, n) => (refusals[n] ?? null) === null);
+  }
+
+  #afterBooking(): Promise<void> {
+    return new Promise((resolve) => setTimeout(resolve, BOOKED_AFTER_MS));
   }
 
   async #createOne(input: InputRow): Promise<void> {
