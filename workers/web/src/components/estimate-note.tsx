@@ -1,7 +1,7 @@
 /** What the run may cost, beside the button that starts it: asked anew when the form has stood still. */
 import { useEffect, useState } from "react";
 import type { Estimate, Model } from "../api.ts";
-import { dollars } from "../format.ts";
+import { dollars, words } from "../format.ts";
 import { useApi } from "../hooks.ts";
 
 /** After the last change of the form. */
@@ -55,6 +55,12 @@ function sentence({ expected, worst, basis }: Estimate): string {
     return `Paid by its instances${basis.online === null ? "" : `, ${dollars(basis.online.hour_micros)} an hour each`}`;
   }
   if (worst === 0) return "Free";
-  if (expected === worst) return `Costs ${dollars(expected)}`;
-  return `About ${dollars(expected)}, ${dollars(worst)} at worst`;
+  const prices = basis.lines.map(priceOf).join(", ");
+  if (expected === worst) return `Costs ${dollars(expected)} (${prices})`;
+  return `About ${dollars(expected)}, ${dollars(worst)} at worst (${prices})`;
+}
+
+function priceOf({ unit, price_micros, per }: Estimate["basis"]["lines"][number]): string {
+  if (unit === "second") return `${dollars((price_micros * 1_000_000) / per)} a second`;
+  return `${dollars(price_micros)} for ${per === 1 ? "one" : per.toLocaleString("en-US")} ${words(unit).toLowerCase()}${per === 1 ? "" : "s"}`;
 }

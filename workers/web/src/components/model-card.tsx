@@ -57,7 +57,9 @@ export function ModelMarks({ model }: { model: Model }) {
       ) : null}
       {model.pricing === null ? null : (
         <span>
-          {dollars(model.pricing.price_micros)} / {words(model.pricing.unit).toLowerCase()}
+          {dollars(model.pricing.price_micros)} /{" "}
+          {model.pricing.per === 1 ? "" : `${model.pricing.per.toLocaleString("en")} × `}
+          {words(model.pricing.unit).toLowerCase()}
         </span>
       )}
       {model.stable ? (

@@ -196,7 +196,7 @@ function UsageTable({ usage, group }: { usage: Usage; group: Group }) {
             <th scope="col" className="numeral">
               Predictions
             </th>
-            <th scope="col" className="numeral">
+            <th scope="col" className="numeral wide-only">
               Paid time
             </th>
             <th scope="col" className="numeral">
@@ -211,7 +211,7 @@ function UsageTable({ usage, group }: { usage: Usage; group: Group }) {
                 {row[group] ?? <span className="muted">{NONE[group]}</span>}
               </td>
               <td className="numeral">{row.predictions.toLocaleString("en-US")}</td>
-              <td className="numeral">{row.time_s === 0 ? "" : duration(row.time_s * 1_000)}</td>
+              <td className="numeral wide-only">{row.time_s === 0 ? "" : duration(row.time_s * 1_000)}</td>
               <td className="numeral">{dollars(row.amount_micros)}</td>
             </tr>
           ))}

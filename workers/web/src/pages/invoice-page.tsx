@@ -73,7 +73,7 @@ export default function InvoicePage({ month }: { month: string }) {
       <Sums invoice={invoice.data} />
       <p className="muted invoice-note">
         Each amount is the sum of rows that are rounded to the micro-dollar one by one. The CSV has every row, and
-        computes again in a spreadsheet: <a href="/docs/billing#in-a-spreadsheet">how</a>.
+        computes again in a spreadsheet: <a href="/docs/billing#in-a-spreadsheet">how that works</a>.
       </p>
     </article>
   );
@@ -89,9 +89,6 @@ function Lines({ invoice }: { invoice: Invoice }) {
             <th scope="col">What</th>
             <th scope="col" className="numeral">
               Quantity
-            </th>
-            <th scope="col" className="numeral">
-              Price
             </th>
             <th scope="col" className="numeral">
               Amount
@@ -117,12 +114,12 @@ function Lines({ invoice }: { invoice: Invoice }) {
                   {line.deployment === null ? "" : `, deployment of ${line.model}`}
                 </span>
               </td>
-              <td className="numeral">{quantity(line)}</td>
               <td className="numeral">
-                {price(line)}
-                {line.discount_ppm === 0 ? null : (
-                  <span className="muted"> −{number(line.discount_ppm / 10_000)} %</span>
-                )}
+                {quantity(line)}
+                <span className="muted invoice-where">
+                  {price(line)}
+                  {line.discount_ppm === 0 ? "" : `, −${number(line.discount_ppm / 10_000)} %`}
+                </span>
               </td>
               <td className="numeral">{dollars(line.amount_micros)}</td>
             </tr>
