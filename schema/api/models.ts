@@ -40,9 +40,9 @@ export const ModelSchema = z
     weights_url: z.string().nullable().describe("extra member"),
     weights_license: z.string().nullable().describe("extra member"),
     pricing: z
-      .object({ unit: z.string(), price_micros: z.number().int() })
+      .object({ unit: z.string(), price_micros: z.number().int(), per: z.number().int() })
       .nullable()
-      .describe("extra member: what one unit of an official model's output costs, in millionths of a dollar"),
+      .describe("extra member: what `per` units of an official model's output cost, in millionths of a dollar"),
     run_count: z.number().int(),
     cover_image_url: z.string().nullable(),
     default_example: z.union([PredictionSchema, z.null()]),

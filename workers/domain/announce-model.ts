@@ -103,7 +103,9 @@ export function announcementOf(
   const { official, collections = [], version } = announced;
   const joined = isNews("collections", announced.collections) ? collections : null;
   const isVersionNew = isNews("version", version?.id) || known?.latest == null;
+  // A price that the operator added since stays.
   const isPriceNew =
+    isNews("official", official) &&
     official != null &&
     (official.unit !== known?.pricing?.unit || official.price_micros !== known.pricing.price_micros);
   return {
@@ -117,7 +119,7 @@ export function announcementOf(
     },
     version: version ?? null,
     movesLatest: isVersionNew,
-    price: isPriceNew ? official : null,
+    price: isPriceNew ? { ...official, per: 1 } : null,
     collections: {
       joined: joined ?? [],
       left: joined === null || !Array.isArray(before["collections"]) ? [] : before["collections"].map(String),

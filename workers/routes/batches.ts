@@ -61,7 +61,7 @@ batches.openapi(
         },
         content: json(BatchSchema),
       },
-      ...problemResponses,
+      ...problems(402),
     },
   }),
   async (c) => verbatim(await answerOnce(c, (idempotency) => answerCreate(c, c.req.valid("json"), idempotency))),

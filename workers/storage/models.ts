@@ -24,6 +24,8 @@ export interface CatalogModel {
 export interface Pricing {
   unit: string;
   price_micros: number;
+  /** for so many units */
+  per: number;
 }
 type Later = (work: Promise<unknown>) => void;
 
@@ -60,7 +62,7 @@ function catalogColumns() {
       JSON.parse,
     ),
     pricing:
-      sql<Pricing | null>`(select json_object('unit', ${prices.unit}, 'price_micros', ${prices.price_micros}) from ${prices} where ${ofModel(prices)} and ${prices.valid_from} <= ${Date.now()} order by ${prices.valid_from} desc limit 1)`.mapWith(
+      sql<Pricing | null>`(select json_object('unit', ${prices.unit}, 'price_micros', ${prices.price_micros}, 'per', ${prices.per}) from ${prices} where ${ofModel(prices)} and ${prices.valid_from} <= ${Date.now()} order by ${prices.valid_from} desc limit 1)`.mapWith(
         JSON.parse,
       ),
   };
@@ -173,6 +175,25 @@ export interface ModelsQuery {
   cursor: ModelPosition | null;
   /** only this owner's, private ones that the caller may see too; null lists what is public */
   owner: string | null;
+}
+
+/** All models that the caller may see, its private ones too, or all that there are; by name, after the given one. */
+export function listByName(
+  db: D1Database,
+  caller: Caller | "operator",
+  after: { owner: string; name: string } | null,
+  limit: number,
+): Promise<CatalogModel[]> {
+  return selectCatalog(db)
+    .where(
+      and(
+        caller === "operator" ? undefined : isVisibleTo(caller),
+        after === null ? undefined : sql`(${models.owner}, ${models.name}) > (${after.owner}, ${after.name})`,
+      ),
+    )
+    .orderBy(asc(models.owner), asc(models.name))
+    .limit(limit)
+    .all();
 }
 
 /** Models that the caller may see, in the order of an index. Those without a version sort as if theirs were the oldest. */
