@@ -9,7 +9,6 @@ import type { CostLine } from "../schema/pricing.ts";
 export type { SpendRefusal, SpendRequest } from "../schema/budgets.ts";
 export type {
   AccountTerms,
-  Budget,
   Charge,
   CreditEntry,
   LedgerEntry,

@@ -327,6 +327,40 @@ test("pushes are followed on the page to their end or their cancel, and a versio
   }
 });
 
+test("what a run costs is told before it, on it and in the bill; a budget is set, and refuses", async () => {
+  const caller = await signIn("page-billing");
+  await page.goto(`${caller.url}/cogway/tokens`);
+  await page.locator("summary", { hasText: /at worst|Costs|Free/ }).waitFor();
+  await page.getByRole("spinbutton", { name: "Delay ms", exact: true }).fill("50");
+  await page.getByRole("button", { name: "Run" }).click();
+  await status().getByText("Succeeded").waitFor();
+  await page.getByText(/in all, \$0\.0/).waitFor();
+
+  await page.getByRole("navigation").getByRole("link", { name: "Billing" }).click();
+  await page.getByRole("heading", { name: "Billing" }).waitFor();
+  await page.getByRole("row", { name: /cogway\/tokens 1 / }).waitFor();
+  await page.getByLabel("A day").fill("a lot");
+  await page.getByText("Dollars, such as 25 or 0.50").waitFor();
+  await page.getByLabel("A day").fill("0.000001");
+  await page.getByLabel("Alert webhook").fill("http://127.0.0.1/");
+  await page.getByRole("button", { name: "Save budgets" }).click();
+  await page.getByText("Does not match format").waitFor();
+  await page.getByLabel("Alert webhook").fill("");
+  await page.getByRole("button", { name: "Save budgets" }).click();
+  await page.getByText("Saved.").waitFor();
+
+  await page.getByRole("link", { name: /20\d\d/ }).click();
+  await page.getByRole("heading", { name: /So far in/ }).waitFor();
+  await page.getByRole("row", { name: /cogway\/tokens/ }).waitFor();
+  const download = page.waitForEvent("download");
+  await page.getByRole("button", { name: "CSV" }).click();
+  expect((await download).suggestedFilename()).toMatch(/^invoice-.*\.csv$/);
+
+  await page.goto(`${caller.url}/cogway/tokens`);
+  await page.getByRole("button", { name: "Run" }).click();
+  await page.getByRole("alert").getByText("Raise the budget").waitFor();
+});
+
 test("on a phone nothing is wider than the screen, and signing out forgets the token", async () => {
   const caller = await signIn("page-phone");
   await page.setViewportSize(PHONE);
@@ -339,6 +373,8 @@ test("on a phone nothing is wider than the screen, and signing out forgets the t
     "/p?show=trainings",
     "/p?show=batches",
     "/cogway/tokens?show=versions",
+    "/billing",
+    `/billing/${new Date().toISOString().slice(0, 7)}`,
   ]) {
     await page.goto(caller.url + path);
     await page.getByRole("heading", { level: 1 }).waitFor();

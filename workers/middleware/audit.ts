@@ -55,6 +55,7 @@ export const AUDITED: Record<string, Audited> = {
     shows: ["name", "account", "scopes", "allowed_models", "expires_at", "expires_in", "budget"],
     made: "id",
   },
+  "PATCH /v1/tokens/{token_id}": { action: "token.changed", shows: ["name", "budget"] },
   "DELETE /v1/tokens/{token_id}": { action: "token.revoked" },
   "POST /v1/organizations": { action: "organization.created", shows: ["username"] },
   "PATCH /v1/organizations/{username}": { action: "organization.changed", shows: ["name"] },

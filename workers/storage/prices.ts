@@ -114,15 +114,6 @@ export function listAllOutputPrices(db: D1Database): Promise<PriceRow[]> {
   return drizzle(db).select().from(prices).orderBy(asc(owner), asc(name), asc(unit), asc(valid_from)).all();
 }
 
-export function listOutputPrices(db: D1Database, owner: string, name: string): Promise<PriceRow[]> {
-  return drizzle(db)
-    .select()
-    .from(prices)
-    .where(priced(owner, name))
-    .orderBy(asc(prices.unit), asc(prices.valid_from))
-    .all();
-}
-
 /** The operator's list, which official models without prices of their own have: `standard`, and tiers that a model's prices can be taken from. */
 export async function listTier(db: D1Database, tier: string, now: number, later: Later): Promise<PriceItem[]> {
   return outputPrices(db, LIST_PRICE_OWNER, tier, now, later);
