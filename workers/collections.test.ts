@@ -116,12 +116,18 @@ describe("an official model", () => {
     await origin.announce("painter", announce);
     const prices = () => env.DB.prepare("SELECT count(*) AS n FROM prices WHERE name = 'painter'").first("n");
     expect(await prices()).toBe(1);
-    await env.DB.prepare("INSERT INTO prices VALUES ('cogway', 'painter', 'image', 9, ?)")
-      .bind(Date.now() + 3_600_000)
+    const insert =
+      "INSERT INTO prices (owner, name, unit, price_micros, per, valid_from) VALUES ('cogway', 'painter', 'image', ?, ?, ?)";
+    await env.DB.prepare(insert)
+      .bind(9, 1, Date.now() + 3_600_000)
       .run();
+    // One of the operator's outlasts an announcement that says nothing new.
+    await env.DB.prepare(insert).bind(7_000, 2, Date.now()).run();
+    await origin.announce("painter", announce);
+    expect(await get()).toMatchObject({ pricing: { price_micros: 7_000, per: 2 } });
     await origin.announce("painter", { ...announce, official: { ...official, price_micros: 3_000 } });
     expect(await get()).toMatchObject({ pricing: { price_micros: 3_000 } });
-    expect(await prices()).toBe(3);
+    expect(await prices()).toBe(4);
     await origin.announce("painter", { ...announce, official: null });
     expect(await get()).toMatchObject({ is_official: false, pricing: null });
     expect(await jsonOf("GET", "/v1/models/cogway/writer", alice)).toMatchObject({ is_official: false });

@@ -24,13 +24,17 @@ const MINUTE_MICROS = 6_000;
 let origin: FakeOrigin;
 let version: string;
 let official: string;
+/** official, and paid by the prediction: its cost is known before it ever ran */
+let fixed: string;
 beforeAll(async () => {
   await theOperator();
   origin = await FakeOrigin.join();
   const [echo, painter] = [anAnnounce(), anAnnounce({ official: { unit: "images", price_micros: 500 } }, {})];
-  [version, official] = [echo.version?.id ?? "", painter.version?.id ?? ""];
+  const oracle = anAnnounce({ official: { unit: "prediction", price_micros: 1_000 } });
+  [version, official, fixed] = [echo.version?.id ?? "", painter.version?.id ?? "", oracle.version?.id ?? ""];
   await origin.announce("echo", echo);
   await origin.announce("painter", painter);
+  await origin.announce("oracle", oracle);
 });
 
 /** An account with these terms, before anybody remembers it without. */
@@ -102,16 +106,16 @@ describe("the cost of a prediction", () => {
 describe("Cogway-Max-Cost", () => {
   it("refuses what is expected to cost more, leaves nothing of it, and repeats what was created before", async () => {
     const { token } = await anAccount();
-    const refused = await create(token, version, { "cogway-max-cost": "0.000999" });
+    const refused = await create(token, fixed, { "cogway-max-cost": "0.000999" });
     expect(refused.status).toBe(402);
     const problem = await problemOf(refused);
     expect(problem).toMatchObject({ code: "billing.max_cost", detail: expect.stringContaining("$0.001000") });
     const page = await (await call("GET", "/v1/predictions", { token })).json<{ results: WirePrediction[] }>();
     expect(page.results).toEqual([]);
     const key = { "idempotency-key": "k" };
-    const made = await create(token, version, { ...key, "cogway-max-cost": "0.001" });
+    const made = await create(token, fixed, { ...key, "cogway-max-cost": "0.001" });
     expect(made.status).toBe(201);
-    const again = await create(token, version, { ...key, "cogway-max-cost": "0" });
+    const again = await create(token, fixed, { ...key, "cogway-max-cost": "0" });
     expect([again.status, await again.text()]).toEqual([201, await made.text()]);
   });
 
