@@ -144,7 +144,9 @@ export class DeploymentScaler {
     const going = new Set([...decision.drain, ...unknown.map((row) => row.instance_id)]);
     for (const row of rows.filter((candidate) => going.has(candidate.instance_id))) {
       queue.setInstanceState(row.instance_id, "draining", row.slots, now);
-      this.#drain(row, row.leased === 0 ? "idle" : "released");
+      // Only what may be wanted again as it is is idle: the fleet may keep it in memory.
+      const isWanted = row.boot_key === queue.bootKey() && spec.max_instances > 0;
+      this.#drain(row, row.leased === 0 && isWanted ? "idle" : "released");
     }
     for (const bootKey of decision.place) {
       this.#addPlacing(bootKey, 1);

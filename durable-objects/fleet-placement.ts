@@ -150,7 +150,8 @@ export class FleetPlacement {
     const row: FleetInstanceRow = {
       ...{ instance_id, origin_id: originId, deployment_key, version_id, memory_bytes, gpus },
       ...{ placed_at: Date.now(), is_draining: false, paused_at: null },
-      boot: bootDigest(request),
+      // A trainer serves one training.
+      boot: mode === "train" ? null : bootDigest(request),
       use: request.use ?? null,
     };
     store.reserve(row);

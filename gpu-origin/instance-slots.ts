@@ -31,6 +31,11 @@ export class InstanceSlots {
     return Math.min(this.#busy, this.#size);
   }
 
+  /** Nobody holds a slot or waits for one. */
+  get isQuiet(): boolean {
+    return this.#busy === 0 && this.#waiters.length === 0;
+  }
+
   /** A slot, in the order of asking. Resolves at once when one is free. Aborting gives the place up. */
   acquire(signal: AbortSignal): Acquired | Promise<Acquired> {
     if (this.#waiters.length === 0) {

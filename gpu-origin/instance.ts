@@ -85,6 +85,8 @@ export class Instance {
   #timers = new Set<NodeJS.Timeout>();
   #restarting: Promise<void> | null = null;
   #crashReason: string | null = null;
+  /** being paused or resumed: no slot is given meanwhile */
+  #pausing: Promise<boolean> | null = null;
   #stopping: Promise<void> | null = null;
 
   constructor(spec: InstanceSpec, host: InstanceHost) {
@@ -93,6 +95,7 @@ export class Instance {
     this.#spec = spec;
     this.#host = host;
     this.#slots = new InstanceSlots(spec.slots, () => {
+      if (this.#pausing !== null) return null;
       const isServing = this.#state === "ready" || (this.#state === "draining" && this.#restarting === null);
       return this.#client === null || !isServing ? null : { client: this.#client, generation: this.#generation };
     });
@@ -243,6 +246,8 @@ export class Instance {
 
   #poll(generation: number, delayMs: number): void {
     this.#after(delayMs, async () => {
+      // Standing still it answers nothing, and needs no look.
+      if (this.#state === "paused" || this.#pausing !== null) return this.#poll(generation, READY_POLL_MS);
       const health = await this.#client?.health();
       if (generation !== this.#generation || this.isEnded || this.#stopping !== null) return;
       const next = this.#judge(health ?? null);
@@ -255,6 +260,8 @@ export class Instance {
   #judge(health: CogHealth | null): "starting" | "ready" | "ended" {
     const now = performance.now();
     const elapsed = now - this.#bootStartedAt;
+    // It was paused while it was asked.
+    if (this.#state === "paused" || this.#pausing !== null) return "ready";
     if (health === null) {
       if (this.#state === "ready" || this.#state === "draining") return this.#silent();
       if (elapsed < LISTEN_TIMEOUT_MS) return "starting";
@@ -320,7 +327,55 @@ export class Instance {
   /** A slot, in the order of asking. Resolves at once when one is free. Aborting gives the place up. */
   acquire(signal: AbortSignal): Acquired | Promise<Acquired> {
     if (this.isEnded || this.#stopping !== null) return { kind: "gone", reason: this.#reason ?? "the instance ended" };
+    // The edge leased it before it knew of the pause.
+    if (this.#state === "paused") void this.resume();
     return this.#slots.acquire(signal);
+  }
+
+  // ---- pauses
+
+  /** Holds it in memory without running, while it has nothing to do. False where it has, or the driver cannot: then it runs on. */
+  async pause(): Promise<boolean> {
+    if (this.#pausing !== null) await this.#pausing;
+    if (this.#state === "paused") return true;
+    if (this.#state !== "ready" || this.#stopping !== null || !this.#slots.isQuiet) return false;
+    const isStill = await this.#changePause(() => this.#host.driver.pause(this.id));
+    if (this.#state !== "ready" || this.#stopping !== null) return false;
+    if (isStill) this.#setState("paused", null);
+    if (!isStill || !this.#slots.isQuiet) {
+      // Somebody came meanwhile.
+      if (isStill) void this.resume();
+      else this.#slots.serve();
+      return false;
+    }
+    return true;
+  }
+
+  /** Lets it run on. False where it cannot: then it ends. */
+  async resume(): Promise<boolean> {
+    if (this.#pausing !== null) await this.#pausing;
+    if (this.#state === "ready") return true;
+    if (this.#state !== "paused" || this.#stopping !== null) return false;
+    const runs = await this.#changePause(() => this.#host.driver.resume(this.id));
+    // It ended meanwhile.
+    if (this.isEnded || this.#stopping !== null) return false;
+    if (!runs) {
+      void this.stop("it could not be resumed");
+      return false;
+    }
+    this.#silences = 0;
+    this.#setState("ready", null);
+    this.#slots.serve();
+    return true;
+  }
+
+  async #changePause(change: () => Promise<boolean>): Promise<boolean> {
+    this.#pausing = change();
+    try {
+      return await this.#pausing;
+    } finally {
+      this.#pausing = null;
+    }
   }
 
   // ---- crashes
@@ -348,6 +403,11 @@ export class Instance {
 
   #exited(exit: Exit): void {
     if (this.#stopping !== null || this.isEnded) return;
+    if (this.#state === "paused") {
+      // Nobody counts on it.
+      void this.stop("it ended while it was paused");
+      return;
+    }
     const how = exit.isOutOfMemory ? this.#outOfMemory : `exited (${exit.code ?? exit.signal ?? "unknown"})`;
     // One that was ready before can start: what ended it this time is a crash.
     const wasStarting = this.#state === "boot" && this.#setupStartedAt === 0 && this.#readySince === 0;
@@ -416,6 +476,8 @@ export class Instance {
     for (const timer of this.#timers) clearTimeout(timer);
     // What a failed setup printed passes through two processes and may come after the health check that told of it.
     if (state === "failed") await new Promise((resolve) => setTimeout(resolve, LAST_WORDS_MS));
+    // Standing still it would not hear that it is to end.
+    if (this.#state === "paused" && graceMs > 0) await this.#host.driver.resume(this.id);
     await this.#host.driver.stop(this.id, graceMs);
     const isOutOfMemory = state === "failed" && this.#host.driver.ranOutOfMemory(this.id);
     await this.#host.driver.release(this.id);

@@ -118,6 +118,19 @@ export function createApp({ supervisor, builds, uploads, secretOf, incarnation, 
     return c.json(status, 202);
   });
 
+  app.post("/v1/instances/:id/pause", async (c) => {
+    const paused = await supervisor.pause(c.req.param("id"));
+    if (paused === null) return problem(c, 404, "instance.unknown", "This origin has no such instance.");
+    if (paused === "busy") return problem(c, 409, "instance.busy", "The instance is not idle, or cannot be paused.");
+    return c.json(paused, 202);
+  });
+
+  app.post("/v1/instances/:id/resume", async (c) => {
+    const resumed = await supervisor.resume(c.req.param("id"));
+    if (resumed === null) return problem(c, 404, "instance.unknown", "This origin has no such instance to resume.");
+    return c.json(resumed, 202);
+  });
+
   app.get("/v1/instances", (c) => c.json({ instances: supervisor.statuses() }));
 
   app.put("/v1/builds/:id", (c) => {

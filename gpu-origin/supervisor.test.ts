@@ -54,4 +54,25 @@ describe("an origin of processes", () => {
     expect(failed.reason).toMatch(/^boot: /);
     expect(origin.origin.supervisor.statuses().some((status) => status.instance_id === instance_id)).toBe(false);
   });
+
+  it("pauses an idle instance and resumes it as it was, in milliseconds and without a setup; a busy one it leaves", async () => {
+    const instance_id = await origin.boot("noop");
+    const ready = await origin.untilState(instance_id, ["ready"]);
+    const call = (what: string): ReturnType<typeof boot> =>
+      origin.edge.call("POST", `/v1/instances/${instance_id}/${what}`);
+    expect(await call("pause")).toMatchObject({ status: 202, body: { state: "paused" } });
+    expect(await call("pause")).toMatchObject({ status: 202, body: { state: "paused" } });
+    const began = performance.now();
+    expect(await call("resume")).toMatchObject({ status: 202, body: { state: "ready", setup_ms: ready.setup_ms } });
+    expect(performance.now() - began).toBeLessThan(500);
+    expect(await origin.predict("noop", instance_id, { text: "again" })).toMatchObject({ status: "succeeded" });
+
+    expect(await call("pause")).toMatchObject({ status: 202 });
+    // A lease that was given before the edge knew: it runs all the same.
+    expect(await origin.predict("noop", instance_id, { text: "late" })).toMatchObject({ status: "succeeded" });
+    expect(await call("pause")).toMatchObject({ status: 202 });
+    await origin.edge.call("POST", `/v1/instances/${instance_id}/drain`, { reason: "evicted", grace_ms: 1_000 });
+    expect((await origin.untilState(instance_id, ["stopped"])).state).toBe("stopped");
+    expect((await call("pause")).status).toBe(404);
+  }, 60_000);
 });

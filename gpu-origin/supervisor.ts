@@ -314,6 +314,19 @@ export class Supervisor {
     return running.instance.status();
   }
 
+  /** Null when there is no such instance, `busy` when it is not idle or cannot be paused. Resolves when it stands still. */
+  async pause(instanceId: string): Promise<InstanceStatus | "busy" | null> {
+    const instance = this.#instances.get(instanceId)?.instance;
+    if (instance === undefined || instance.isEnded) return null;
+    return (await instance.pause()) ? instance.status() : "busy";
+  }
+
+  /** Null when there is no such instance, or it cannot go on. Resolves when it runs. */
+  async resume(instanceId: string): Promise<InstanceStatus | null> {
+    const instance = this.#instances.get(instanceId)?.instance;
+    return instance !== undefined && (await instance.resume()) ? instance.status() : null;
+  }
+
   statuses(): InstanceStatus[] {
     return [
       ...[...this.#pending.values()].map((pending) => pendingStatus(pending, "boot")),

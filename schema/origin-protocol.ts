@@ -8,7 +8,7 @@
  *   POST /v1/attempts/{prediction_id}/{attempt}/cancel   AttemptCancel  -> 202 AttemptState
  *   POST /v1/instances                                   InstanceBoot   -> 202 InstanceStatus (idempotent by instance_id)
  *   POST /v1/instances/{instance_id}/drain               InstanceDrain  -> 202 InstanceStatus
- *   POST /v1/instances/{instance_id}/pause                              -> 202 InstanceStatus (idempotent), 409 code instance.busy, instance.not_pausable
+ *   POST /v1/instances/{instance_id}/pause                              -> 202 InstanceStatus (idempotent), 409 code instance.busy
  *   POST /v1/instances/{instance_id}/resume                             -> 202 InstanceStatus (idempotent)
  *   GET  /v1/instances                                                  -> 200 { instances: InstanceStatus[] }
  *   PUT  /v1/builds/{build_id}                           BuildStart     -> 202 BuildState (starts once, however often it is sent)

@@ -269,6 +269,26 @@ export class DockerDriver implements Driver {
     return { kind: "stopped" };
   }
 
+  pause(instanceId: string): Promise<boolean> {
+    return this.#freeze(instanceId, (container) => container.pause());
+  }
+
+  resume(instanceId: string): Promise<boolean> {
+    return this.#freeze(instanceId, (container) => container.unpause());
+  }
+
+  async #freeze(instanceId: string, act: (container: Docker.Container) => Promise<unknown>): Promise<boolean> {
+    const found = [...this.#containers.values()].find(({ record }) => record.instance_id === instanceId);
+    if (found === undefined) return false;
+    try {
+      await bounded(act(this.engine.docker.getContainer(found.record.handle)));
+      return true;
+    } catch (error) {
+      this.#options.warn(`a container could not be paused or resumed: ${messageOf(error)}`);
+      return false;
+    }
+  }
+
   async release(instanceId: string): Promise<void> {
     this.#known.delete(instanceId);
     this.#outOfMemory.delete(instanceId);

@@ -86,6 +86,18 @@ export function describeDriverContract(setup: DriverSetup): void {
     expect(await driver.memoryBytes(record.instance_id)).toBeNull();
   });
 
+  it("pauses and resumes what runs, stops what is paused, and says when there is nothing to pause", async () => {
+    const driver = await create();
+    const record = await started(driver);
+    expect(await driver.pause(record.instance_id)).toBe(true);
+    expect(await driver.resume(record.instance_id)).toBe(true);
+    expect(await driver.pause(record.instance_id)).toBe(true);
+    expect(await driver.stop(record.instance_id, 0)).toEqual({ kind: "stopped" });
+    expect(await driver.pause(record.instance_id)).toBe(false);
+    expect(await driver.resume(record.instance_id)).toBe(false);
+    await driver.release(record.instance_id);
+  });
+
   it("answers a failed start as a value, and leaves nothing of it", async () => {
     const driver = await create();
     expect(await driver.start(aSpec({ launch: setup.missing() }))).toMatchObject({ kind: "failed", reason: "spawn" });
@@ -156,6 +168,22 @@ export function describeDriverContract(setup: DriverSetup): void {
       left.abort();
       expect(await running).toMatchObject({ kind: "broken" });
       expect(lines.some((line) => line.includes("coglet"))).toBe(true);
+      await end(driver, record);
+    });
+
+    it("stands still while it is paused, and answers as before within half a second of being resumed", async () => {
+      const driver = await create();
+      const record = await started(driver);
+      const client = await ready(record);
+      expect(await driver.pause(record.instance_id)).toBe(true);
+      expect(await client.health(1_000)).toBeNull();
+      const began = performance.now();
+      expect(await driver.resume(record.instance_id)).toBe(true);
+      expect((await client.health(READY_TIMEOUT_MS))?.status).toBe("READY");
+      expect(performance.now() - began).toBeLessThan(500);
+      const kinds: string[] = [];
+      await client.predict("a1", { seconds: 0 }, ({ type }) => kinds.push(type), new AbortController().signal);
+      expect(kinds).toContain("completed");
       await end(driver, record);
     });
 

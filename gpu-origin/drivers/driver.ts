@@ -82,6 +82,10 @@ export interface Driver {
   start(spec: StartSpec): Promise<StartResult>;
   /** Ends the processes of an instance: politely, after `graceMs` by force. Resolves when none is left, or when the engine does not answer. */
   stop(instanceId: string, graceMs: number): Promise<StopResult>;
+  /** Holds the processes of an instance in memory without running, until `resume`. False when that did not work: they run on, or are gone. */
+  pause(instanceId: string): Promise<boolean>;
+  /** Lets a paused instance run on. False when there is nothing to resume. */
+  resume(instanceId: string): Promise<boolean>;
   /** Frees what `filesAddress` made. After the last `stop` of an instance. */
   release(instanceId: string): Promise<void>;
   /** Instances whose processes run. */

@@ -153,6 +153,21 @@ export class ProcessDriver implements Driver {
     return { kind: "stopped" };
   }
 
+  async pause(instanceId: string): Promise<boolean> {
+    return this.#signalAll(instanceId, "SIGSTOP");
+  }
+
+  async resume(instanceId: string): Promise<boolean> {
+    return this.#signalAll(instanceId, "SIGCONT");
+  }
+
+  #signalAll(instanceId: string, signal: NodeJS.Signals): boolean {
+    const group = this.#groups.get(instanceId);
+    if (group === undefined || groupMembers(group.pid).length === 0) return false;
+    signalGroup(group.pid, signal);
+    return true;
+  }
+
   async release(): Promise<void> {}
 
   async list(): Promise<InstanceRecord[]> {

@@ -61,6 +61,14 @@ export class FakeDriver implements Driver {
     return { kind: "stopped" };
   }
 
+  async pause(instanceId: string): Promise<boolean> {
+    return this.#running.has(instanceId);
+  }
+
+  async resume(instanceId: string): Promise<boolean> {
+    return this.#running.has(instanceId);
+  }
+
   async release(): Promise<void> {}
 
   async list(): Promise<InstanceRecord[]> {
