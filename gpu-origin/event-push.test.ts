@@ -105,6 +105,37 @@ describe("the event push", () => {
     expect(edge.statuses.map((each) => each.state)).toEqual(["boot", "ready"]);
   });
 
+  it("finds the one event that the edge can never take: its attempt ends with that reason, and everything else goes on", async () => {
+    edge.refuses = (batch) => JSON.stringify(batch).includes("poison");
+    edge.isAway = true;
+    for (let i = 0; i < 6; i++) append(A, i, i === 3 ? "poison" : "x");
+    for (let i = 0; i < 4; i++) append(B, i);
+    const status = { instance_id: "i", deployment_key: "d", version_id: "v", slots: 1, slots_busy: 0, memory_bytes: 0 };
+    push.pushStatus({ ...status, state: "ready" });
+    push.pushStatus({ ...status, instance_id: "bad", state: "ready", reason: "poison" });
+    edge.isAway = false;
+    await stored(B, 4);
+    await emptied();
+    await push.flushed(1_000);
+    expect(edge.eventsOf(A.prediction_id).map(({ type }) => type)).toEqual(["log", "log", "log", "finished"]);
+    expect(edge.eventsOf(A.prediction_id).at(-1)).toMatchObject({
+      ...{ i: 3, status: "failed", code: "origin.event_refused", error: expect.stringContaining("cannot be taken") },
+    });
+    expect(unwanted).toMatchObject([A]);
+    expect(edge.statuses.map((each) => each.instance_id)).toEqual(["i"]);
+    append(B, 4);
+    await stored(B, 5);
+  });
+
+  it("does not go round for ever where even the end is refused", async () => {
+    edge.refuses = (batch) => batch.attempts.some((attempt) => attempt.prediction_id === A.prediction_id);
+    append(A, 0);
+    append(B, 0);
+    await stored(B, 1);
+    await emptied();
+    expect(edge.eventsOf(A.prediction_id)).toEqual([]);
+  });
+
   it("continues where a killed process left off", async () => {
     edge.isAway = true;
     for (let i = 0; i < 5; i++) append(A, i);

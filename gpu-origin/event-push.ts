@@ -3,6 +3,9 @@
  * event goes at once, and under load the batches grow by themselves. Batches are read from the journal, so a restart sends what was left.
  *
  * A batch that was stored but whose acknowledgement was lost is sent again; its events have the same indexes, and repeats are no-ops at the edge.
+ *
+ * A batch that the edge can never take, for what is in it, is sent in halves until the part is found that it cannot take: that attempt ends with this as its
+ * reason, or that state is given up, and everything else goes on. So one bad value never holds up an origin.
  */
 import {
   EVENT_BATCH_BYTES_MAX,
@@ -25,8 +28,12 @@ const STARTED_LINGER_MS = 5;
 /** An attempt that the edge asked to send again waits this long; others go on. */
 const HOLD_MS = 250;
 
+/** What an answer says that finds fault with the content: the same content is refused each time. Others (401, 404) are about the caller or the address. */
+const CONTENT_REFUSED = new Set([400, 413, 422]);
+const REFUSED_CODE = "origin.event_refused";
+
 type PushEdge = Pick<EdgeClient, "postEvents">;
-type PushJournal = Pick<Journal, "nextBatch" | "acknowledge" | "forgetEvents" | "hasEvents">;
+type PushJournal = Pick<Journal, "nextBatch" | "acknowledge" | "forgetEvents" | "hasEvents" | "appendEvent">;
 
 export class EventPush {
   readonly #journal: PushJournal;
@@ -36,6 +43,8 @@ export class EventPush {
   readonly #onUnwanted: (key: AttemptKey) => void;
   readonly #statuses = new Map<string, InstanceStatus>();
   readonly #heldUntil = new Map<string, number>();
+  /** attempts that were ended here, since the edge cannot take what they said */
+  readonly #ended = new Set<string>();
   #isRunning = false;
   #isSending = false;
   #isWoken = false;
@@ -147,6 +156,9 @@ export class EventPush {
     );
     const body = `{"protocol":${ORIGIN_PROTOCOL_VERSION},"attempts":[${parts.join(",")}],"instances":${JSON.stringify(statuses)}}`;
     const answer = await this.#edge.postEvents(body);
+    if (answer.kind === "refused" && CONTENT_REFUSED.has(answer.status)) {
+      return this.#narrow(attempts, statuses, answer.detail);
+    }
     if (answer.kind !== "ok") {
       this.#failures = Math.min(this.#failures + 1, 20);
       this.#counts.failures += 1;
@@ -167,9 +179,70 @@ export class EventPush {
     return true;
   }
 
+  /** Goes on with halves of what was refused; a part that cannot be halved is given up. False when the edge went away meanwhile. */
+  async #narrow(attempts: PendingAttempt[], statuses: InstanceStatus[], detail: string): Promise<boolean> {
+    const [attempt] = attempts;
+    const [status] = statuses;
+    if (attempts.length > 0 && statuses.length > 0) {
+      return (await this.#post(attempts, [])) && this.#post([], statuses);
+    }
+    if (attempts.length > 1) {
+      const half = attempts.length >>> 1;
+      return (await this.#post(attempts.slice(0, half), [])) && this.#post(attempts.slice(half), []);
+    }
+    if (statuses.length > 1) {
+      const half = statuses.length >>> 1;
+      return (await this.#post([], statuses.slice(0, half))) && this.#post([], statuses.slice(half));
+    }
+    if (attempt !== undefined && attempt.events.length > 1) {
+      // In their order: what comes behind the bad one is not sent any more once it is found.
+      const half = attempt.events.length >>> 1;
+      if (!(await this.#post([{ ...attempt, events: attempt.events.slice(0, half) }], []))) return false;
+      if (this.#ended.has(nameOf(attempt))) return true;
+      return this.#post([{ ...attempt, events: attempt.events.slice(half) }], []);
+    }
+    if (attempt !== undefined) this.#refused(attempt, detail);
+    if (status !== undefined) {
+      const { instance_id, state } = status;
+      this.#log.error(
+        { instance_id, state, detail },
+        "the edge can never take this state of an instance: it is given up",
+      );
+      if (this.#statuses.get(instance_id) === status) this.#statuses.delete(instance_id);
+    }
+    return true;
+  }
+
+  /** Ends an attempt in place of its event that the edge can never take. */
+  #refused(attempt: PendingAttempt, detail: string): void {
+    const { prediction_id, attempt: number, events } = attempt;
+    const name = nameOf(attempt);
+    this.#log.error({ prediction_id, attempt: number, detail }, "the edge can never take this event: its attempt ends");
+    const { i = 0, t_ms = 0 } = JSON.parse(events[0] ?? "{}") as { i?: number; t_ms?: number };
+    this.#onUnwanted(attempt);
+    this.#journal.forgetEvents(attempt);
+    // The end itself was refused: the edge asks about the attempt when its lease ends.
+    if (this.#ended.delete(name)) return;
+    this.#ended.add(name);
+    const error = `What the model gave cannot be taken: ${detail}`;
+    const end = {
+      i,
+      t_ms,
+      type: "finished",
+      status: "failed",
+      code: REFUSED_CODE,
+      error,
+      metrics: {},
+      predict_time_s: 0,
+    };
+    this.#journal.appendEvent(attempt, i, JSON.stringify(end), false);
+  }
+
   #apply(key: AttemptKey, outcome: "stored" | "fenced" | "unknown" | "retry", throughI: number): void {
     switch (outcome) {
       case "stored":
+        // The only event that an ended attempt has is its end.
+        this.#ended.delete(nameOf(key));
         this.#journal.acknowledge(key, throughI);
         break;
       case "retry":

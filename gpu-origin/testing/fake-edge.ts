@@ -72,6 +72,8 @@ export class FakeEdge {
   ackDelayMs = 0;
   /** what to acknowledge instead of `stored` */
   outcomeOf: (key: string) => AttemptAck["outcome"] = () => "stored";
+  /** batches that it answers 422 as a whole */
+  refuses: (batch: EventBatch) => boolean = () => false;
   knowsIncarnation = true;
   originUrl = "";
   #server: Server;
@@ -203,6 +205,7 @@ export class FakeEdge {
       this.turnedAway += 1;
       return answer(503, { detail: "away" });
     }
+    if (this.refuses(batch)) return answer(422, { detail: "this cannot be taken" });
     this.batches.push(batch);
     this.statuses.push(...batch.instances);
     const acks = batch.attempts.map(({ prediction_id, attempt, events }): AttemptAck => {
