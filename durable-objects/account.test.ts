@@ -158,6 +158,19 @@ describe("idempotency keys", () => {
       expect(await account.admit(anAdmit({ idempotency }))).toMatchObject({ kind: "admitted" });
     }));
 
+  it("guarantees that what has ended stays in the list, however late its create is withdrawn", () =>
+    withAccount(async (account) => {
+      const first = anAdmit({ idempotency });
+      await account.admit(first);
+      const document = aDocument({ id: first.prediction_id });
+      const meter = { hardware: "cpu", predict_time_s: 1, outcome: "succeeded", platform_failure: false } as const;
+      await account.settle([{ prediction_id: first.prediction_id, document, meter, is_listed: true }]);
+      await account.unadmit(first.prediction_id);
+      const { rows } = await account.list({ kind: "prediction", limit: 9 });
+      expect(rows.map(({ prediction_id }) => prediction_id)).toEqual([first.prediction_id]);
+      expect((await account.admit(anAdmit({ idempotency }))).kind).not.toBe("admitted");
+    }));
+
   it("guarantees that a first request which died is replayed from its prediction", () =>
     withAccount(async (account) => {
       const first = anAdmit({ idempotency });
@@ -169,6 +182,19 @@ describe("idempotency keys", () => {
         response: { status: 201, headers: [], body: "" },
         render: { document: null },
       });
+    }));
+
+  it("guarantees that a first request which died is replayed soon after its prediction's end", () =>
+    withAccount(async (account) => {
+      const first = anAdmit({ idempotency });
+      await account.admit(first);
+      const document = aDocument({ id: first.prediction_id });
+      const meter = { hardware: "cpu", predict_time_s: 1, outcome: "succeeded", platform_failure: false } as const;
+      await account.settle([{ prediction_id: first.prediction_id, document, meter, is_listed: true }]);
+      // Until then the first one may be about to answer.
+      expect(await account.admit(anAdmit({ idempotency }))).toMatchObject({ kind: "in_flight" });
+      passTime(5_000);
+      expect(await account.admit(anAdmit({ idempotency }))).toMatchObject({ kind: "replay", render: { document } });
     }));
 
   it("guarantees that removed data is not replayed, even when the answer was kept after its removal", () =>

@@ -121,6 +121,22 @@ describe("leases", () => {
       expect(await deployment.enqueue(anEnqueue({ spec: aSpec({ slots: 2 }) }))).toMatchObject({ kind: "queued" });
     }));
 
+  it("guarantees that an instance which may be there all the same is drained, and over when the fleet has nothing of it", () =>
+    withReady(1, async (deployment, { around }) => {
+      const [a, b] = [anEnqueue(), anEnqueue()];
+      const first = await deployment.enqueue(a);
+      const instanceId = first.kind === "leased" ? first.lease.instance_id : "";
+      await deployment.release([{ ...keyOf(a), instance_gone: true }]);
+      await vi.waitFor(() => expect(around.drainedIds()).toEqual([instanceId]));
+      const states = async () => (await deployment.describe()).instances.map(({ state }) => state);
+      expect(await states()).toContain("draining");
+      around.gone.add(instanceId);
+      await deployment.enqueue(b);
+      passTime(30_000);
+      await deployment.alarm();
+      await vi.waitFor(async () => expect(await states()).not.toContain("draining"));
+    }));
+
   it("guarantees that a slot is never leased twice and none idles beside a queue, in all histories with evictions", () =>
     fc.assert(
       fc.asyncProperty(

@@ -17,6 +17,8 @@ export class Surroundings {
   predictionsAway = false;
   placements: PlaceRequest[] = [];
   drained: { instance_id: string; reason: string }[] = [];
+  /** instances of which the fleet has nothing any more */
+  readonly gone = new Set<string>();
   placeAnswer: (n: number) => PlaceResult = (n) => ({
     kind: "placed",
     instance_id: `instance${n}`,
@@ -53,7 +55,7 @@ export class Surroundings {
         },
         drain: async (_origin, instance_id, reason) => {
           this.drained.push({ instance_id, reason });
-          return true;
+          return !this.gone.has(instance_id);
         },
       },
     });

@@ -4,7 +4,7 @@
  */
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import { isTerminal, type PredictionLife, TRANSITIONS } from "../../schema/prediction-lifecycle.ts";
-import type { ObjectSlot } from "./objects.ts";
+import type { ObjectSlot } from "./object-life.ts";
 import type { AttemptKey } from "./origin.ts";
 
 /** Of a prediction's row in its object's storage. */
@@ -30,6 +30,8 @@ export interface Known {
   isAcknowledged: boolean;
   webhook: boolean;
   filter: string[] | null;
+  deadline_at: number | null;
+  isIdempotent: boolean;
 }
 
 export interface Delivery {
@@ -39,6 +41,9 @@ export interface Delivery {
   body: string;
   isTaken: boolean;
 }
+
+/** A deadline is kept within this, whatever breaks meanwhile: alarms that come late, crashes, a cancel that is forced. */
+const DEADLINE_GRACE_MS = 45_000;
 
 /** States that a state can lead to, over any number of steps. */
 const FOLLOWS = new Map(
@@ -114,6 +119,10 @@ export class Checks {
     if (before === undefined) return;
     const was = before.life;
     if (life.attempt < was.attempt) say("attempts only rise", `${was.attempt} to ${life.attempt}`);
+    // What may have started outside without a word of it here is run again: then nobody knows better.
+    if (life.attempt > was.attempt && was.attempt_started && this.known.get(id)?.isIdempotent === false) {
+      say("what is not idempotent starts once", `attempt ${was.attempt} had started`);
+    }
     // A retry goes back to the queue; everything else goes on.
     if (FOLLOWS.get(was.state)?.has(life.state) !== true) say("states go on", `${was.state} to ${life.state}`);
     if (was.started_at !== null && life.started_at !== was.started_at)
@@ -121,6 +130,9 @@ export class Checks {
     if (next_seq < before.next_seq || output_count < before.output_count) say("the log only grows", `${next_seq}`);
     if (!isTerminal(was.state)) {
       if (isEnd) this.#isOwed(slot, id, life);
+      const deadline = this.known.get(id)?.deadline_at ?? Number.POSITIVE_INFINITY;
+      if ((life.completed_at ?? 0) > deadline + DEADLINE_GRACE_MS)
+        say("deadlines are kept", `${life.completed_at} for ${deadline}`);
       return;
     }
     if (JSON.stringify(was) !== JSON.stringify(life))

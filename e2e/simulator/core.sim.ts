@@ -10,7 +10,7 @@ import { findBug, reproduce, runAll } from "./threads.ts";
 const SEEDS = Number(process.env["COGWAY_SIM_SEEDS"] ?? 2_000);
 const THREADS = Math.max(2, Math.min(8, availableParallelism()));
 /** Seeds in which a planted bug must show. */
-const SEEDS_TO_FIND = 400;
+const SEEDS_TO_FIND = 1_000;
 
 describe("the core", () => {
   it(`keeps its invariants in ${SEEDS} seeded runs`, { timeout: 240_000 + SEEDS * 100 }, async () => {

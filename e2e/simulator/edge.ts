@@ -19,7 +19,8 @@ import type { Bucket } from "./bucket.ts";
 import { catalog } from "./catalog.ts";
 import { Broken, type Network, type Reply, type Sender } from "./network.ts";
 import { currentSender, isConsequence, type ObjectHost } from "./objects.ts";
-import type { EdgeCalls, OriginHost } from "./origin.ts";
+import type { EdgeCalls } from "./origin.ts";
+import type { OriginHost } from "./origin-host.ts";
 import type { Receiver } from "./receiver.ts";
 import type { PlannedPrediction, Scenario } from "./scenario.ts";
 

@@ -15,8 +15,8 @@ import {
   ORIGIN_PROTOCOL_VERSION,
   type Register,
 } from "../../schema/origin-protocol.ts";
-import type { Network, Sender } from "./network.ts";
-import { runAs } from "./timeline.ts";
+import type { Sender } from "./network.ts";
+import type { OriginHost } from "./origin-host.ts";
 
 /** What is used of the origin's EventPush. Its own types are Node's alone, and these here are the edge's too: they do not go together in one program. */
 interface Push {
@@ -34,21 +34,19 @@ const ENDED_LISTED_MS = 30_000;
 const REGISTER_AGAIN_MS = 1_000;
 /** The edge cancels at the deadline; this much later the origin does so itself. */
 const DEADLINE_GUARD_MS = 3_000;
-/** A process that died is back after this. */
-const DOWN_MS = [200, 30_000] as const;
 
 /** What the model is told to do: the input of each prediction. */
 export interface ModelPlan {
   outputs: number;
   step_ms: number;
-  end: "succeeded" | "failed" | "hangs" | "crashes";
+  end: "succeeded" | "failed" | "hangs" | "crashes" | "upload fails";
   /** it goes on when it is asked to stop */
   ignores_cancel: boolean;
   /** each attempt gives other outputs */
   varies: boolean;
 }
 
-interface AttemptRecord {
+export interface AttemptRecord {
   prediction_id: string;
   attempt: number;
   instance_id: string;
@@ -95,8 +93,6 @@ export interface OriginEvents {
     record: Pick<AttemptRecord, "prediction_id" | "attempt" | "instance_id">,
     running: AttemptKey[],
   ): void;
-  /** The model got the input. */
-  started(host: OriginHost, key: AttemptKey, instanceId: string): void;
   /** The last event of an attempt is in the journal. */
   finished(key: AttemptKey, end: { status: string; outputs: unknown[]; predict_time_s: number }): void;
 }
@@ -104,67 +100,6 @@ export interface OriginEvents {
 export interface AttemptKey {
   prediction_id: string;
   attempt: number;
-}
-
-export class OriginHost {
-  readonly index: number;
-  readonly network: Network;
-  readonly edge: EdgeCalls;
-  readonly events: OriginEvents;
-  readonly url: string;
-  readonly setupFails: (boot: InstanceBoot) => boolean;
-  readonly capacity: number;
-  readonly sku: string;
-  origin_id: string | null = null;
-  attempts = new Map<string, AttemptRecord>();
-  process: OriginProcess | null = null;
-  /** the network to it is broken until then */
-  partedUntil = 0;
-  starts = 0;
-
-  constructor(
-    index: number,
-    network: Network,
-    edge: EdgeCalls,
-    events: OriginEvents,
-    options: { sku: string; capacity: number; setupFails: (boot: InstanceBoot) => boolean },
-  ) {
-    this.index = index;
-    this.network = network;
-    this.edge = edge;
-    this.events = events;
-    this.url = `http://origin-${index}.test`;
-    this.sku = options.sku;
-    this.capacity = options.capacity;
-    this.setupFails = options.setupFails;
-  }
-
-  /** Of messages to and from it. */
-  get lost(): number {
-    return this.network.timeline.now < this.partedUntil ? 1 : this.network.rates.lost;
-  }
-
-  start(): void {
-    this.starts += 1;
-    const started = new OriginProcess(this, `origin-${this.index}#${this.starts}`);
-    this.process = started;
-    runAs(started, () => started.begin());
-  }
-
-  crash(losesDisk: boolean): void {
-    const { timeline, random } = this.network;
-    if (this.process === null) return;
-    timeline.trace(`${this.process.name} is killed${losesDisk ? ", with its disk" : ""}`);
-    this.process.isAlive = false;
-    this.process = null;
-    if (losesDisk) this.attempts = new Map();
-    timeline.after(random.between(...DOWN_MS), null, () => this.start());
-  }
-
-  /** Whether its journal has something that the edge has not acknowledged. */
-  hasUnsent(): boolean {
-    return [...this.attempts.values()].some(({ events }) => events.length > 0);
-  }
 }
 
 export class OriginProcess implements Sender {
@@ -419,7 +354,6 @@ export class OriginProcess implements Sender {
     run.given_at = this.host.network.timeline.now;
     record.state = "running";
     record.started = true;
-    this.host.events.started(this.host, record, record.instance_id);
     this.#append(record, { type: "started" });
     for (let n = 0; n < plan.outputs; n++) {
       await this.#sleep(plan.step_ms);
@@ -440,6 +374,8 @@ export class OriginProcess implements Sender {
         return this.#end(run, { status: "failed", error: "The model failed." });
       case "crashes":
         return this.#end(run, { status: "failed", code: "model.crashed", error: "The model crashed." });
+      case "upload fails":
+        return this.#end(run, { status: "failed", code: "output.upload_failed", error: "A file could not be stored." });
       case "hangs":
         // Until it is stopped.
         if (run.isAsked && !plan.ignores_cancel) this.#end(run, { status: "canceled" });

@@ -77,17 +77,22 @@ function drawRates(random: Random): FaultRates {
   };
 }
 
-function drawPlan(random: Random): ModelPlan {
+/** Origins that are cut off, given up, and come back to what others run by then. */
+const PARTED: FaultRates = { ...CALM, lost: 0.02, slow: 0.05, crash: 0.005, originCrash: 0.01, partition: 0.06 };
+
+function drawPlan(random: Random, longShare: number): ModelPlan {
+  const isLong = random.chance(longShare);
   return {
-    outputs: random.int(0, 4),
-    step_ms: random.chance(0.2) ? random.int(500, 3_000) : random.int(1, 200),
-    end: random.chance(0.8) ? "succeeded" : random.pick(["failed", "hangs", "crashes"]),
+    outputs: isLong ? random.int(2, 4) : random.int(0, 4),
+    step_ms: isLong ? random.int(10_000, 25_000) : random.chance(0.2) ? random.int(500, 3_000) : random.int(1, 200),
+    end: random.chance(0.8) ? "succeeded" : random.pick(["failed", "hangs", "crashes", "upload fails"]),
     ignores_cancel: random.chance(0.2),
     varies: false,
   };
 }
 
 export function drawScenario(seed: number, random: Random): Scenario {
+  const isParted = random.chance(0.1);
   const accounts = ["alice", "bob", "carol"].slice(0, random.int(1, 3));
   const specs: RunSpec[] = [];
   const count = random.chance(0.3) ? 2 : 1;
@@ -103,7 +108,7 @@ export function drawScenario(seed: number, random: Random): Scenario {
       slots: random.pick([1, 1, 2, 3]),
       memory_bytes: 1_000,
       hardware: hardwareOf(seed),
-      idempotent: random.chance(0.5),
+      idempotent: random.chance(isParted ? 0.9 : 0.5),
       output_is_iterator: true,
       min_instances: 0,
       max_instances: random.int(1, 3),
@@ -111,13 +116,13 @@ export function drawScenario(seed: number, random: Random): Scenario {
       setup_timeout_ms: 10_000,
     });
   }
-  const faultsUntil_ms = random.int(4_000, 30_000);
+  const faultsUntil_ms = isParted ? random.int(50_000, 90_000) : random.int(4_000, 30_000);
   const predictions: PlannedPrediction[] = [];
   const wanted = random.int(2, 8);
   const isBurst = random.chance(0.4);
   for (let n = 0; n < wanted; n++) {
     const deployment = random.int(0, count - 1);
-    const plan = drawPlan(random);
+    const plan = drawPlan(random, isParted ? 0.5 : 0.06);
     // What hangs is ended by somebody.
     const mustEnd = plan.end === "hangs";
     predictions.push({
@@ -134,14 +139,15 @@ export function drawScenario(seed: number, random: Random): Scenario {
       filter: random.chance(0.3) ? ["completed", ...(random.chance(0.5) ? ["start"] : [])] : null,
       retention_ms: random.chance(0.1) ? 0 : random.chance(0.2) ? random.int(1_000, 20_000) : 3_600_000,
       hasSecret: random.chance(0.1),
-      max_cost_micros: random.chance(0.1) ? random.int(50_000, 3_000_000) : null,
+      // Less than ten seconds' worth is refused: so long a run is assumed of a version that never ran.
+      max_cost_micros: random.chance(plan.step_ms >= 10_000 ? 0.6 : 0.05) ? random.int(10_000_000, 40_000_000) : null,
     });
   }
   const isBroken = random.chance(0.1);
   return {
-    rates: drawRates(random),
+    rates: isParted ? PARTED : drawRates(random),
     faultsUntil_ms,
-    origins: random.int(1, 3),
+    origins: isParted ? 3 : random.int(1, 3),
     instancesPerOrigin: random.int(1, 3),
     specs,
     setupFailure: isBroken ? random.pick([0.3, 1]) : 0,

@@ -1,29 +1,24 @@
 /** One run: the real objects between pretended clients, origins and receivers, from its seed to rest. */
 import { AccountObject } from "../../durable-objects/account.ts";
-import type { EnqueueRequest, Lease, Release } from "../../durable-objects/contracts.ts";
+import type { CreatePrediction, EnqueueRequest, Lease, Release } from "../../durable-objects/contracts.ts";
 import { DeploymentObject } from "../../durable-objects/deployment.ts";
 import { FleetObject } from "../../durable-objects/fleet.ts";
 import { forgetShards } from "../../durable-objects/fleet-shards.ts";
-import type { Balance } from "../../durable-objects/ledger-contract.ts";
 import { forgetOrigins } from "../../durable-objects/origin-directory.ts";
 import { PredictionObject } from "../../durable-objects/prediction.ts";
-import type { AccountTerms, LedgerEntry } from "../../schema/ledger.ts";
-import type { PredictionDocument } from "../../schema/prediction-document.ts";
-import { isTerminal } from "../../schema/prediction-lifecycle.ts";
-import { renderPrediction, viewOf } from "../../schema/render-prediction.ts";
-import { accountTerms } from "../../workers/domain/rates.ts";
-import { settingsOf } from "../../workers/env.ts";
-import { checkBooks } from "./books.ts";
+import { Auditor } from "./audit.ts";
 import { Bucket } from "./bucket.ts";
 import { Checks } from "./checks.ts";
+import { Client, Clients } from "./clients.ts";
 import { EdgeWorker, SIGNING_SECRET } from "./edge.ts";
-import { Network, type Sender } from "./network.ts";
-import { isConsequence, type ObjectClass, ObjectHost, type ObjectSlot } from "./objects.ts";
-import { OriginHost } from "./origin.ts";
+import { Network } from "./network.ts";
+import type { ObjectSlot } from "./object-life.ts";
+import { isConsequence, type ObjectClass, ObjectHost } from "./objects.ts";
+import { OriginHost } from "./origin-host.ts";
 import { QueueOrder } from "./queue-order.ts";
 import { Random, setRandom } from "./random.ts";
 import { Receiver } from "./receiver.ts";
-import { drawScenario, hardwareOf, type PlannedPrediction, type Scenario } from "./scenario.ts";
+import { drawScenario, hardwareOf, type Scenario } from "./scenario.ts";
 import { runAs, setTimeline, Timeline } from "./timeline.ts";
 
 /** After the last fault everything is at rest by then. */
@@ -32,8 +27,6 @@ const REST_WITHIN_MS = 900_000;
 const CAPS_MS = 1_000;
 /** How often it is looked for. */
 const LOOK_MS = 500;
-/** Creates that break off are made again, with their key, so often. */
-const TRIES_MAX = 8;
 
 export interface Outcome {
   seed: number;
@@ -59,17 +52,6 @@ class Listener {
   }
 }
 
-class Client implements Sender {
-  readonly isAlive = true;
-  readonly name: string;
-  constructor(name: string) {
-    this.name = name;
-  }
-  leave(send: () => void): void {
-    send();
-  }
-}
-
 export class World {
   readonly seed: number;
   readonly timeline = new Timeline();
@@ -82,9 +64,8 @@ export class World {
   readonly edge: EdgeWorker;
   readonly origins: OriginHost[];
   readonly bucket: Bucket;
-  readonly #auditor = new Client("auditor");
-  /** Cogway-Max-Cost of predictions */
-  readonly #limits = new Map<string, number>();
+  readonly #auditor: Auditor;
+  readonly #clients: Clients;
   #clientsLeft = 0;
   #isAtRest = false;
   #unrest = "";
@@ -127,6 +108,8 @@ export class World {
     );
     this.origins = Array.from({ length: this.scenario.origins }, (_, n) => this.#origin(n));
     this.edge.connect(this.host, this.origins);
+    this.#auditor = new Auditor(this);
+    this.#clients = new Clients(this.network, this.edge, this.checks);
     for (const method of ["error", "warn", "log", "info"] as const) console[method] = (...said) => this.#logged(said);
   }
 
@@ -143,7 +126,6 @@ export class World {
           const slots = this.order.slotsOf(record.instance_id) ?? spec?.slots ?? 1;
           checks.slotsHeld(`${host.url}/${record.instance_id}`, slots, [...running, record]);
         },
-        started: () => undefined,
         finished: (key, end) => checks.attemptFinished(key, end),
       },
       {
@@ -185,20 +167,28 @@ export class World {
       for (const { prediction_id } of args[0] as { prediction_id: string }[]) this.checks.settled(prediction_id);
     }
     if (binding === "ACCOUNTS" && method === "admit") {
-      const { prediction_id } = args[0] as { prediction_id: string };
-      const known = { id: prediction_id, account_id: name, isAcknowledged: false, webhook: false, filter: null };
+      const { prediction_id, idempotency } = args[0] as { prediction_id: string; idempotency: { key: string } | null };
+      const unknown = { webhook: false, filter: null, deadline_at: null, isIdempotent: true };
+      const known = { id: prediction_id, account_id: name, isAcknowledged: false, ...unknown };
+      if (idempotency !== null) {
+        const key = `${name} ${idempotency.key}`;
+        this.#auditor.keys.set(key, (this.#auditor.keys.get(key) ?? new Set()).add(prediction_id));
+      }
       if (!this.checks.known.has(prediction_id)) this.checks.known.set(prediction_id, known);
     }
     if (binding === "PREDICTIONS" && method === "create") {
-      const { id, max_cost_micros, webhook, webhook_events_filter } = args[0] as {
-        max_cost_micros: number | null;
-        id: string;
-        webhook: string | null;
-        webhook_events_filter: string[] | null;
-      };
-      if (max_cost_micros !== null) this.#limits.set(id, max_cost_micros);
+      const {
+        id,
+        max_cost_micros = null,
+        webhook,
+        webhook_events_filter: filter,
+        deadline_at,
+        spec,
+      } = args[0] as CreatePrediction;
+      if (max_cost_micros !== null) this.#auditor.limits.set(id, max_cost_micros);
       const known = this.checks.known.get(id);
-      if (known !== undefined) Object.assign(known, { webhook: webhook !== null, filter: webhook_events_filter });
+      const told = { webhook: webhook !== null, filter, deadline_at, isIdempotent: spec.idempotent };
+      if (known !== undefined) Object.assign(known, told);
     }
     if (binding === "DEPLOYMENTS" && method === "enqueue") this.order.asked(name, args[0] as EnqueueRequest);
     if (binding === "DEPLOYMENTS" && method === "release") {
@@ -223,7 +213,8 @@ export class World {
       const client = new Client(`client ${n}`);
       this.#clientsLeft += 1;
       runAs(client, () => {
-        void this.#ask(client, planned, n)
+        void this.#clients
+          .ask(client, planned, n)
           .catch((error: unknown) =>
             this.checks.violation("nothing fails by itself", `client: ${(error as Error).stack}`),
           )
@@ -235,7 +226,11 @@ export class World {
     this.#breakThings();
     const watch = (): void => {
       runAs(this.#auditor, () => {
-        void this.#watchCaps().finally(() => timeline.after(CAPS_MS, null, watch));
+        // An account that crashes meanwhile is looked at the next time.
+        void this.#auditor
+          .watchCaps()
+          .catch(() => undefined)
+          .finally(() => timeline.after(CAPS_MS, null, watch));
       });
     };
     watch();
@@ -271,179 +266,17 @@ export class World {
     timeline.after(random.between(0, 1_000), null, again);
   }
 
-  #heal(): void {
-    this.timeline.trace("from here on everything works");
-    this.network.heal();
-    for (const origin of this.origins) origin.partedUntil = 0;
-    const again = (): void => {
-      if (this.#isAtRest) return;
-      runAs(this.#auditor, () => {
-        void this.#unrestOf().then((why) => {
-          this.#unrest = why ?? "";
-          this.#isAtRest = why === null;
-          this.timeline.after(LOOK_MS, null, again);
-        });
-      });
-    };
-    this.timeline.after(LOOK_MS, null, again);
-  }
-
-  // ---- clients
-
-  async #ask(client: Client, planned: PlannedPrediction, n: number): Promise<void> {
-    const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-    await sleep(planned.at_ms);
-    const ids = new Set<string>();
-    for (let turn = 0; turn <= (planned.key === null ? 0 : planned.repeats); turn++) {
-      const id = await this.#create(client, planned, n, sleep);
-      if (id !== null) ids.add(id);
-    }
-    if (ids.size > 1) this.checks.violation("a key makes one prediction", [...ids].join(", "));
-    const [id] = ids;
-    if (id === undefined) return;
-    const cancels = planned.canceled_after_ms === null ? Promise.resolve() : this.#cancel(client, planned, id, sleep);
-    for (let pause = this.random.int(50, 400); ; pause = Math.min(pause * 2, 5_000)) {
-      await sleep(pause);
-      const asked = this.timeline.now;
-      const document = await this.edge.get(client, id, planned.account).catch(() => undefined);
-      if (document === null) return this.checks.unreadable(id);
-      if (document === undefined) continue;
-      this.checks.observed(document, asked);
-      if (isTerminal(document.state)) break;
-    }
-    await cancels;
-  }
-
-  async #create(
-    client: Client,
-    planned: PlannedPrediction,
-    n: number,
-    sleep: (ms: number) => Promise<void>,
-  ): Promise<string | null> {
-    for (let tries = 0; tries < TRIES_MAX; tries++) {
-      const asked = this.timeline.now;
-      const created = await this.edge.create(client, planned, `body ${n}`).catch(() => null);
-      if (created?.kind === "created") {
-        this.checks.acknowledged(created.id);
-        if (created.document !== null) this.checks.observed(created.document, asked);
-        return created.id;
-      }
-      if (planned.key === null || created?.retry === false) return null;
-      await sleep(this.random.int(100, 15_000));
-    }
-    return null;
-  }
-
-  async #cancel(
-    client: Client,
-    planned: PlannedPrediction,
-    id: string,
-    sleep: (ms: number) => Promise<void>,
-  ): Promise<void> {
-    await sleep(planned.canceled_after_ms ?? 0);
-    for (let tries = 0; tries < 3; tries++) {
-      const asked = this.timeline.now;
-      const document = await this.edge.cancel(client, id, planned.account).catch(() => undefined);
-      if (document === null) return this.checks.unreadable(id);
-      if (document === undefined) continue;
-      this.checks.observed(document, asked);
-      if (isTerminal(document.state)) return;
-    }
-  }
-
-  // ---- at rest
-
-  /** Why it is not at rest yet; null when it is. */
   async #unrestOf(): Promise<string | null> {
-    if (this.#clientsLeft > 0) return `${this.#clientsLeft} clients wait`;
-    for (const [id, { life }] of this.checks.stages) if (!isTerminal(life.state)) return `${id} is ${life.state}`;
-    for (const origin of this.origins) {
-      if (origin.process === null) return `${origin.url} is down`;
-      if (origin.hasUnsent()) return `${origin.url} has events that nobody took`;
-    }
-    for (const slot of this.host.slots.values()) {
-      if (slot.binding !== "PREDICTIONS" || !slot.hasTable("outbox")) continue;
-      const owed = slot.read<{ message: string }>("SELECT message FROM outbox LIMIT 1")[0];
-      if (owed !== undefined) return `PREDICTIONS/${slot.name} owes ${owed.message}`;
-      if (!slot.hasTable("webhooks")) continue;
-      const untold = slot.read<{ id: string }>(
-        "SELECT prediction_id AS id FROM webhooks WHERE due_at < ? LIMIT 1",
-        Number.MAX_SAFE_INTEGER,
-      )[0];
-      if (untold !== undefined) return `a webhook of ${untold.id} waits`;
-    }
-    for (const slot of this.host.slots.values()) {
-      if (slot.binding !== "DEPLOYMENTS") continue;
-      const is = await this.#see<Awaited<ReturnType<DeploymentObject["describe"]>>>(
-        "DEPLOYMENTS",
-        slot.name,
-        "describe",
-      );
-      if (is.leases > 0 || is.queue_length > 0 || is.instances.length > 0) return `${slot.name}: ${JSON.stringify(is)}`;
-    }
-    for (const account of this.scenario.accounts) {
-      const listed = (await this.#listed(account)).sort();
-      const there = [...this.checks.known.values()]
-        .filter(({ id, account_id }) => account_id === account && this.checks.stages.has(id))
-        .map(({ id }) => id)
-        .sort();
-      if (listed.join() !== there.join()) return `${account} lists ${listed.join()}, and there are ${there.join()}`;
-    }
-    return null;
+    return this.#clientsLeft > 0 ? `${this.#clientsLeft} clients wait` : this.#auditor.unrest();
   }
 
-  async #see<T>(binding: string, name: string, method: string, ...args: unknown[]): Promise<T> {
-    return (await this.host.call(this.#auditor, binding, name, method, args, true)) as T;
-  }
-
-  /** All pages of an account's list. */
-  async #listed(account: string): Promise<string[]> {
-    const ids: string[] = [];
-    for (let before: { created_at: number; prediction_id: string } | null = null; ; ) {
-      const query = { kind: "prediction", limit: 3, before };
-      const page: { rows: { prediction_id: string; created_at: number }[]; more: boolean } = await this.#see(
-        "ACCOUNTS",
-        account,
-        "list",
-        query,
-      );
-      ids.push(...page.rows.map(({ prediction_id }) => prediction_id));
-      const last = page.rows.at(-1);
-      if (!page.more || last === undefined) return ids;
-      before = { created_at: last.created_at, prediction_id: last.prediction_id };
-    }
-  }
-
-  /** The last look, at rest. */
+  /** The last look. */
   async #look(): Promise<void> {
     const { checks, timeline } = this;
     let isDone = false;
-    const look = async (): Promise<void> => {
-      const documents = new Map<string, PredictionDocument>();
-      for (const { id, account_id, isAcknowledged } of checks.known.values()) {
-        if (!checks.stages.has(id)) {
-          if (isAcknowledged) checks.violation("every acknowledged one ends", `${id} is lost`);
-          continue;
-        }
-        const [document] = await this.#see<(PredictionDocument | null)[]>(
-          "PREDICTIONS",
-          id.slice(0, 1),
-          "getMany",
-          [id],
-          account_id,
-        );
-        if (document == null) checks.unreadable(id);
-        else {
-          documents.set(id, document);
-          checks.observed(document, timeline.now);
-        }
-      }
-      const view = viewOf(this.edge.envOf(this.#auditor));
-      checks.webhooksAtRest(documents, (document) => renderPrediction(document, view));
-      await this.#books(documents);
-    };
     runAs(this.#auditor, () => {
-      void look()
+      void this.#auditor
+        .look(timeline.now)
         .catch((error: unknown) => checks.violation("nothing fails by itself", `look: ${(error as Error).stack}`))
         .finally(() => {
           isDone = true;
@@ -453,65 +286,22 @@ export class World {
     if (!isDone) checks.violation("nothing fails by itself", "the last look hangs");
   }
 
-  /** What an account's row says about money. */
-  #termsOf(account: string): AccountTerms {
-    return accountTerms(settingsOf(this.edge.envOf(this.#auditor)), this.scenario.terms[account] ?? {});
-  }
-
-  /** While it runs: what is spent and what is held for what runs are within each cap together. */
-  async #watchCaps(): Promise<void> {
-    for (const account of this.scenario.accounts) {
-      const terms = this.#termsOf(account);
-      const cap = terms.budget.day_micros;
-      if (cap === null && terms.billing === "postpaid") continue;
-      const { spent, reserved_micros, balance_micros, credits } = await this.#see<Balance>(
-        "ACCOUNTS",
-        account,
-        "balance",
-        terms,
-      );
-      if (cap !== null && spent.day_micros + reserved_micros > cap) {
-        this.checks.violation(
-          "spending never passes a cap",
-          `${account}: ${spent.day_micros} and ${reserved_micros} of ${cap}`,
-        );
-      }
-      const left = balance_micros + credits.reduce((sum, { left_micros }) => sum + left_micros, 0);
-      if (terms.billing === "prepaid" && left < 0)
-        this.checks.violation("spending never passes a cap", `${account} owes ${-left}`);
-    }
-  }
-
-  /** Each end is metered and billed once, as its document says. */
-  async #books(documents: Map<string, PredictionDocument>): Promise<void> {
-    for (const account of this.scenario.accounts) {
-      const terms = this.#termsOf(account);
-      const { reserved_micros } = await this.#see<Balance>("ACCOUNTS", account, "balance", terms);
-      if (reserved_micros !== 0)
-        this.checks.violation("nothing is held at rest", `${account}: ${reserved_micros} micro-dollars`);
-      const { entries } = await this.#see<{ entries: LedgerEntry[] }>("ACCOUNTS", account, "ledger", {
-        after_seq: 0,
-        limit: 1_000,
+  #heal(): void {
+    this.timeline.trace("from here on everything works");
+    this.network.heal();
+    for (const origin of this.origins) origin.partedUntil = 0;
+    const again = (): void => {
+      if (this.#isAtRest) return;
+      runAs(this.#auditor, () => {
+        const looked = this.#unrestOf().catch((error: unknown) => String(error));
+        void looked.then((why) => {
+          this.#unrest = why ?? "";
+          this.#isAtRest = why === null;
+          this.timeline.after(LOOK_MS, null, again);
+        });
       });
-      const ofAccount = [...documents.values()].filter(({ account_id }) => account_id === account);
-      const isCapped = terms.billing === "prepaid" || terms.budget.day_micros !== null;
-      checkBooks({ id: account, isCapped, entries, documents: ofAccount, limits: this.#limits }, (rule, detail) =>
-        this.checks.violation(rule, detail),
-      );
-      const meters = await this.#see<{ prediction_id: string; meter: unknown }[]>("ACCOUNTS", account, "meters", 1_000);
-      const own = [...documents.values()].filter(({ account_id }) => account_id === account);
-      if (meters.length !== own.length)
-        this.checks.violation("each end is metered once", `${account}: ${meters.length} of ${own.length}`);
-      for (const { prediction_id, meter } of meters) {
-        const expected = JSON.stringify(documents.get(prediction_id)?.meter);
-        if (JSON.stringify(meter) !== expected) {
-          this.checks.violation(
-            "the books are the documents",
-            `${prediction_id}: ${JSON.stringify(meter)}, not ${expected}`,
-          );
-        }
-      }
-    }
+    };
+    this.timeline.after(LOOK_MS, null, again);
   }
 }
 
