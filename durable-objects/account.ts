@@ -57,6 +57,8 @@ import { batchStub, predictionStub } from "./stubs.ts";
 const IDEMPOTENCY_TTL_MS = 86_400_000;
 /** A create answers within its sync wait of 60 s; a first request that is older has died and will never answer. */
 const FIRST_REQUEST_MAX_MS = 90_000;
+/** A first request answers within moments of its prediction's end; where that is longer ago, it has died and its key is good for a repeat. */
+const ANSWER_AFTER_END_MS = 5_000;
 /** What a caller is told while the first request with its key is unanswered. */
 const IN_FLIGHT_RETRY_MS = 1_000;
 /** A create that takes longer than this between admission and prediction has died. */
@@ -118,11 +120,12 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     const { prediction_id, answer } = claim;
     if (claim.body_sha256 !== bodySha256) return { kind: "key_reused" };
     if (answer === null) {
-      if (now - claim.created_at < FIRST_REQUEST_MAX_MS) {
+      const document = this.#store.document(prediction_id);
+      const endedAt = document?.completed_at ?? now;
+      if (now < Math.min(claim.created_at + FIRST_REQUEST_MAX_MS, endedAt + ANSWER_AFTER_END_MS)) {
         return { kind: "in_flight", prediction_id, retry_after_ms: IN_FLIGHT_RETRY_MS };
       }
-      const response = { status: 201, headers: [], body: "" };
-      return { kind: "replay", prediction_id, response, render: { document: this.#store.document(prediction_id) } };
+      return { kind: "replay", prediction_id, response: { status: 201, headers: [], body: "" }, render: { document } };
     }
     const response = { status: answer.status, headers: answer.headers, body: answer.body ?? "" };
     if (answer.body !== null) return { kind: "replay", prediction_id, response };

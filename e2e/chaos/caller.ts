@@ -10,8 +10,10 @@ const REQUEST_TIMEOUT_MS = 70_000;
 const PATIENCE_MS = 120_000;
 const PAUSE_MS = 150;
 const RETRY_AFTER_MAX_MS = 5_000;
-/** Answers that mean: later. A conflict is the same create still being answered. */
-const PUT_OFF = [409, 429, 502, 503];
+/** Answers that mean: later. */
+const PUT_OFF = [429, 502, 503];
+/** So does this: the first request with the same key is still being answered. */
+const IN_FLIGHT = "idempotency.in_flight";
 
 export interface Answer {
   status: number;
@@ -73,7 +75,7 @@ export class Caller {
     for (;;) {
       const answer = await this.once(method, path, body, headers).catch((error: unknown) => String(error));
       this.#count(typeof answer === "string" ? "broken" : String(answer.status));
-      if (typeof answer !== "string" && !PUT_OFF.includes(answer.status)) return answer;
+      if (typeof answer !== "string" && !isPutOff(answer)) return answer;
       if (performance.now() > until) {
         const last = typeof answer === "string" ? answer : `${answer.status} ${answer.text}`;
         throw new Error(`${method} ${path}: no answer within ${PATIENCE_MS} ms: ${last}`);
@@ -104,4 +106,8 @@ export class Caller {
   #count(what: string): void {
     this.counts.set(what, (this.counts.get(what) ?? 0) + 1);
   }
+}
+
+function isPutOff({ status, text }: Answer): boolean {
+  return PUT_OFF.includes(status) || (status === 409 && text.includes(IN_FLIGHT));
 }

@@ -29,6 +29,8 @@ const SETTLED_WITHIN_MS = 150_000;
 const RUN_TIMEOUT_MS = 360_000 + Math.max(0, PREDICTIONS - 300) * 1_000;
 const DATA = `data:application/zip;base64,${zipOf({ "a.txt": "roses" }).toString("base64")}`;
 const ACCOUNT = "chaos";
+/** Micro-dollars of a second, so that what runs for milliseconds costs something. */
+const SECOND_MICROS = 10_000;
 
 let system: System;
 let toxiproxy: Toxiproxy | null;
@@ -65,6 +67,10 @@ beforeAll(async () => {
     ports,
     env,
   });
+  const price = await system.api.request("POST", "/admin/v1/prices", {
+    body: { sku: "cpu", price_micros: SECOND_MICROS },
+  });
+  expect(price.status).toBe(201);
   const limits = { creates_per_minute: 1_000_000, reads_per_minute: 1_000_000 };
   api = await system.api.newAccount(ACCOUNT, limits);
   caller = new Caller(toxiproxy === null ? system.url : `http://127.0.0.1:${proxied.callers}`, api.token);
@@ -98,7 +104,7 @@ async function live(plan: Planned): Promise<Made> {
     const model = { owner: ACCOUNT, name: destination, visibility: "private", hardware: "cpu" };
     const made = await caller.call("POST", "/v1/models", model);
     // The first try may have made it before its answer was lost.
-    if (made.status !== 201 && !made.text.includes("taken")) throw new Error(`${made.status}: ${made.text}`);
+    if (made.status !== 201 && !made.text.includes("model.name_taken")) throw new Error(`${made.status}: ${made.text}`);
     path = trainerPath;
     body = { destination: `${ACCOUNT}/${destination}`, input: { ...plan.input, train_data: DATA }, ...events };
   }
@@ -157,6 +163,7 @@ test(`${PREDICTIONS} predictions through kills every 5 s: none lost, none change
 
   const completed = await deliveries(mades);
   const streams = await compareStreams(mades, documents);
+  const money = await reconcile(mades, documents);
   const outcome = count(documents.values(), ({ status, error_code }) => status + (error_code ? ` ${error_code}` : ""));
   console.log(
     JSON.stringify(
@@ -171,6 +178,7 @@ test(`${PREDICTIONS} predictions through kills every 5 s: none lost, none change
         calls: caller.calls.length,
         webhooks: { ...completed.counts, calls: receiver.calls.length },
         streams: streams.counts,
+        money: money.counts,
         anomalies: anomalies.length,
       },
       null,
@@ -181,6 +189,7 @@ test(`${PREDICTIONS} predictions through kills every 5 s: none lost, none change
   expect(anomalies).toEqual([]);
   expect(completed.faults).toEqual([]);
   expect(streams.faults).toEqual([]);
+  expect(money.faults).toEqual([]);
   expect([...unexpectedEnds(mades, documents)]).toEqual([]);
   expect(await listed()).toEqual(
     mades
@@ -196,14 +205,7 @@ function isPrediction({ plan }: Made): boolean {
 
 /** Everything that the account's list shows, sorted: what callers never heard of would show here. */
 async function listed(): Promise<string[]> {
-  const ids: string[] = [];
-  for (let at: string | null = "/v1/predictions"; at !== null; ) {
-    const page: Page<Prediction> = (
-      await api.request<Page<Prediction>>("GET", new URL(at, system.url).pathname + new URL(at, system.url).search)
-    ).body;
-    ids.push(...page.results.map(({ id }) => id));
-    at = page.next;
-  }
+  const ids = (await all<Prediction>("/v1/predictions")).map(({ id }) => id);
   return ids.toSorted();
 }
 
@@ -219,6 +221,69 @@ function* unexpectedEnds(mades: Made[], documents: Map<number, Prediction>): Gen
       if (plan.idempotent || error_code !== "origin.lost") yield name;
     } else if (status !== "canceled" || plan.cancel_after_ms === null) yield name;
   }
+}
+
+interface LedgerRow {
+  subject: string;
+  kind: string;
+  credit: string;
+  amount_micros: number;
+}
+
+/** The ledger against what each document says by itself: its cost out of its time and the price of a second, nothing where the platform failed. */
+async function reconcile(mades: Made[], documents: Map<number, Prediction>): Promise<Compared> {
+  const faults: string[] = [];
+  const expected = new Map<string, number>();
+  for (const { plan } of mades) {
+    const document = documents.get(plan.key);
+    if (document === undefined) continue;
+    const { id, status, metrics, cost } = document as Prediction & { cost?: number };
+    const time_us = Math.round(Number(metrics["predict_time"] ?? 0) * 1_000_000);
+    const micros = status === "failed" ? 0 : Math.round((time_us * SECOND_MICROS) / 1_000_000);
+    if (micros > 0) expected.set(`prediction:${id}`, micros);
+    if ((cost ?? 0) !== micros) faults.push(`${id}: costs ${cost}, by its time ${micros}`);
+  }
+  const total = [...expected.values()].reduce((sum, micros) => sum + micros, 0);
+  const readRows = async (): Promise<LedgerRow[]> =>
+    (await all<LedgerRow>("/v1/ledger")).filter(({ subject }) => subject.startsWith("prediction:"));
+  let rows = await readRows();
+  await waitFor("every charge to be booked", SETTLED_WITHIN_MS, async () => {
+    rows = await readRows();
+    return rows.length >= expected.size ? true : null;
+  }).catch((error: unknown) => faults.push(String(error)));
+  const names = new Set(rows.map(({ subject, kind }) => `${subject} ${kind}`));
+  if (names.size !== rows.length) faults.push(`${rows.length - names.size} rows are booked twice`);
+  for (const { subject, amount_micros } of rows) {
+    if (expected.get(subject) !== amount_micros)
+      faults.push(`${subject}: booked ${amount_micros}, by its document ${expected.get(subject)}`);
+  }
+  const booked = rows.reduce((sum, { amount_micros }) => sum + amount_micros, 0);
+  if (booked !== total) faults.push(`the ledger has ${booked} micro-dollars, the documents ${total}`);
+  const billing = await waitFor("nothing to be held", SETTLED_WITHIN_MS, async () => {
+    const { body } = await api.request<Billing>("GET", "/v1/account/billing");
+    return body.reserved_micros === 0 ? body : null;
+  }).catch((error: unknown) => void faults.push(String(error)));
+  if (billing !== undefined && billing.spent.month_micros !== total) {
+    faults.push(`the account has spent ${billing.spent.month_micros} micro-dollars, by the documents ${total}`);
+  }
+  return { counts: { rows: rows.length, micros: booked, by_documents: total }, faults };
+}
+
+interface Billing {
+  spent: { month_micros: number };
+  reserved_micros: number;
+}
+
+/** Every row of a list, page by page. */
+async function all<T>(path: string): Promise<T[]> {
+  const rows: T[] = [];
+  for (let at: string | null = path; at !== null; ) {
+    const { pathname, search } = new URL(at, system.url);
+    const page: Page<T> = (await api.request<Page<T>>("GET", pathname + search)).body;
+    rows.push(...page.results);
+    at = page.next;
+  }
+  return rows;
 }
 
 interface Compared {
