@@ -246,7 +246,9 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
   }
 
   async drain(originId: string, instanceId: string, reason: DrainReason): Promise<boolean> {
-    const isKnown = this.#store.instance(instanceId) !== null;
+    const row = this.#store.instance(instanceId);
+    // Where it is paused already, its deployment has missed that it is gone.
+    const isKnown = row !== null && row.paused_at === null;
     await this.#placement.drain(originId, instanceId, reason);
     if (this.#store.instance(instanceId)?.paused_at != null) {
       this.#alarms.setNoLaterThan("paused", Date.now() + PAUSED_MAX_MS);

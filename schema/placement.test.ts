@@ -154,11 +154,13 @@ describe("placement", () => {
     });
   });
 
-  it("guarantees that one deployment is spread over hosts before it is packed, also where only some are warm", () => {
+  it("guarantees that one deployment is spread over two hosts before it stays where it is warm, and over all where none is", () => {
     const own = anInstance({ instance_id: "own", deployment_key: "mine", is_idle: false });
     const mine = anOrigin({ origin_id: "mine", knows_version: true, instances: [own] });
     expect(decide(REQUEST, [mine, anOrigin()])).toMatchObject({ origin_id: "o1" });
     expect(decide(REQUEST, [mine])).toMatchObject({ origin_id: "mine" });
+    const other = anOrigin({ origin_id: "other", instances: [{ ...own, instance_id: "own2" }] });
+    expect(decide(REQUEST, [mine, other, anOrigin()]), "two hosts are enough").toMatchObject({ origin_id: "mine" });
     const hosts = Array.from({ length: 50 }, (_, n) => anOrigin({ origin_id: `o${n}` }));
     const index = indexOf(hosts);
     const chosen = hosts.map((_, n) => {

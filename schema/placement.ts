@@ -1,8 +1,8 @@
 /**
  * Where an instance goes, and where a build goes. Pure: a {@link PlacementIndex} is told what hosts there are and what runs on them, and answers from that
- * alone. Of the hosts that can run it and have the room it takes, in this order: one of the cheapest hardware; the one with the fewest instances of the same
- * deployment, so that no host takes a whole deployment with it; one that has image, environment and weights; and the fullest, so that whole hosts stay
- * free for what needs them. Where none has the room, the least valuable idle instances go first: {@link keepingValue}.
+ * alone. Of the hosts that can run it and have the room it takes, in this order: one of the cheapest hardware; one without this deployment while that is on
+ * one host only, so that no host takes a whole deployment with it; one that has image, environment and weights; the one with the fewest instances of it;
+ * and the fullest, so that whole hosts stay free for what needs them. Where none has the room, the least valuable idle instances go first: {@link keepingValue}.
  *
  * A decision takes as long with 10,000 hosts as with 10 (bench/fleet-sim): hosts are held by their free room, and a bounded number of them is compared.
  * Whether there is room is exact; which of the equally good ones is the very best is not, where there are more than the bounds say.
@@ -13,6 +13,8 @@ import { RoomIndex } from "./room-index.ts";
 /** Hosts that have run the version which are compared; and hosts with room, fullest first, among which one without this deployment is looked for. */
 const WARM_COMPARED_MAX = 16;
 const FITTING_COMPARED_MAX = 128;
+/** A deployment is on so many hosts before one that is warm is worth more than another one. */
+const SPREAD_HOSTS_MIN = 2;
 /** Hosts whose idle instances are compared. With more, it is the least valuable of so many: a sample, as caches take one. */
 const EVICTIONS_COMPARED_MAX = 16;
 /** An idle instance is worth half as much after this long without use, however often it was used before. */
@@ -116,6 +118,8 @@ export class PlacementIndex {
   readonly #hosts = new Map<string, Host>();
   readonly #classes = new Map<string, HostClass>();
   readonly #hostOf = new Map<string, Host>();
+  /** on how many hosts a deployment is */
+  readonly #spread = new Map<string, number>();
   /** hosts that have run a version, the latest last */
   readonly #warm = new Map<string, Set<Host>>();
 
@@ -142,7 +146,10 @@ export class PlacementIndex {
     if (host === undefined) return;
     this.#unfile(host);
     if (host.class !== null) this.#leaveClass(host, host.class);
-    for (const instanceId of host.instances.keys()) this.#hostOf.delete(instanceId);
+    for (const { instance_id, deployment_key } of [...host.instances.values()]) {
+      this.#hostOf.delete(instance_id);
+      this.#count(host, deployment_key, -1);
+    }
     for (const [version, hosts] of this.#warm) if (hosts.delete(host) && hosts.size === 0) this.#warm.delete(version);
     this.#hosts.delete(originId);
   }
@@ -152,7 +159,7 @@ export class PlacementIndex {
     const host = this.#hosts.get(originId);
     if (host === undefined) return;
     this.#unfile(host);
-    if (!host.instances.has(instance.instance_id)) addTo(host.of_deployment, instance.deployment_key, 1);
+    if (!host.instances.has(instance.instance_id)) this.#count(host, instance.deployment_key, 1);
     host.instances.set(instance.instance_id, instance);
     this.#hostOf.set(instance.instance_id, host);
     this.#file(host);
@@ -165,12 +172,14 @@ export class PlacementIndex {
     this.#unfile(host);
     host.instances.delete(instanceId);
     this.#hostOf.delete(instanceId);
-    addTo(host.of_deployment, instance.deployment_key, -1);
+    this.#count(host, instance.deployment_key, -1);
     this.#file(host);
   }
 
-  instance(instanceId: string): PlacementInstance | null {
-    return this.#hostOf.get(instanceId)?.instances.get(instanceId) ?? null;
+  #count(host: Host, deploymentKey: string, change: 1 | -1): void {
+    const before = countOf(host, deploymentKey);
+    addTo(host.of_deployment, deploymentKey, change);
+    if (before + change === 0 || before === 0) addTo(this.#spread, deploymentKey, change);
   }
 
   /** Image, environment and weights of a version are on this host, or no longer. */
@@ -211,9 +220,11 @@ export class PlacementIndex {
     const { deployment_key: key, gpus, memory_bytes, version_id } = request;
     const warm = this.#warm.get(version_id);
     let best: Host | null = null;
+    const spreadsFirst = (this.#spread.get(key) ?? 0) < SPREAD_HOSTS_MIN;
     const isBetter = (a: Host, b: Host): number =>
-      countOf(a, key) - countOf(b, key) ||
+      (spreadsFirst ? countOf(a, key) - countOf(b, key) : 0) ||
       Number(warm?.has(b) ?? false) - Number(warm?.has(a) ?? false) ||
+      countOf(a, key) - countOf(b, key) ||
       (a.free?.gpus ?? 0) - (b.free?.gpus ?? 0) ||
       (a.free?.memory ?? 0) - (b.free?.memory ?? 0);
     const offer = (host: Host): void => {

@@ -10,6 +10,7 @@ import {
   HeartbeatResultSchema,
   HeartbeatSchema,
   ModelAnnounceSchema,
+  type Register,
   RegisterResultSchema,
   RegisterSchema,
 } from "../../schema/origin-protocol.ts";
@@ -18,10 +19,11 @@ import { unseal } from "../../schema/sealed.ts";
 import { OPERATOR_USERNAME } from "../../schema/tables/operator-seed.ts";
 import { announceModel } from "../domain/announce-model.ts";
 import { deliverEvents } from "../domain/deliver-events.ts";
-import { edgeOf } from "../env.ts";
+import { type Edge, edgeOf } from "../env.ts";
 import { jsonBody } from "../middleware/json-body.ts";
 import { isSigned, originOf, verifyOrigin, verifySignature } from "../middleware/verify-origin.ts";
 import { saveHardware } from "../storage/models.ts";
+import { hardwarePrice } from "../storage/prices.ts";
 import { json, newRouter, verbatim } from "./router.ts";
 
 export const origins = newRouter();
@@ -49,13 +51,21 @@ origins.openapi(
   async (c) => {
     const request = c.req.valid("json");
     const originId = isSigned(c) ? await verifySignature(c, await c.req.text()) : null;
-    const answer = await fleetStub(c.env).register(request, originId);
+    const answer = await fleetStub(c.env).register(request, originId, await pricesOf(edgeOf(c), request.hardware));
     if (!answer.ok) throw new AppError("origin.unauthenticated", answer.detail);
     forgetOrigins();
     await saveHardware(c.env.DB, request.hardware, Date.now());
     return c.json(answer.result, 200);
   },
 );
+
+/** What a second of each costs, where the operator says so: the fleet takes the cheapest hardware that fits. As of now; later prices come with the next registration. */
+async function pricesOf(edge: Edge, hardware: Register["hardware"]): Promise<Record<string, number>> {
+  const priced = await Promise.all(
+    hardware.map(async ({ sku }) => [sku, await hardwarePrice(edge.env.DB, sku, Date.now(), edge.later)] as const),
+  );
+  return Object.fromEntries(priced.flatMap(([sku, price]) => (price === null ? [] : [[sku, price.price_micros]])));
+}
 
 origins.openapi(
   createRoute({
