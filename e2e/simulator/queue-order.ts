@@ -1,5 +1,11 @@
 /** The order of a deployment's queue and what its slots hold, as seen in what it says to others. */
-import type { DeploymentDescription, EnqueueRequest, EnqueueResult, Lease } from "../../durable-objects/contracts.ts";
+import type {
+  DeploymentDescription,
+  EnqueueRequest,
+  EnqueueResult,
+  Lease,
+  LeaseKey,
+} from "../../durable-objects/contracts.ts";
 
 interface Place {
   /** the deployment's object, account and priority: first in, first out within it */
@@ -36,6 +42,12 @@ export class QueueOrder {
     if (place === undefined) return;
     if (result.kind === "queued") place.known ??= this.#n++;
     if (result.kind === "leased") this.granted([result.lease]);
+  }
+
+  /** It ended, so it waits no more; what comes late of it is no claim to its old place. */
+  left({ prediction_id, attempt }: LeaseKey): void {
+    const place = this.#places.get(`${prediction_id} ${attempt}`);
+    if (place !== undefined) place.known = null;
   }
 
   granted(leases: Lease[]): void {

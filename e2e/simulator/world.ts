@@ -192,8 +192,10 @@ export class World {
     }
     if (binding === "DEPLOYMENTS" && method === "enqueue") this.order.asked(name, args[0] as EnqueueRequest);
     if (binding === "DEPLOYMENTS" && method === "release") {
-      for (const release of args[0] as Release[])
+      for (const release of args[0] as Release[]) {
+        this.order.left(release);
         if (release.ran_ms > 0 || release.instance_gone !== undefined) this.checks.released(release);
+      }
     }
     if (binding === "PREDICTIONS" && method === "leasesGranted") this.order.granted(args[0] as Lease[]);
   }
