@@ -275,8 +275,10 @@ export class DeploymentScaler {
     const gone = instanceIds.filter((id) => !leaving.some((row) => row.instance_id === id));
     const key = queue.bootKey();
     const others = live.filter((row) => row.boot_key === key && !leaving.includes(row));
-    const isUsed = (row: InstanceRow): boolean => row.leased > 0 || now - row.last_used_at < REPLACED_USE_MS;
-    const used = [...leaving, ...others].filter(isUsed).length;
+    // One that came just now has not been used, whatever its row says.
+    const used =
+      leaving.filter((row) => row.leased > 0 || now - row.last_used_at < REPLACED_USE_MS).length +
+      others.filter((row) => row.leased > 0).length;
     const { min_instances, max_instances } = queue.spec();
     const needed = Math.min(max_instances, Math.max(min_instances, used));
     const placing = this.#placing.get(key) ?? 0;

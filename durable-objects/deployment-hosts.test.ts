@@ -1,0 +1,73 @@
+/** A deployment whose hosts are drained, and whose idle instances the fleet holds in memory. */
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { keyOf, withDeployment } from "./testing/deployment-world.ts";
+import { anEnqueue, aSpec, aStatus, passTime, stopClock } from "./testing/harness.ts";
+
+const DAY_MS = 86_400_000;
+
+beforeEach(stopClock);
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+describe("an instance that is held in memory", () => {
+  it("is gone while it is paused, and takes work at once when the fleet resumes it under the same id", () =>
+    withDeployment(async (deployment, { around }) => {
+      const first = anEnqueue();
+      await deployment.enqueue(first);
+      await vi.waitFor(() => expect(around.placements).toHaveLength(1));
+      await deployment.instancesChanged("origin1", [aStatus()]);
+      await vi.waitFor(() => expect(around.grantedIds()).toEqual([first.prediction_id]));
+      await deployment.release([keyOf(first)]);
+      passTime(DAY_MS);
+      await deployment.alarm();
+      await vi.waitFor(() => expect(around.drained).toMatchObject([{ instance_id: "instance1", reason: "idle" }]));
+      await deployment.instancesChanged("origin1", [aStatus({ state: "paused" })]);
+      expect((await deployment.describe()).instances.filter(({ state }) => state !== "stopped")).toEqual([]);
+
+      around.placeAnswer = () => ({
+        ...{ kind: "placed", instance_id: "instance1", origin_id: "origin1", resumed: true },
+      });
+      const second = anEnqueue();
+      expect(await deployment.enqueue(second)).toMatchObject({ kind: "queued" });
+      // No word of its origin is waited for.
+      await vi.waitFor(() => expect(around.grantedIds()).toEqual([first.prediction_id, second.prediction_id]));
+      expect(around.granted.at(-1)).toMatchObject({ instance_id: "instance1", origin_id: "origin1" });
+    }));
+});
+
+describe("a host that is drained", () => {
+  it("keeps an instance that is used until another is ready, which is asked for once; then it finishes and goes", () =>
+    withDeployment(async (deployment, { around }) => {
+      const running = anEnqueue();
+      await deployment.enqueue(running);
+      await vi.waitFor(() => expect(around.placements).toHaveLength(1));
+      await deployment.instancesChanged("origin1", [aStatus()]);
+      await vi.waitFor(() => expect(around.granted).toHaveLength(1));
+      around.placeAnswer = () => ({ kind: "placed", instance_id: "elsewhere", origin_id: "origin2" });
+
+      expect(await deployment.replaceInstances(["instance1", "unknown"])).toEqual(["unknown"]);
+      await vi.waitFor(() => expect(around.placements).toHaveLength(2));
+      expect(await deployment.replaceInstances(["instance1"])).toEqual([]);
+      await deployment.instancesChanged("origin2", [aStatus({ instance_id: "elsewhere" })]);
+      expect(await deployment.replaceInstances(["instance1"])).toEqual(["instance1"]);
+      expect(around.placements).toHaveLength(2);
+      const { instances } = await deployment.describe();
+      expect(instances.find(({ instance_id }) => instance_id === "instance1")).toMatchObject({
+        ...{ state: "draining", leased: 1 },
+      });
+      expect(await deployment.enqueue(anEnqueue())).toMatchObject({ lease: { instance_id: "elsewhere" } });
+    }));
+
+  it("lets an instance go at once that nobody uses, but not below the minimum", () =>
+    withDeployment(async (deployment, { around }) => {
+      await deployment.configure(aSpec({ min_instances: 1, release: 1 }));
+      await vi.waitFor(() => expect(around.placements).toHaveLength(1));
+      await deployment.instancesChanged("origin1", [aStatus()]);
+      passTime(60_000);
+      expect(await deployment.replaceInstances(["instance1"])).toEqual([]);
+      await vi.waitFor(() => expect(around.placements).toHaveLength(2));
+      await deployment.configure(aSpec({ min_instances: 0, release: 2 }));
+      expect(await deployment.replaceInstances(["instance1"])).toEqual(["instance1"]);
+    }));
+});
