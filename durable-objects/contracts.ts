@@ -17,6 +17,7 @@ import type { Rates } from "../schema/pricing.ts";
 import type { ScalingMeasures } from "../schema/scaling.ts";
 import type { WebhookAttempt, WebhookEvent } from "../schema/webhooks.ts";
 import type { WeightsRef } from "../schema/weights.ts";
+import type { PredictionFigures } from "./prediction-counts.ts";
 
 /** How to run a version; resolved by the Worker from the catalog and handed down, so no object reads D1. */
 export interface RunSpec {
@@ -148,6 +149,8 @@ export interface PredictionApi {
   webhooks(id: string, accountId: string): Promise<WebhookLog | null>;
   /** Sends an event again, and answers what came of it. `event`: its id, or the name of a kind for the newest of it. */
   replayWebhook(id: string, accountId: string, event: string): Promise<ReplayResult>;
+  /** For metrics: sums since the object exists, and what goes on now. */
+  figures(): Promise<PredictionFigures>;
   /** SSE: the request is `https://prediction/stream/<id>` with the reader's Last-Event-ID; ends after `done`. 404 when unknown, 410 after removal. */
   fetch(request: Request): Promise<Response>;
 }

@@ -82,6 +82,12 @@ export class PredictionRetention {
     if (tookAll || this.#delivered.has(id)) this.delivered(id);
   }
 
+  /** Its account goes: the data goes now, and nothing of it waits for a webhook. What the account is owed is sent first. */
+  async erase(row: PredictionRow): Promise<void> {
+    if (this.#host.store.hasOutbox(row.id) && (await this.#postpone(row.id))) return;
+    await this.#removeData({ ...row, request: { ...row.request, keeps_nothing: true } });
+  }
+
   /** Its time has come: the data goes, or what is left of it. */
   async remove(row: PredictionRow): Promise<void> {
     if (this.#host.store.hasOutbox(row.id) && (await this.#postpone(row.id))) return;
@@ -106,7 +112,8 @@ export class PredictionRetention {
     const { id, request, stage } = row;
     const document = await loadDocument(env, store, id);
     if (document === null) return;
-    if (request.webhook !== null) await webhooks.keepBodies(id);
+    if (request.webhook !== null)
+      await (request.keeps_nothing === true ? webhooks.giveUp(id) : webhooks.keepBodies(id));
     if (stage.has_objects) await removeObjects(env, id);
     const outbox = await commit(() => {
       const now = Date.now();

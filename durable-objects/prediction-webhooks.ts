@@ -56,6 +56,8 @@ export interface WebhooksHost {
   /** The object shall call `wake` at this time. Joins the current commit. */
   wakeAt(dueAt: number): void;
   later(work: Promise<unknown>): void;
+  /** Inside a commit: a call was made. */
+  count(isTaken: boolean): void;
   /** `completed` was taken by its receiver. */
   completedTaken(id: string): void;
 }
@@ -239,6 +241,7 @@ export class PredictionWebhooks {
       if (isOver) this.#store.setBody(id, n, null);
       const body_ref = isOver ? null : record.body_ref;
       this.#store.save({ ...row, due_at, record: { ...record, state, tried, attempts, body_ref } });
+      this.#host.count(error === null);
       this.#store.trim(id, EVENTS_KEPT);
       if (due_at !== NEVER) this.#host.wakeAt(due_at);
       return isOver ? record.body_ref : null;
@@ -287,6 +290,13 @@ export class PredictionWebhooks {
   isWaiting(id: string): boolean {
     const oldest = Date.now() - WEBHOOK_GIVE_UP_MS - LOOK_AGAIN_MS;
     return this.#store.pending(id).some(({ record }) => record.created_at > oldest);
+  }
+
+  /** The data goes, and nothing may outlive it: `completed` then tells the prediction without it, other events have nothing left to tell. */
+  async giveUp(id: string): Promise<void> {
+    for (const row of this.#store.pending(id)) {
+      if (row.event !== "completed") await this.#host.commit(() => this.#store.remove(id, row.n));
+    }
   }
 
   /** The data goes: bodies of what is still to be delivered are kept, and other events have nothing left to tell. */

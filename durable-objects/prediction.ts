@@ -8,9 +8,11 @@
 import { DurableObject } from "cloudflare:workers";
 import { type Applied, applyAttemptEvents, applyLifecycle, newProgress } from "../schema/attempt-events.ts";
 import type { AttemptAck, AttemptBatch } from "../schema/origin-protocol.ts";
+import { finalLines } from "../schema/prediction-cost.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
-import { type Effect, isTerminal, type LifecycleEvent, newLife } from "../schema/prediction-lifecycle.ts";
+import { type Effect, isTerminal, type LifecycleEvent, meterOf, newLife } from "../schema/prediction-lifecycle.ts";
 import type { StoredEvent } from "../schema/prediction-log.ts";
+import { sumMicros } from "../schema/pricing.ts";
 import { viewOf } from "../schema/render-prediction.ts";
 import { encodeComment, encodeStored, positionAfter } from "../schema/stream-events.ts";
 import type { Settlement } from "./account-contract.ts";
@@ -18,6 +20,7 @@ import { Alarms } from "./alarms.ts";
 import type { CreatePrediction, Lease, LeaseKey, PredictionApi, ReplayResult, WebhookLog } from "./contracts.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { PredictionAttempts } from "./prediction-attempts.ts";
+import { PredictionCounts, type PredictionFigures } from "./prediction-counts.ts";
 import { loadDocument, loadPage, outputsOf, settledDocument } from "./prediction-document.ts";
 import { appendLog, spillLarge } from "./prediction-log-writer.ts";
 import { PredictionOutbox, releaseMessage } from "./prediction-outbox.ts";
@@ -70,9 +73,11 @@ function endsBy({ deadline_at, created_at }: Pick<CreatePrediction, "deadline_at
 
 export class PredictionObject extends DurableObject<Env> implements PredictionApi {
   readonly #store = new PredictionStore(this.ctx.storage.sql, this.env.SIGNING_SECRET);
+  readonly #counts = new PredictionCounts(this.ctx.storage.sql);
   readonly #alarms = new Alarms<Deadline>(this.ctx.storage);
   readonly #writes = new GroupCommit(this.ctx.storage, () => {
     this.#store.forget();
+    this.#counts.forget();
     this.#alarms.forget();
     this.#webhooks.forget();
   });
@@ -107,6 +112,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       commit: (write) => this.#writes.run(write),
       wakeAt: (dueAt) => this.#alarms.setNoLaterThan("webhooks", dueAt),
       later: (work) => this.#later(work),
+      count: (isTaken) => this.#counts.add(isTaken ? "webhook_calls_taken" : "webhook_calls_failed"),
       completedTaken: (id) => this.#retention.delivered(id),
     },
     this.ctx.storage.sql,
@@ -182,6 +188,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     };
     const dueAt = endsBy(request);
     const shown = shown_input === null || shown_input_ref !== null ? null : JSON.stringify(shown_input);
+    this.#counts.add("created");
     this.#store.insert(
       { id: request.id, request: { ...kept, shown_input_ref, is_redacted: shown_input !== null }, stage },
       input === null ? null : JSON.stringify(input),
@@ -377,6 +384,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       // Whatever an attempt without a good end uploaded is found by its prefix.
       stage.has_objects ||= life.state !== "succeeded";
       const dueAt = expires_at ?? NEVER;
+      this.#countEnd({ ...row, stage });
       this.#store.save(id, stage, dueAt);
       if (request.is_redacted) this.#store.dropClearInput(id);
       if (dueAt !== NEVER) this.#alarms.setNoLaterThan("due", dueAt);
@@ -391,6 +399,15 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     const saved = { ...row, stage };
     if (request.webhook !== null) this.#webhooks.record(saved, change.stored, now);
     return { row: saved, change, outbox };
+  }
+
+  #countEnd({ request, stage }: PredictionRow): void {
+    const meter = meterOf(stage.life, request.spec.hardware);
+    if (meter === null) return;
+    this.#counts.add(meter.outcome);
+    if (meter.platform_failure) this.#counts.add("platform_failures");
+    const cost = sumMicros(finalLines(stage, request, request.spec.hardware) ?? []);
+    if (cost > 0) this.#counts.add("charged_micros", cost);
   }
 
   /** Inside a commit: saves a live prediction whose cost is looked at by then. */
@@ -493,6 +510,10 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     if (row === null || isTerminal(row.stage.life.state)) return null;
     const { input_ref, is_redacted } = row.request;
     return { input: this.#store.inputs(id).input, input_ref, is_sealed: is_redacted };
+  }
+
+  async figures(): Promise<PredictionFigures> {
+    return this.#counts.figures();
   }
 
   // ---- streams

@@ -11,6 +11,9 @@ const CHECK_LENGTH = 5;
 /** The first character names the PredictionObject, so a pool may grow to 32 objects a region and no prediction moves. */
 export const PREDICTION_POOL_MAX = 32;
 
+/** The names of all objects that predictions may lie in. */
+export const PREDICTION_POOL: readonly string[] = [...BASE32];
+
 function toBase32(bytes: Uint8Array, length: number): string {
   let bits = 0;
   let value = 0;

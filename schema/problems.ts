@@ -57,6 +57,7 @@ export const PROBLEMS = {
   "billing.balance_exhausted": { status: 402, title: "Balance is spent", retry: false },
   "billing.max_cost": { status: 402, title: "It would cost more than Cogway-Max-Cost", retry: false },
   "invoice.not_found": { status: 404, title: "Invoice not found", retry: false },
+  "origin.in_use": { status: 409, title: "Origin runs instances", retry: false },
   "origin.not_found": { status: 404, title: "Origin not found", retry: false },
   "model.paused": { status: 503, title: "Model is paused by the operator", retry: true },
   "rate.limited": { status: 429, title: "Too many requests", retry: true },

@@ -56,7 +56,7 @@ export function tokenId(hash: string): string {
 
 /**
  * Everything a token may be allowed to do. Trainings and batches need those of predictions, collections and search those of models, members of an
- * organization those of the account. `admin` implies the operator's routes only, nothing else.
+ * organization those of the account. `metrics:read` and `admin` are the operator's, and imply its routes only.
  */
 export const SCOPES = [
   "predictions:read",
@@ -73,6 +73,7 @@ export const SCOPES = [
   "billing:write",
   "webhooks:secret",
   "tokens:admin",
+  "metrics:read",
   "admin",
 ] as const;
 export type Scope = (typeof SCOPES)[number];

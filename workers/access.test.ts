@@ -452,6 +452,63 @@ const matrix: Record<string, () => Access> = {
     body: { budget: null },
     status: 200,
   }),
+  "GET /metrics": () => ({ kind: "operator", status: 200 }),
+  "GET /v1/status": () => ({ kind: "shared", status: 200 }),
+  "GET /admin/v1/origins": () => ({ kind: "operator", status: 200 }),
+  "POST /admin/v1/origins": () => ({ kind: "operator", status: 201 }),
+  "POST /admin/v1/origins/{origin_id}/drain": () => ({
+    kind: "operator",
+    path: "/admin/v1/origins/none/drain",
+    status: 404,
+  }),
+  "POST /admin/v1/origins/{origin_id}/undrain": () => ({
+    kind: "operator",
+    path: "/admin/v1/origins/none/undrain",
+    status: 404,
+  }),
+  "DELETE /admin/v1/origins/{origin_id}": () => ({
+    kind: "operator",
+    path: "/admin/v1/origins/none",
+    status: 404,
+  }),
+  "POST /admin/v1/models/{owner}/{name}/pause": () => ({
+    kind: "operator",
+    path: `${model.replace("/v1/", "/admin/v1/")}/pause`,
+    body: { reason: "a test" },
+    status: 200,
+  }),
+  "POST /admin/v1/models/{owner}/{name}/resume": () => ({
+    kind: "operator",
+    path: `${model.replace("/v1/", "/admin/v1/")}/resume`,
+    status: 200,
+  }),
+  "POST /admin/v1/tokens/{token_id}/ban": () => ({
+    kind: "operator",
+    path: `/admin/v1/tokens/${tokenId(hashToken(spare))}/ban`,
+    status: 204,
+  }),
+  "GET /admin/v1/accounts/{username}": () => ({
+    kind: "operator",
+    path: `/admin/v1/accounts/${owner.username}`,
+    status: 200,
+  }),
+  "PATCH /admin/v1/accounts/{username}": () => ({
+    kind: "operator",
+    path: `/admin/v1/accounts/${owner.username}`,
+    body: { zero_retention: false },
+    status: 200,
+  }),
+  "GET /admin/v1/accounts/{username}/export": () => ({
+    kind: "operator",
+    path: `/admin/v1/accounts/${owner.username}/export`,
+    status: 200,
+  }),
+  // The operator's own cannot be deleted.
+  "DELETE /admin/v1/accounts/{username}": () => ({
+    kind: "operator",
+    path: "/admin/v1/accounts/cogway",
+    status: 403,
+  }),
   "GET /v1/audit": () => ({ kind: "own", status: 200 }),
   "GET /v1/audit/verify": () => ({ kind: "own", status: 200 }),
   "GET /admin/v1/audit": () => ({ kind: "operator", status: 200 }),
@@ -607,7 +664,7 @@ describe("the access matrix", () => {
     const narrow = await aToken(owner.id, ["admin"]);
     const narrowForAdmin = await aToken(
       owner.id,
-      SCOPES.filter((scope) => scope !== "admin"),
+      SCOPES.filter((scope) => scope !== "admin" && scope !== "metrics:read"),
     );
     switch (kind) {
       case "public":

@@ -9,6 +9,8 @@ import { audit } from "./middleware/audit.ts";
 import { problemResponse, renderError } from "./middleware/problems.ts";
 import { requestFrame } from "./middleware/request-frame.ts";
 import { account } from "./routes/account.ts";
+import { admin } from "./routes/admin.ts";
+import { adminOrigins } from "./routes/admin-origins.ts";
 import { auditLog } from "./routes/audit.ts";
 import { batches } from "./routes/batches.ts";
 import { billing } from "./routes/billing.ts";
@@ -20,6 +22,7 @@ import { estimates } from "./routes/estimates.ts";
 import { examples } from "./routes/examples.ts";
 import { files } from "./routes/files.ts";
 import { health } from "./routes/health.ts";
+import { metrics } from "./routes/metrics.ts";
 import { models } from "./routes/models.ts";
 import { organizations } from "./routes/organizations.ts";
 import { originOutputs } from "./routes/origin-outputs.ts";
@@ -34,6 +37,7 @@ import { registry } from "./routes/registry.ts";
 import { newRouter } from "./routes/router.ts";
 import { search } from "./routes/search.ts";
 import { shares } from "./routes/shares.ts";
+import { status } from "./routes/status.ts";
 import { streams } from "./routes/streams.ts";
 import { tokens } from "./routes/tokens.ts";
 import { trainings } from "./routes/trainings.ts";
@@ -80,6 +84,10 @@ const routers = [
     tokens,
     organizations,
     auditLog,
+    admin,
+    adminOrigins,
+    status,
+    metrics,
     origins,
     originOutputs,
     originPackages,

@@ -290,6 +290,7 @@ describe("lists", () => {
       ...{ allowed_models: null, organizations: [], creates_per_minute: 1, reads_per_minute: 1 },
       token: { hash: "", expires_at: null, created_by: null, budget: null },
       terms: {},
+      zero_retention: false,
     };
     await env.DB.prepare(
       "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100) INSERT INTO models (owner, name, visibility, state, latest_version_at, created_at, updated_at) SELECT ?, 'm' || i, 'private', 'ready', CASE WHEN i % 3 = 0 THEN NULL ELSE i / 5 END, i / 7, i FROM n",

@@ -37,6 +37,8 @@ export interface Caller {
   creates_per_minute: number;
   /** of everything that creates no prediction, training or batch */
   reads_per_minute: number;
+  /** nothing of its predictions is kept beyond their delivery */
+  zero_retention: boolean;
   /** what is agreed about money */
   terms: StoredTerms;
   token: {

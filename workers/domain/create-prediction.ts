@@ -62,6 +62,7 @@ export async function createPrediction(edge: Edge, command: CreateCommand): Prom
     ...(training ?? { kind: "prediction" }),
     account_id: caller.account_id,
     scopes: caller.scopes,
+    ...(caller.zero_retention ? { keeps_nothing: true, retention_ms: 0 } : {}),
     limits: { creates_per_minute: caller.creates_per_minute },
     terms: caller.terms,
     token: { id: tokenId(caller.token.hash), budget: caller.token.budget },

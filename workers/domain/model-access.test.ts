@@ -18,6 +18,7 @@ function caller(username: string, change: Partial<Caller> = {}): Caller {
     reads_per_minute: 1,
     token: { hash: "", expires_at: null, created_by: null, budget: null },
     terms: {},
+    zero_retention: false,
     ...change,
   };
 }

@@ -16,6 +16,9 @@ import { isAllowed, mayManage, mayPush, maySee } from "./model-access.ts";
 /** Environments take seconds to minutes to make. */
 const PREPARING_RETRY_S = 5;
 
+/** Somebody has to look at it first. */
+const PAUSED_RETRY_S = 60;
+
 /** A model that the caller may see. */
 export async function requireModel(edge: Edge, caller: Caller, owner: string, name: string): Promise<CatalogModel> {
   const found = await findModel(edge.env.DB, owner, name, edge.later);
@@ -52,9 +55,15 @@ export async function requireInsight(edge: Edge, caller: Caller, owner: string, 
   return found;
 }
 
-/** The version to run. Throws problems: unknown model 404, unknown version 422, a model without a version yet 503. */
+/** The version to run. Throws problems: unknown model 404, unknown version 422, a model without a version yet or one that is paused 503. */
 export async function resolveVersion(edge: Edge, caller: Caller, reference: ModelReference): Promise<VersionRow> {
   const version = await findVersion(edge, caller, reference);
+  // In memory since a moment ago: who may see a version is asked of its model.
+  const paused = (await findModel(edge.env.DB, version.owner, version.name, edge.later))?.model.paused_reason ?? null;
+  if (paused !== null) {
+    const detail = `${version.owner}/${version.name} is paused by the operator: ${paused}`;
+    throw new AppError("model.paused", detail, { retry_after: PAUSED_RETRY_S });
+  }
   noteRun(edge, caller, version);
   return version;
 }

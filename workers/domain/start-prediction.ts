@@ -48,6 +48,8 @@ export interface StartPrediction {
   cancel_after_ms: number | null;
   /** milliseconds after the end; null is forever */
   retention_ms: number | null;
+  /** its account is one of zero retention */
+  keeps_nothing?: boolean;
   webhook: string | null;
   webhook_events_filter: string[] | null;
   wait_ms: number;
@@ -124,6 +126,7 @@ export async function startPrediction(edge: Edge, start: StartPrediction): Promi
       max_cost_micros: start.max_cost_micros,
       reserved_micros: spend !== null && spend.reserve_micros > 0 ? spend.reserve_micros : null,
       token_id: start.token?.id ?? null,
+      ...(start.keeps_nothing === true ? { keeps_nothing: true } : {}),
       traceparent: edge.trace === undefined ? null : traceparent(edge.trace),
     });
     return { kind: "started", document, settled, remaining: admitted.remaining, reset_s: admitted.reset_s };

@@ -8,6 +8,7 @@ import { isTracing, recordSpan } from "../../durable-objects/telemetry.ts";
 import { newId, PREDICTION_ID_LENGTH } from "../../schema/ids.ts";
 import { childOf, parseTraceparent, traceparent } from "../../schema/tracing.ts";
 import { type AppEnv, settingsOf } from "../env.ts";
+import { countRequest } from "./http-metrics.ts";
 import { logRequest } from "./request-log.ts";
 
 /** Characters of a request id: 100 random bits. */
@@ -38,6 +39,7 @@ export const requestFrame: MiddlewareHandler<AppEnv> = async (c, next) => {
   const later = (work: Promise<unknown>): void => c.executionCtx.waitUntil(work);
   const prediction_id = c.get("predictionId") ?? c.req.param("prediction_id") ?? c.req.param("training_id");
   const ended_at = Date.now();
+  countRequest(c.req.method, route, c.res.status, ended_at - started_at);
   logRequest(
     {
       method: c.req.method,

@@ -77,6 +77,11 @@ async function answerCreate(
   const reference = parseModelReference(body.version);
   if (reference === null) throw unknownVersion();
   const { inputs } = body;
+  if (caller.zero_retention) {
+    const detail =
+      "Your account keeps nothing beyond its delivery, and results of a batch wait to be fetched. Create predictions.";
+    throw new AppError("auth.forbidden", detail);
+  }
   const result = await createBatch(edge, {
     caller,
     reference,

@@ -18,7 +18,7 @@ export const DEFAULT_CREATES_PER_MINUTE = 600;
 /** The same of everything else. */
 export const DEFAULT_READS_PER_MINUTE = 3_000;
 /** What a token of a new account may do: everything but operate. */
-const USER_SCOPES: Scope[] = SCOPES.filter((scope) => scope !== "admin");
+const USER_SCOPES: Scope[] = SCOPES.filter((scope) => scope !== "admin" && scope !== "metrics:read");
 
 /** The time that a token was last used is written at most this often. */
 const LAST_USED_STEP_MS = 60_000;
@@ -107,7 +107,12 @@ async function readCaller(
     .leftJoin(members, eq(members.account_id, accounts.id))
     .leftJoin(organizations, eq(organizations.id, members.organization_id))
     .where(
-      and(eq(tokens.hash, hash), isNull(tokens.revoked_at), or(isNull(tokens.expires_at), gt(tokens.expires_at, now))),
+      and(
+        eq(tokens.hash, hash),
+        isNull(accounts.deleted_at),
+        isNull(tokens.revoked_at),
+        or(isNull(tokens.expires_at), gt(tokens.expires_at, now)),
+      ),
     )
     .all();
   const first = rows[0];
@@ -127,6 +132,7 @@ async function readCaller(
     ),
     creates_per_minute: account.limits.creates_per_minute ?? DEFAULT_CREATES_PER_MINUTE,
     reads_per_minute: account.limits.reads_per_minute ?? DEFAULT_READS_PER_MINUTE,
+    zero_retention: account.zero_retention,
     terms: account.terms,
     token: { hash, expires_at: token.expires_at, created_by: token.created_by, budget: token.budget },
   };

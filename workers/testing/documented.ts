@@ -37,7 +37,7 @@ export async function expectDocumented(method: string, path: string, answer: Res
   if (Object.keys(content).length === 0 || method === "HEAD") return;
   const described = content[type] ?? content["*/*"] ?? content["application/octet-stream"];
   if (described === undefined) throw new Error(`undocumented type: ${where} with ${type}`);
-  if (!type.endsWith("json") || described["schema"] === undefined) return;
+  if (!/[/+]json$/.test(type) || described["schema"] === undefined) return;
   const body: unknown = await answer.clone().json();
   const { valid, errors } = validatorOf(described["schema"] as Json).validate(body);
   if (valid) return;
