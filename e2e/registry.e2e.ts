@@ -8,7 +8,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Api } from "./lib/api.ts";
-import { GO_BUILD_TIMEOUT_MS, goProgram, mustRun, run } from "./lib/go-program.ts";
+import { goProgram } from "./lib/go-program.ts";
+import { RUN_TIMEOUT_MS as BUILD_TIMEOUT_MS, mustRun, run } from "./lib/run.ts";
 import { newCaller } from "./lib/shared-system.ts";
 
 const MODULE = "github.com/opencontainers/distribution-spec/conformance";
@@ -39,7 +40,7 @@ function conformance(version: string, build: string[]): Promise<string | null> {
 }
 
 test("the conformance program passes its four parts: pull, push, content discovery, content management", {
-  timeout: GO_BUILD_TIMEOUT_MS + RUN_TIMEOUT_MS,
+  timeout: BUILD_TIMEOUT_MS + RUN_TIMEOUT_MS,
 }, async () => {
   const program = await conformance(PARTS_VERSION, ["test", "-c"]);
   if (program === null) return;
@@ -65,7 +66,7 @@ test("the conformance program passes its four parts: pull, push, content discove
 });
 
 test("the newest conformance program passes, with what it does not ask by default", {
-  timeout: GO_BUILD_TIMEOUT_MS + RUN_TIMEOUT_MS,
+  timeout: BUILD_TIMEOUT_MS + RUN_TIMEOUT_MS,
 }, async () => {
   const program = await conformance(NEWEST_VERSION, ["build"]);
   if (program === null) return;

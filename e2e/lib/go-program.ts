@@ -1,39 +1,11 @@
 /** Programs in Go that tests drive: built once, into the cache. Where there is no Go one line says what is therefore not run. */
-import { execFile } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { mustRun, run } from "./run.ts";
 import { CACHE } from "./system.ts";
 
 const GO_PLACES = ["/usr/local/go/bin", "/usr/lib/go/bin"];
-/** Modules come over the network the first time. */
-export const GO_BUILD_TIMEOUT_MS = 280_000;
-
-export interface Ran {
-  code: number | null;
-  output: string;
-}
-
-export function run(
-  command: string,
-  args: string[],
-  options: { env?: NodeJS.ProcessEnv; cwd?: string } = {},
-): Promise<Ran> {
-  const settings = { timeout: GO_BUILD_TIMEOUT_MS, maxBuffer: 64 * 1024 ** 2, ...options };
-  return new Promise((resolve) => {
-    execFile(command, args, settings, (error, stdout, stderr) => {
-      const code = error === null ? 0 : typeof error.code === "number" ? error.code : null;
-      resolve({ code, output: `${stdout}${stderr}${error === null ? "" : error.message}` });
-    });
-  });
-}
-
-export async function mustRun(command: string, args: string[], options?: Parameters<typeof run>[2]): Promise<string> {
-  const { code, output } = await run(command, args, options);
-  if (code !== 0) throw new Error(`${command} ${args.join(" ")} ended with ${code}:\n${output.slice(-4_000)}`);
-  return output;
-}
-
 async function findGo(): Promise<string | null> {
   for (const place of ["go", ...GO_PLACES.map((each) => join(each, "go"))]) {
     if ((await run(place, ["version"])).code === 0) return place;

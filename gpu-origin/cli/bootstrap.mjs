@@ -6,6 +6,8 @@ const COMMANDS = {
   test: "gpu-origin/cli/test.ts",
   check: "gpu-origin/cli/check.ts",
   bench: "gpu-origin/cli/bench.ts",
+  backup: "gpu-origin/cli/backup.ts",
+  restore: "gpu-origin/cli/restore.ts",
 };
 
 const [command = "", ...args] = process.argv.slice(2);

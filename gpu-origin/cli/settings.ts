@@ -116,7 +116,7 @@ export function readSettings(env: NodeJS.ProcessEnv, originCount = 1): Settings 
   checkModels(COGWAY_MODELS === undefined ? [] : modelDirs);
   const isTls = values.COGWAY_TLS === "1";
   const localUrl = `${isTls ? "https" : "http"}://127.0.0.1:${port}`;
-  const dataDir = COGWAY_DATA === undefined ? join(ROOT, ".cogway") : fromCaller(COGWAY_DATA);
+  const dataDir = dataFolder(COGWAY_DATA);
   makeDataDir(dataDir);
   const [edgeProxy, ...originProxies] =
     values.COGWAY_PROXY_PORTS?.split(",").map((each) => `http://127.0.0.1:${each}`) ?? [];
@@ -167,8 +167,13 @@ export function cidrs(text: string): string[] {
     .filter((cidr) => cidr !== "");
 }
 
+/** Where all local state is; `given`: COGWAY_DATA. */
+export function dataFolder(given: string | undefined): string {
+  return given === undefined || given === "" ? join(ROOT, ".cogway") : fromCaller(given);
+}
+
 /** npm runs scripts in the package's folder; a relative path means the folder where the person stands. */
-function fromCaller(path: string): string {
+export function fromCaller(path: string): string {
   return resolve(process.env["INIT_CWD"] ?? process.cwd(), path);
 }
 
