@@ -7,10 +7,11 @@ import { lifecycleDiagram } from "../../schema/prediction-lifecycle.ts";
 import { wrongImports } from "./import-directions.ts";
 import { ROOT } from "./paths.ts";
 import { paint, progress } from "./progress.ts";
+import { sizeFault, startFault, startMs } from "./worker-size.ts";
 
 const HELP = `npm run check, npm run fix
 
-Types, lint and format, unused code, import directions, generated files, the lock file. fix repairs what can be repaired, then checks.`;
+Types, lint and format, unused code, import directions, generated files, the Worker's size and start, the lock file. fix repairs what can be repaired, then checks.`;
 
 const TYPES_COMMAND = [
   "wrangler",
@@ -36,6 +37,8 @@ const CHECKS: Record<string, Check> = {
   "types of bindings": () => tool(...withCheck(TYPES_COMMAND)),
   migrations: migrationsDrift,
   "OpenAPI document": () => tool(...OPENAPI_COMMAND),
+  "size of the Worker": workerSize,
+  "start of the Worker": workerStart,
   "lifecycle diagram": async () =>
     withDiagram(architecture()) === architecture()
       ? null
@@ -75,8 +78,39 @@ async function fix(): Promise<void> {
   step.end("Repaired what can be repaired");
 }
 
+/** As it would be uploaded. */
+async function workerSize(): Promise<string | null> {
+  const { isGood, text } = await run("wrangler", "deploy", "--dry-run", "--env=");
+  return isGood ? sizeFault(text) : text;
+}
+
+/** Tries of one start, on a machine that does other things as well. */
+const STARTS = 3;
+
+/** Measured by wrangler, which profiles the built Worker in a local workerd from its first line to its last, without a request. */
+async function workerStart(): Promise<string | null> {
+  const folder = mkdtempSync(join(tmpdir(), "cogway-start-"));
+  try {
+    const starts: number[] = [];
+    while (starts.length < STARTS && startFault(starts) !== null) {
+      const { text } = await run("wrangler", "check", "startup", "--outfile", join(folder, "start.cpuprofile"));
+      const ms = startMs(text);
+      if (ms === null) return text;
+      starts.push(ms);
+    }
+    return startFault(starts);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
 /** Runs a tool of node_modules/.bin; null when it exits 0, else its output. */
 async function tool(name = "", ...args: string[]): Promise<string | null> {
+  const { isGood, text } = await run(name, ...args);
+  return isGood ? null : text;
+}
+
+async function run(name: string, ...args: string[]): Promise<{ isGood: boolean; text: string }> {
   const env = {
     WRANGLER_SEND_METRICS: "false",
     WRANGLER_HIDE_BANNER: "true",
@@ -91,7 +125,8 @@ async function tool(name = "", ...args: string[]): Promise<string | null> {
     all: true,
     stdin: "ignore",
   });
-  return result.exitCode === 0 ? null : result.all || `${name} ended with ${result.exitCode ?? result.signal}`;
+  const isGood = result.exitCode === 0;
+  return { isGood, text: result.all || (isGood ? "" : `${name} ended with ${result.exitCode ?? result.signal}`) };
 }
 
 function withCheck(command: string[]): string[] {

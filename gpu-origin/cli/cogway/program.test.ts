@@ -11,7 +11,19 @@ import { runProgram } from "./program.ts";
 import { Captured } from "./testing/captured.ts";
 
 const ESCAPE = "\x1b";
-const COMMANDS = ["login", "logout", "whoami", "check", "push", "builds", "versions", "rollback", "run", "logs"];
+const COMMANDS = [
+  "login",
+  "logout",
+  "whoami",
+  "check",
+  "push",
+  "builds",
+  "versions",
+  "rollback",
+  "run",
+  "logs",
+  "origin",
+];
 
 let home: string;
 let folder: string;
@@ -165,5 +177,64 @@ describe("a login", () => {
     const away = await cogway(["whoami"], { env: { COGWAY_URL: "http://127.0.0.1:1", COGWAY_TOKEN: token } });
     expect(away.code).toBe(1);
     expect(away.stderr).toContain("http://127.0.0.1:1 cannot be reached");
+  });
+});
+
+describe("cogway origin", () => {
+  const seen: string[] = [];
+  const origin = {
+    id: "abcd",
+    url: "https://host.example",
+    region: "local",
+    driver: "docker",
+    state: "drained",
+    hardware: [{ sku: "gpu-h100", name: "H100", gpus: 1 }],
+    capacity: { instances: 4, memory_bytes: 1 },
+    instances: 0,
+  };
+  const answers: Record<string, [number, unknown]> = {
+    "POST /admin/v1/origins": [201, { join_token: "the-join-token", expires_at: "2026-01-02T03:04:05.000Z" }],
+    "GET /admin/v1/origins": [200, { results: [origin] }],
+    "POST /admin/v1/origins/abcd/drain": [200, origin],
+    "POST /admin/v1/origins/abcd/undrain": [200, { ...origin, state: "ready" }],
+    "DELETE /admin/v1/origins/abcd": [204, undefined],
+  };
+  let server: Server;
+  let env: Record<string, string>;
+  beforeEach(async () => {
+    server = createServer((request, response) => {
+      const call = `${request.method} ${request.url}`;
+      seen.push(`${call} ${request.headers.authorization}`);
+      const [status, body] = answers[call] ?? [404, { code: "origin.not_found", detail: "There is no such origin." }];
+      response.writeHead(status, { "content-type": "application/json" });
+      response.end(body === undefined ? "" : JSON.stringify(body));
+    });
+    await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+    const { port } = server.address() as AddressInfo;
+    env = { COGWAY_URL: `http://127.0.0.1:${port}`, COGWAY_TOKEN: newToken() };
+  });
+  afterEach(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+
+  it.each([
+    [["add"], "COGWAY_JOIN_TOKEN=the-join-token"],
+    [["ls"], "gpu-h100"],
+    [["drain", "abcd"], "abcd is drained"],
+    [["undrain", "abcd"], "abcd is ready"],
+    [["rm", "abcd"], "Removed abcd"],
+  ])("%j", async (args, text) => {
+    const { code, stdout } = await cogway(["origin", ...args], { env });
+    expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringContaining(text) });
+    expect(seen.at(-1)).toContain(`Bearer ${env["COGWAY_TOKEN"]}`);
+  });
+
+  it("says what the platform says where there is no such origin, and speaks JSON", async () => {
+    const missing = await cogway(["origin", "rm", "none"], { env });
+    expect(missing.code).not.toBe(0);
+    expect(missing.stderr).toContain("There is no such origin.");
+    const { stdout } = await cogway(["origin", "ls", "--json"], { env });
+    expect(JSON.parse(stdout)).toEqual({ origins: [origin] });
   });
 });

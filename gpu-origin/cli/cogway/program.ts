@@ -5,6 +5,7 @@ import { buildsCommand } from "./commands/builds.ts";
 import { checkCommand } from "./commands/check.ts";
 import { loginCommand, logoutCommand, whoamiCommand } from "./commands/login.ts";
 import { logsCommand } from "./commands/logs.ts";
+import { originCommand } from "./commands/origin.ts";
 import { pushCommand } from "./commands/push.ts";
 import { rollbackCommand } from "./commands/rollback.ts";
 import { runCommand } from "./commands/run.ts";
@@ -83,6 +84,7 @@ Colours: only on a terminal, and not with NO_COLOR. COGWAY_DEBUG=1 shows where a
     rollbackCommand,
     runCommand,
     logsCommand,
+    originCommand,
   ];
   for (const command of make) program.addCommand(command(runner));
   for (const command of [program, ...program.commands.flatMap((each) => [each, ...each.commands])]) {
