@@ -172,7 +172,11 @@ export function arrivalRates(arrivals: Arrivals, now: number): { stable: number;
     if (count > 0) oldest = age;
   }
   const seen = Math.min(STABLE_WINDOW_MS, Math.max(PANIC_WINDOW_MS, oldest * SLICE_MS + partial));
-  return { stable: all / seen, panic: newest / (PANIC_WINDOW_MS + partial), arrivals: all };
+  return {
+    stable: Math.max(0, all - 1) / seen,
+    panic: Math.max(0, newest - 1) / (PANIC_WINDOW_MS + partial),
+    arrivals: all,
+  };
 }
 
 /** What times are worth, in milliseconds of one idle instance. */

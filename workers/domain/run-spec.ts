@@ -8,8 +8,8 @@ import { findModel, findVersions, type ModelRow, type VersionRow } from "../stor
 import { onlineRates } from "./rates.ts";
 import { outputKind } from "./validate-input.ts";
 
-/** An idle instance is given room for this long; a model that needs the room gets it before. */
-const IDLE_TTL_MS = 300_000;
+/** An idle instance is kept so long until its deployment has shown when it is needed (schema/arrivals.ts); a model that needs the room gets it before. */
+const IDLE_TTL_MS = 30_000;
 /** Weights are loaded from disk or fetched once; a setup that takes longer hangs. */
 const SETUP_TIMEOUT_MS = 600_000;
 /** Of one version; the room of the origins is the bound that counts. */
