@@ -59,6 +59,25 @@ describe("a host that is drained", () => {
       expect(await deployment.enqueue(anEnqueue())).toMatchObject({ lease: { instance_id: "elsewhere" } });
     }));
 
+  it("places replacements beside what leaves, also where that is more than the maximum for a while", () =>
+    withDeployment(async (deployment, { around }) => {
+      const spec = aSpec({ min_instances: 2, max_instances: 2, release: 1 });
+      await deployment.configure(spec);
+      await vi.waitFor(() => expect(around.placements).toHaveLength(2));
+      const both = ["instance1", "instance2"];
+      const ready = (ids: string[]) => ids.map((instance_id) => aStatus({ instance_id }));
+      await deployment.instancesChanged("origin1", ready(both));
+      for (const request of [anEnqueue({ spec }), anEnqueue({ spec })]) {
+        expect(await deployment.enqueue(request)).toMatchObject({ kind: "leased" });
+      }
+      expect(await deployment.replaceInstances(both)).toEqual([]);
+      await vi.waitFor(() => expect(around.placements).toHaveLength(4));
+      await deployment.instancesChanged("origin2", ready(["instance3", "instance4"]));
+      expect(around.drained).toEqual([]);
+      expect((await deployment.replaceInstances(both)).toSorted()).toEqual(both);
+      expect(around.placements).toHaveLength(4);
+    }));
+
   it("lets an instance go at once that nobody uses, but not below the minimum", () =>
     withDeployment(async (deployment, { around }) => {
       await deployment.configure(aSpec({ min_instances: 1, release: 1 }));

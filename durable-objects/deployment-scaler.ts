@@ -27,6 +27,8 @@ const YIELD_MS = 15_000;
 const BOOT_MAX_MS = 600_000;
 /** Ended instances are remembered so long, to know a late answer of their placement. */
 const ENDED_KEPT_MS = 60_000;
+/** The fleet repeats every few seconds what leaves with a draining host; what it does not name any more stays. */
+const LEAVING_MS = 15_000;
 /** An instance of a draining host that was used within this time is replaced before it goes. */
 const REPLACED_USE_MS = 30_000;
 /** A drain that did not end the instance is asked for again after this. */
@@ -62,6 +64,8 @@ export class DeploymentScaler {
     refusal: null,
     detail: null,
   };
+  /** instances of hosts that are drained, and when the fleet last said so */
+  readonly #leaving = new Map<string, number>();
   /** the newest decision, and when it was made; null until there is one after a start */
   decision: RolloutDecision | null = null;
   #decided_at = 0;
@@ -116,7 +120,8 @@ export class DeploymentScaler {
     const startMax = BOOT_MAX_MS + spec.setup_timeout_ms;
     const rows = this.#endStuck(startMax, now);
     const live = rows.filter((row) => isLive(row.state));
-    const [current, ...older] = this.#groups(live);
+    // What leaves with its host serves on beside those that replace it: neither too many nor too few are counted by it.
+    const [current, ...older] = this.#groups(live.filter((row) => !this.#isLeaving(row.instance_id, now)));
     const decision = decideRollout(
       {
         current,
@@ -272,9 +277,10 @@ export class DeploymentScaler {
     const { queue, followUp, alarms } = this.#is;
     const live = queue.instances().filter((row) => isLive(row.state));
     const leaving = live.filter((row) => instanceIds.includes(row.instance_id));
+    for (const row of leaving) this.#leaving.set(row.instance_id, now);
     const gone = instanceIds.filter((id) => !leaving.some((row) => row.instance_id === id));
     const key = queue.bootKey();
-    const others = live.filter((row) => row.boot_key === key && !leaving.includes(row));
+    const others = live.filter((row) => row.boot_key === key && !this.#isLeaving(row.instance_id, now));
     // One that came just now has not been used, whatever its row says.
     const used =
       leaving.filter((row) => row.leased > 0 || now - row.last_used_at < REPLACED_USE_MS).length +
@@ -290,7 +296,10 @@ export class DeploymentScaler {
     const going = leaving
       .toSorted((a, b) => a.leased - b.leased || a.last_used_at - b.last_used_at)
       .slice(0, Math.max(0, leaving.length + ready - needed));
-    for (const row of going) queue.setInstanceState(row.instance_id, "draining", row.slots, now);
+    for (const row of going) {
+      queue.setInstanceState(row.instance_id, "draining", row.slots, now);
+      this.#leaving.delete(row.instance_id);
+    }
     if (going.length > 0) alarms.setNoLaterThan("scale", now + DRAIN_AGAIN_MS);
     return [...gone, ...going.map((row) => row.instance_id)];
   }
@@ -306,6 +315,14 @@ export class DeploymentScaler {
     queue.setInstanceState(instanceId, "draining", row.slots, now);
     this.#drain(row, "released");
     alarms.setNoLaterThan("scale", now + DRAIN_AGAIN_MS);
+  }
+
+  #isLeaving(instanceId: string, now: number): boolean {
+    const since = this.#leaving.get(instanceId);
+    if (since === undefined) return false;
+    if (now - since < LEAVING_MS) return true;
+    this.#leaving.delete(instanceId);
+    return false;
   }
 
   /** Whether an instance goes so that another deployment gets its room; it is draining then. Inside a write. */
