@@ -192,10 +192,15 @@ export function meanOf(histogram: Histogram): number | null {
   return histogram.count === 0 ? null : histogram.sum / histogram.count;
 }
 
+/** Recent ends that were not canceled. */
+export function endsOf({ succeeded, failed, platform_failures }: RunHistory): number {
+  return succeeded + failed + platform_failures;
+}
+
 /** Of recent ends that were not canceled; null without one. */
-export function successShare({ succeeded, failed, platform_failures }: RunHistory): number | null {
-  const ends = succeeded + failed + platform_failures;
-  return ends === 0 ? null : succeeded / ends;
+export function successShare(history: RunHistory): number | null {
+  const ends = endsOf(history);
+  return ends === 0 ? null : history.succeeded / ends;
 }
 
 /** Of recent predictions that had a slot, those that waited for an instance to start; null without one. */

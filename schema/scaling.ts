@@ -6,7 +6,7 @@
  * | something waits and there is none                                                          | `queued work`   |
  * | what waits would wait longer than a new one takes to start, those that start counted as there | `long queue` |
  * | much more comes in the panic window than before, and waits                                 | `burst`         |
- * | what comes in the stable window keeps its slots busier than the concurrency target, or waits longer than the delay target | `steady load` |
+ * | what comes in the stable window keeps its slots busier than the concurrency target          | `steady load`   |
  * | the gaps between its uses, or the days before, say that it is needed by the time it is ready | `expected soon`, `daily pattern` |
  *
  * It lets one go when that has been idle for longer than its level's gaps make worth while (arrivals.ts). Going up is a matter of load and going down of idle time, so
@@ -31,16 +31,16 @@ const QUEUED_PER_SLOT_MAX = 4;
 const QUEUE_DELAY_TARGET_MS = 2_000;
 const QUEUE_DELAY_TARGET_MAX_MS = 30_000;
 /** Concurrency target: the share of slots that the steady load may keep busy. */
-export const UTILISATION_TARGET = 0.9;
-/** An instance of the steady load goes once even so many times the load could do without it. */
-const HELD_FACTOR = 1.15;
+export const UTILISATION_TARGET = 0.8;
+/** What it may fall to before an instance of the steady load goes: noise of a window is no reason to come and go. */
+const UTILISATION_HELD = 0.7;
+/** Fewer arrivals than this in the stable window say nothing of a load. */
+const STEADY_ARRIVALS_MIN = 6;
 /** A burst: the panic window brings so many times what the stable one does, and at least so many predictions for each slot. */
 const BURST_FACTOR = 2;
 const BURST_PER_SLOT_MIN = 2;
-/** A second that a caller waits for a start is worth so many seconds of an idle instance. */
-export const WAIT_WEIGHT = 6;
-/** A second that a caller waits behind others, in a queue that moves, is worth so many. */
-const STEADY_WAIT_WEIGHT = 0.3;
+/** A second that a caller waits is worth so many seconds of an idle instance. */
+export const WAIT_WEIGHT = 10;
 /** Whoever called once often calls again at once: nothing goes before this. */
 const KEEP_MIN_MS = 5_000;
 /** Taken for a start's time while none was measured. */
@@ -208,6 +208,8 @@ function loadOf(input: ScalingInput, now: number): Load {
     else starting.push(Math.max(0, start_ms - (now - (placed_at ?? now))));
   }
   const run = input.run_ms;
+  // What runs now is half done on average.
+  const work = Math.max(0, input.queued - 0.5) * (run ?? 0);
   return {
     live: input.instances.length + input.placing,
     busy,
@@ -216,8 +218,7 @@ function loadOf(input: ScalingInput, now: number): Load {
     rates: arrivalRates(input.arrivals ?? NO_ARRIVALS, now),
     start_ms,
     delay_target_ms: delayTarget(run),
-    queue_delay_ms:
-      run === null ? null : queueDelay(input.queued * run, ready_slots, starting, input.slots_per_instance),
+    queue_delay_ms: run === null ? null : queueDelay(work, ready_slots, starting, input.slots_per_instance),
   };
 }
 
@@ -293,45 +294,31 @@ function queueInstances(input: ScalingInput, load: Load): number {
   const coming = (isBurst(input, load) ? load.rates.panic : load.rates.stable) * run_ms * until;
   const served =
     ready_slots * until + starting.reduce((sum, ready_in) => sum + slots * Math.max(0, until - ready_in), 0);
-  const missing = Math.max(1, Math.ceil((queued * run_ms + coming - served) / (slots * horizon)));
-  // However long runs are: no more than one slot for each that waits, those of instances that start taken off.
-  const waiting = Math.ceil((queued - starting.length * slots) / slots);
-  return live + Math.max(0, Math.min(missing, waiting));
+  const missing = queued * run_ms + coming - served;
+  // However long runs are, each that waits takes one slot: those that start have theirs already.
+  const without = Math.ceil((queued - starting.length * slots) / slots);
+  if (live > 0 && without <= 0) return 0;
+  return live + Math.max(1, Math.min(Math.ceil(missing / (slots * horizon)), without));
+}
+
+/** What the stable window's load asks for: slots no busier than the concurrency target. One instance beyond what is in use now at most: a quiet moment is no reason to grow. */
+function steadyInstances(input: ScalingInput, load: Load): number {
+  const { run_ms, slots_per_instance: slots, queued } = input;
+  if (run_ms === null || load.rates.arrivals < STEADY_ARRIVALS_MIN) return 0;
+  const inUse = Math.ceil((load.busy + queued) / slots);
+  if (inUse === 0) return 0;
+  const busy = load.rates.stable * run_ms;
+  return Math.min(Math.ceil(busy / UTILISATION_TARGET / slots), inUse + 1);
 }
 
 /**
- * What the stable window's load asks for: slots no busier than the concurrency target, an average wait (Sakasegawa's approximation for several servers) within
- * the delay target, and more while that saves more waiting than it costs. Little more than is in use now: a busy minute ago is no reason to grow.
+ * How many the stable window's load holds, idle just now or not: without one of them the others would be busier than {@link UTILISATION_HELD}. One alone is
+ * held by its idle time.
  */
-function steadyInstances(input: ScalingInput, load: Load): number {
-  const inUse = Math.ceil((load.busy + input.queued) / input.slots_per_instance);
-  if (inUse === 0) return 0;
-  return Math.min(staffing(input, load.rates.stable, load.delay_target_ms), inUse + Math.ceil(Math.sqrt(inUse)));
-}
-
-/** How many of these the stable window's load holds, idle just now or not: noise of the window is no reason to come and go. */
-function heldInstances(input: ScalingInput, load: Load): number {
-  return staffing(input, load.rates.stable * HELD_FACTOR, load.delay_target_ms);
-}
-
-/** Instances for arrivals at this rate (a millisecond); 0 for loads that keep less than one busy, whose instance is held by its idle time. */
-function staffing({ run_ms, slots_per_instance: slots }: ScalingInput, rate: number, delayTargetMs: number): number {
-  const run = run_ms ?? 0;
-  const busy = rate * run;
-  if (busy < slots) return 0;
-  const waitOf = (count: number): number => averageWait(busy, count * slots, run);
-  let count = Math.max(Math.ceil(busy / UTILISATION_TARGET / slots), Math.floor(busy / slots) + 1);
-  for (;;) {
-    const saved = rate * (waitOf(count) - waitOf(count + 1));
-    if (waitOf(count) <= delayTargetMs && saved * STEADY_WAIT_WEIGHT <= 1) return count;
-    count++;
-  }
-}
-
-function averageWait(busy: number, slots: number, runMs: number): number {
-  const utilisation = busy / slots;
-  if (utilisation >= 1) return Number.POSITIVE_INFINITY;
-  return (runMs * utilisation ** (Math.sqrt(2 * (slots + 1)) - 1)) / (slots * (1 - utilisation));
+function heldInstances(input: ScalingInput, { rates }: Load): number {
+  const busy = (rates.stable * (input.run_ms ?? 0)) / input.slots_per_instance;
+  const held = Math.ceil(busy / UTILISATION_HELD);
+  return held > 1 ? held : Math.floor(busy);
 }
 
 /** What the missing instance beyond `instances - 1` others costs whoever needs it. */

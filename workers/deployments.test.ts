@@ -127,6 +127,27 @@ describe("a deployment", () => {
     expect(results.map(({ number }) => number)).toEqual([3, 2, 1]);
   });
 
+  it("guarantees that its owner sees how it scales and why, and nobody else", async () => {
+    const { username, token } = await anAccount();
+    const made = await aDeployment(token, { min_instances: 1, max_instances: 3 });
+    const path = `/v1/deployments/${username}/${made.name}/scaling`;
+    const seen = await (await call("GET", path, { token })).json<Record<string, unknown>>();
+    expect(seen).toMatchObject({
+      current: { wanted_instances: 1, reason: "minimum", queued: 0, held_back: null },
+      targets: { min_instances: 1, max_instances: 3 },
+      windows: { stable_ms: 60_000, panic_ms: 6_000 },
+      decisions: [{ at: expect.stringContaining("T"), from: 0, to: 1, reason: "minimum", measures: { queued: 0 } }],
+    });
+    const unused = await aDeployment(token);
+    const idle = await call("GET", `/v1/deployments/${username}/${unused.name}/scaling`, { token });
+    expect(await idle.json()).toMatchObject({
+      current: { wanted_instances: 0, reason: "nothing to do" },
+      decisions: [],
+    });
+    const other = await call("GET", path, { token: (await anAccount()).token });
+    expect(other.status).toBe(404);
+  });
+
   it("guarantees that updates side by side are all made, each with its own number", async () => {
     const { username, token } = await anAccount();
     const made = await aDeployment(token);

@@ -67,6 +67,8 @@ export interface AppEnv {
     isUploadRelayed?: boolean;
     /** the account whose audit log gets this request's entry, where that is not the caller's own */
     auditAccount?: string;
+    /** of a create: gives its place among those that are being admitted back */
+    admitted?: () => void;
     /** identity of a verified origin, set by the origin middleware */
     originId?: string;
   };
@@ -80,14 +82,18 @@ export interface Edge {
   later: (work: Promise<unknown>) => void;
   /** of the request's span; absent where no request is behind it */
   trace?: TraceContext;
+  /** to be called once a create is admitted, when all that is left is to wait; absent where no request is behind it */
+  admitted?: () => void;
 }
 
 export function edgeOf(c: Context<AppEnv>): Edge {
+  const admitted = c.get("admitted");
   return {
     env: c.env,
     settings: settingsOf(c.env),
     later: (work) => c.executionCtx.waitUntil(work),
     trace: c.get("trace"),
+    ...(admitted === undefined ? {} : { admitted }),
   };
 }
 

@@ -1,6 +1,8 @@
 /** The catalog as callers see it: announced by an origin, shown with versions and examples. */
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it, vi } from "vitest";
+import { runCounter } from "../durable-objects/stubs.ts";
+import { NO_HISTORY, withRun } from "../schema/run-history.ts";
 import { anAccount, anAnnounce, call, FakeOrigin, PUBLIC_URL, problemOf, theOperator } from "./testing/edge.ts";
 
 let origin: FakeOrigin;
@@ -76,8 +78,22 @@ describe("models", () => {
     expect([next, previous]).toEqual([null, null]);
     const versions = await call("GET", "/v1/models/cogway/echo/versions", { token: alice.token });
     expect(await versions.json()).toMatchObject({ results: [{ id: version }] });
+    const run = { outcome: "succeeded" as const, platform_failure: false, run_ms: 1_000, queue_ms: 0, is_cold: false };
+    const cold = withRun(withRun(NO_HISTORY, { ...run, ended_at: 5_000 }), {
+      ...run,
+      ...{ queue_ms: 9_000, is_cold: true, ended_at: 4_000 },
+    });
+    const ran = withRun(cold, { ...run, outcome: "failed", ended_at: 9_000 });
+    await runCounter(env, "cogway/echo").add({ deployment_key: "k", seq: 1, runs: 0, histories: { [version]: ran } });
     const one = await call("GET", `/v1/models/cogway/echo/versions/${version}`, { token: alice.token });
-    expect(await one.json()).toMatchObject({ id: version, openapi_schema: { openapi: "3.0.2" } });
+    expect(await one.json()).toMatchObject({
+      id: version,
+      openapi_schema: { openapi: "3.0.2" },
+      history: {
+        ...{ runs: 3, success_share: 2 / 3, platform_failure_share: 0, queue_p50_ms: 0, cold_start_share: 1 / 3 },
+        ...{ run_p50_ms: 1_000, boot_p50_ms: null, last_success_at: "1970-01-01T00:00:05.000Z" },
+      },
+    });
     const none = await call("GET", `/v1/models/cogway/echo/versions/${"0".repeat(63)}f`, { token: alice.token });
     expect((await problemOf(none)).code).toBe("version.not_found");
     expect(await (await call("GET", "/v1/hardware", { token: alice.token })).json()).toEqual([

@@ -191,6 +191,7 @@ describe("refusals start nothing", () => {
     [{ "cancel-after": "4s" }],
     [{ "cancel-after": "25h" }],
     [{ "cancel-after": "soon" }],
+    [{ "cogway-priority": "high" }],
     [{ "idempotency-key": "k".repeat(256) }],
     [{ "idempotency-key": '""' }],
   ])("the header %o", async (headers) => {

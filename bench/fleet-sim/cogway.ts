@@ -1,6 +1,6 @@
 /**
  * Our policy: production's decisions (schema/rollout.ts, schema/scaling.ts, schema/arrivals.ts) on the facts that a DeploymentObject keeps, asked when that asks:
- * when a prediction has to wait, when an instance is ready, and by its alarm.
+ * when a prediction has to wait, when one came and a second has passed, when an instance is ready, and by its alarm.
  */
 import { type Arrivals, NO_ARRIVALS, neededInstances, noteWork } from "../../schema/arrivals.ts";
 import { decideRollout } from "../../schema/rollout.ts";
@@ -8,10 +8,12 @@ import { movingAverage } from "../../schema/scaling.ts";
 import type { Cause, Decision, DeploymentView, Policy, PolicyMaker } from "./rivals/policy.ts";
 
 /** As workers/domain/run-spec.ts says it for shared hardware. */
-const IDLE_TTL_MS = 60_000;
+const IDLE_TTL_MS = 30_000;
 const SLOTS = 1;
 /** Traces begin at 0; days of production are those of UTC. A midnight: 2026-01-05. */
 const TRACE_BEGINS_AT = Date.UTC(2026, 0, 5);
+/** As durable-objects/deployment-scaler.ts: what finds a free slot is reason to decide once a second. */
+const DECIDE_EVERY_MS = 1_000;
 const BOOT_KEY = "current";
 const NOTHING: Decision = { place: 0, drain: [], decide_again_at: null };
 
@@ -30,6 +32,7 @@ class Cogway implements Policy {
   #start_ms: number | null = null;
   #arrivals: Arrivals = NO_ARRIVALS;
   #needed = 0;
+  #decided_at = Number.NEGATIVE_INFINITY;
   #keep_idle_ms = IDLE_TTL_MS;
 
   constructor(max: number, wait_weight: number | undefined) {
@@ -52,7 +55,7 @@ class Cogway implements Policy {
   }
 
   decide({ now, queued, waiting_since, instances, hold_until }: DeploymentView, cause: Cause): Decision {
-    if (cause === "arrival" && queued === 0) return NOTHING;
+    if (cause === "arrival" && queued === 0 && now - this.#decided_at < DECIDE_EVERY_MS) return NOTHING;
     if (cause === "end") return { ...NOTHING, decide_again_at: now + this.#keep_idle_ms };
     const group = {
       boot_key: BOOT_KEY,
@@ -75,6 +78,7 @@ class Cogway implements Policy {
       },
       TRACE_BEGINS_AT + now,
     );
+    this.#decided_at = now;
     this.#keep_idle_ms = decision.measures.keep_idle_ms;
     const { drain, decide_again_at } = decision;
     return {

@@ -24,6 +24,8 @@ export interface Outcome {
   /** from placement to end, of all instances */
   held_ms: number;
   busy_ms: number;
+  /** of the held time, that before an instance was ready */
+  starting_ms: number;
   dollars: number;
   instances: number;
   /** of these, starts on hosts that had to fetch image and weights */
@@ -80,7 +82,17 @@ class Simulation {
     this.#owners = new Array(trace.deployments.length);
     const predictions = trace.arrives_at.length;
     const delays_ms = new Float64Array(predictions).fill(Number.NaN);
-    const zero = { cold: 0, held_ms: 0, busy_ms: 0, dollars: 0, instances: 0, fetches: 0, refused: 0, most_gpus: 0 };
+    const zero = {
+      cold: 0,
+      held_ms: 0,
+      busy_ms: 0,
+      starting_ms: 0,
+      dollars: 0,
+      instances: 0,
+      fetches: 0,
+      refused: 0,
+      most_gpus: 0,
+    };
     this.#outcome = { predictions, delays_ms, ...zero };
   }
 
@@ -314,6 +326,7 @@ class Simulation {
     const held_ms = this.#now - instance.placed_at;
     const hardware = this.#trace.deployments[instance.owner.index]?.hardware ?? 0;
     this.#outcome.held_ms += held_ms;
+    this.#outcome.starting_ms += Math.min(instance.ready_at, this.#now) - instance.placed_at;
     this.#outcome.dollars += (held_ms / 1_000) * (HARDWARE[hardware]?.price ?? 0);
     this.#hosts.remove(instance.placed);
     this.#gpus--;

@@ -27,7 +27,9 @@ export interface Comparison {
   /** rival b at the idle time at which it costs what ours costs */
   equalCost: EqualCost;
   bound: LowerBound;
-  /** the same where nothing may wait */
+  /** predictions that come before the first instance of their deployment could be ready: cold for whoever does not know the future */
+  firstUse: number;
+  /** the bound where nothing may wait */
   boundAtOnce: LowerBound;
 }
 
@@ -50,6 +52,7 @@ function runAll(traces: Trace[], maker: PolicyMaker): Total {
   return {
     ...{ name: maker.name, predictions, cold: sum((each) => each.cold), dollars: sum((each) => each.dollars) },
     ...{ held_ms: sum((each) => each.held_ms), busy_ms: sum((each) => each.busy_ms) },
+    starting_ms: sum((each) => each.starting_ms),
     ...{
       instances: sum((each) => each.instances),
       fetches: sum((each) => each.fetches),
@@ -121,8 +124,22 @@ export function compare(kind: Kind, seeds: readonly number[], weight?: number): 
     cogway: ours,
     equalCost: atEqualCost(traces, ours.dollars),
     bound: added(traces.map((trace, i) => clairvoyant(trace, ours.p99s_ms[i] ?? 0))),
+    firstUse: traces.reduce((sum, trace) => sum + firstUses(trace), 0),
     boundAtOnce: added(traces.map((trace) => clairvoyant(trace, 0))),
   };
+}
+
+function firstUses(trace: Trace): number {
+  const readyAt = new Map<number, number>();
+  let count = 0;
+  trace.deployment.forEach((index, i) => {
+    const at = trace.arrives_at[i] ?? 0;
+    const deployment = trace.deployments[index];
+    const ready = readyAt.get(index) ?? at + (deployment?.start_ms ?? 0) + (deployment?.fetch_ms ?? 0);
+    readyAt.set(index, ready);
+    if (at < ready) count++;
+  });
+  return count;
 }
 
 function added(bounds: LowerBound[]): LowerBound {
@@ -164,14 +181,20 @@ export function printComparisons(comparisons: Comparison[]): void {
     [
       "trace",
       "cold starts to b's at equal cost (aim 0.5)",
+      "of ours on first use",
       "cost to the bound at equal p99 (aim 1.2)",
       "to the bound without any delay",
+      "our GPU time: runs, starts, idle",
     ],
-    comparisons.map(({ kind, cogway: ours, equalCost, bound, boundAtOnce }) => [
+    comparisons.map(({ kind, cogway: ours, equalCost, bound, boundAtOnce, firstUse }) => [
       kind,
       `${(ours.cold / equalCost.cold).toFixed(2)}x${equalCost.dollars > ours.dollars ? ` (b costs ${(equalCost.dollars / ours.dollars).toFixed(2)}x at least)` : ""}`,
+      percent(firstUse / ours.cold),
       `${(ours.dollars / bound.dollars).toFixed(2)}x`,
       `${(ours.dollars / boundAtOnce.dollars).toFixed(2)}x`,
+      [ours.busy_ms, ours.starting_ms, ours.held_ms - ours.busy_ms - ours.starting_ms]
+        .map((part) => percent(part / ours.held_ms))
+        .join(", "),
     ]),
   );
 }

@@ -1,6 +1,7 @@
 /** Deployments on the wire: Replicate's HTTP API, with members of our own that its clients ignore. */
 import { z } from "@hono/zod-openapi";
 import { NAME_PATTERN, parseModelReference, VERSION_ID_PATTERN } from "../ids.ts";
+import { SCALING_REASONS } from "../scaling.ts";
 import { pageOf } from "./common.ts";
 
 export const MIN_INSTANCES_MAX = 5;
@@ -72,6 +73,51 @@ export const DeploymentStatusSchema = z
     reason: z.string().describe("why so many are wanted"),
   })
   .openapi("DeploymentStatus");
+
+const MeasuresSchema = z.object({
+  queued: z.number().int(),
+  busy_slots: z.number().int(),
+  ready_slots: z.number().int(),
+  starting_instances: z.number().int(),
+  arrivals_per_s: z.number().describe("predictions that came, a second, in the stable window"),
+  panic_arrivals_per_s: z.number().describe("the same in the panic window, which sees bursts"),
+  run_ms: z.number().nullable().describe("moving average of a prediction's time; null before the first"),
+  start_ms: z.number().nullable().describe("moving average of boot and setup; null before the first"),
+  queue_delay_ms: z.number().nullable().describe("how long the last in the queue waits with what is there and starts"),
+  keep_idle_ms: z.number().describe("how long the next instance to go is kept idle, learned from when it was needed"),
+});
+const reason = z.string().describe(`one of: ${SCALING_REASONS.join(", ")}`);
+export const ScalingSchema = z
+  .object({
+    current: z.object({
+      wanted_instances: z.number().int(),
+      reason,
+      ...MeasuresSchema.shape,
+      held_back: z
+        .object({ until: z.string(), detail: z.string() })
+        .nullable()
+        .describe("nothing is placed before, and why"),
+    }),
+    targets: z.object({
+      min_instances: z.number().int(),
+      max_instances: z.number().int(),
+      queue_delay_ms: z.number().describe("average wait that the steady load may have"),
+      utilisation: z.number().describe("share of the slots that the steady load may keep busy"),
+    }),
+    windows: z.object({ stable_ms: z.number().int(), panic_ms: z.number().int() }),
+    decisions: z
+      .array(
+        z.object({
+          at: z.string(),
+          from: z.number().int().describe("instances wanted before"),
+          to: z.number().int().describe("instances wanted from then on"),
+          reason,
+          measures: MeasuresSchema,
+        }),
+      )
+      .describe("changes of what is wanted, newest first: the last 200 of seven days"),
+  })
+  .openapi("DeploymentScaling");
 
 export const DeploymentSchema = z
   .object({

@@ -8,6 +8,24 @@ import { PredictionSchema } from "./predictions.ts";
 /** What {@link NAME_PATTERN} asks for, in words. */
 export const NAME_RULE = "must be 1 to 64 of a-z, 0-9, '-', '_', '.', with a letter or digit at both ends";
 
+const share = z.number().nullable();
+const milliseconds = z.number().nullable();
+export const VersionHistorySchema = z
+  .object({
+    runs: z.number().int().describe("predictions that ended, ever"),
+    success_share: share.describe("of recent ends, cancels left out"),
+    platform_failure_share: share.describe("of recent ends, cancels left out: failures that are not the model's"),
+    run_p50_ms: milliseconds.describe("of those that succeeded"),
+    run_p99_ms: milliseconds,
+    queue_p50_ms: milliseconds.describe("from creation to a slot"),
+    queue_p99_ms: milliseconds,
+    boot_p50_ms: milliseconds.describe("an instance's process, environment and image"),
+    setup_p50_ms: milliseconds.describe("loading of the model"),
+    cold_start_share: share.describe("of predictions that had a slot: those that waited for an instance to start"),
+    last_success_at: z.string().nullable(),
+  })
+  .openapi("VersionHistory");
+
 export const VersionSchema = z
   .object({
     id: z.string(),
@@ -19,6 +37,9 @@ export const VersionSchema = z
       .nullable()
       .describe("extra member: pushed as a source or as an image; null: neither, such as a training's"),
     build: z.string().nullable().describe("extra member: id of the build that made it"),
+    history: VersionHistorySchema.nullable()
+      .optional()
+      .describe("extra member of a single version: how it ran lately, some ten seconds old; null before its first end"),
   })
   .openapi("Version");
 export const VersionPageSchema = pageOf(VersionSchema, "VersionPage");

@@ -73,6 +73,11 @@ export const CreateHeadersSchema = z.object({
     .describe(
       "dollars with at most six decimals: refused (402) where it is expected to cost more, and stopped when it has cost as much",
     ),
+  "cogway-priority": z
+    .string()
+    .optional()
+    .openapi({ example: "low" })
+    .describe("`normal`, or `low`: it runs when nothing of normal priority waits for the same instances"),
   "idempotency-key": z.string().optional().describe("at most 255 characters, kept 24 h"),
 });
 export const PredictionParams = z.object({ prediction_id: z.string() });

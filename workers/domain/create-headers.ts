@@ -75,6 +75,14 @@ export function parseMaxCost(header: string | undefined): number | null {
   return Number(match[1]) * 1_000_000 + Number((match[2] ?? "").padEnd(6, "0"));
 }
 
+/** The queue's priority of Cogway-Priority: 0 (`normal`, also when the header is absent) before 1 (`low`). */
+export function parsePriority(header: string | undefined): 0 | 1 {
+  const text = header?.trim().toLowerCase() ?? "normal";
+  if (text === "normal") return 0;
+  if (text === "low") return 1;
+  throw new AppError("request.header_invalid", "Cogway-Priority must be normal or low.");
+}
+
 /** The key itself. `"x"`, the form of the draft standard, and `x`, which most clients send, are one key. */
 export function parseIdempotencyKey(header: string | undefined): string | null {
   if (header === undefined) return null;

@@ -31,6 +31,8 @@ export interface CreateCommand {
   idempotency: { key: string; body_sha256: string } | null;
   /** micro-dollars (Cogway-Max-Cost) */
   max_cost_micros: number | null;
+  /** 0 before 1 */
+  priority: 0 | 1;
   /** owner/name: run the version's trainer, and make its weights a version of this model */
   destination?: string;
 }

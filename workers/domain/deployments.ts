@@ -2,7 +2,12 @@
 import type { z } from "@hono/zod-openapi";
 import type { DeploymentDescription } from "../../durable-objects/contracts.ts";
 import { deploymentStub } from "../../durable-objects/stubs.ts";
-import type { CreateDeploymentSchema, DeploymentSchema, ReleaseSchema } from "../../schema/api/deployments.ts";
+import type {
+  CreateDeploymentSchema,
+  DeploymentSchema,
+  ReleaseSchema,
+  ScalingSchema,
+} from "../../schema/api/deployments.ts";
 import { parseModelReference } from "../../schema/ids.ts";
 import { AppError, type InvalidField } from "../../schema/problems.ts";
 import type { Caller, Edge } from "../env.ts";
@@ -160,6 +165,31 @@ function inUse({ instances, free_at }: { instances: number; free_at: number | nu
 /** What runs for it right now. */
 export function describeDeployment(edge: Edge, owner: string, name: string): Promise<DeploymentDescription> {
   return deploymentStub(edge.env, deploymentKey(owner, name)).describe();
+}
+
+/** How it scales. One that nobody told its object of yet is told now. */
+export async function scalingOf(edge: Edge, release: ReleaseRow): Promise<z.infer<typeof ScalingSchema>> {
+  const { owner, name } = release;
+  const object = deploymentStub(edge.env, deploymentKey(owner, name));
+  let scaling = await object.scaling();
+  if (scaling === null) {
+    await configure(edge, release);
+    scaling = await object.scaling();
+  }
+  if (scaling === null) throw notFound(owner, name);
+  const { wanted_instances, reason, measures, targets, held_back, decisions } = scaling;
+  const { stable_window_ms, panic_window_ms, ...bounds } = targets;
+  return {
+    current: {
+      ...{ wanted_instances, reason, ...measures },
+      held_back: held_back === null ? null : { ...held_back, until: new Date(held_back.until).toISOString() },
+    },
+    targets: bounds,
+    windows: { stable_ms: stable_window_ms, panic_ms: panic_window_ms },
+    decisions: decisions.map(({ at, wanted_before, wanted, ...decision }) => ({
+      ...{ at: new Date(at).toISOString(), from: wanted_before, to: wanted, ...decision },
+    })),
+  };
 }
 
 export function showDeployment(

@@ -10,7 +10,7 @@ import { AppError } from "../../schema/problems.ts";
 import { settingsOf } from "../env.ts";
 import { exceedsDepth } from "../middleware/json-body.ts";
 import { Memo } from "../storage/memo.ts";
-import { parseCancelAfter, parseIdempotencyKey, parsePrefer } from "./create-headers.ts";
+import { parseCancelAfter, parseIdempotencyKey, parsePrefer, parsePriority } from "./create-headers.ts";
 import { decodeCursor, encodeCursor, pageUrl } from "./cursors.ts";
 import { matchesEtag, parseRange } from "./http-range.ts";
 import { showPrediction } from "./show-prediction.ts";
@@ -164,6 +164,11 @@ describe("headers", () => {
     ["1d", 86_400_000],
   ])("Cancel-After: %s", (header, ms) => {
     expect(parseCancelAfter(header)).toBe(ms);
+  });
+
+  it("Cogway-Priority is normal, low, or refused", () => {
+    expect([undefined, "normal", " Low "].map(parsePriority)).toEqual([0, 0, 1]);
+    expect(() => parsePriority("high")).toThrow("normal or low");
   });
 
   it.each(["4", "86401", "-5", "", "1m1h", "1.5h", "abc"])("Cancel-After refuses %j", (header) => {

@@ -59,6 +59,8 @@ export interface StartPrediction {
   token: { id: string; budget: Budget | null } | null;
   /** micro-dollars; null for any */
   max_cost_micros: number | null;
+  /** 0 before 1; absent is 0 */
+  priority?: 0 | 1;
   /** the operator pays for it */
   is_free?: boolean;
 }
@@ -90,6 +92,7 @@ export async function startPrediction(edge: Edge, start: StartPrediction): Promi
       ...(spend === null ? {} : { spend }),
     }),
   );
+  edge.admitted?.();
   if (admitted.kind !== "admitted") return admitted;
   let input_ref: string | null = null;
   let isSent = false;
@@ -124,6 +127,7 @@ export async function startPrediction(edge: Edge, start: StartPrediction): Promi
       wait_ms: start.wait_ms,
       rates,
       max_cost_micros: start.max_cost_micros,
+      priority: start.priority ?? 0,
       reserved_micros: spend !== null && spend.reserve_micros > 0 ? spend.reserve_micros : null,
       token_id: start.token?.id ?? null,
       ...(start.keeps_nothing === true ? { keeps_nothing: true } : {}),

@@ -35,6 +35,6 @@ export const limitReads: MiddlewareHandler<AppEnv> = async (c, next) => {
   for (const [name, value] of fields) c.res.headers.set(name, value);
 };
 
-function isCreate(c: Context<AppEnv>): boolean {
+export function isCreate(c: Context<AppEnv>): boolean {
   return c.req.method === "POST" && CREATE_PATH.test(c.req.path);
 }

@@ -6,6 +6,7 @@ import {
   DeploymentPageSchema,
   DeploymentSchema,
   ReleasePageSchema,
+  ScalingSchema,
   UpdateDeploymentSchema,
 } from "../../schema/api/deployments.ts";
 import { CreateHeadersSchema, CreateModelPredictionSchema } from "../../schema/api/predictions.ts";
@@ -16,6 +17,7 @@ import {
   removeDeployment,
   requireDeployment,
   requireRelease,
+  scalingOf,
   showDeployment,
   showRelease,
   updateDeployment,
@@ -137,6 +139,25 @@ deployments.openapi(
     const { owner, name } = c.req.valid("param");
     const found = await requireDeployment(edge, callerOf(c), owner, name);
     return c.json(showDeployment(found, await describeDeployment(edge, owner, name)), 200);
+  },
+);
+
+deployments.openapi(
+  createRoute({
+    method: "get",
+    path: "/v1/deployments/{owner}/{name}/scaling",
+    tags,
+    summary: "See how a deployment scales: what it measures, its targets, and each change with its reason",
+    security: bearer,
+    middleware: allow("deployments:read"),
+    request: { params: OwnerNameParams },
+    responses: { 200: { description: "How it scales", content: json(ScalingSchema) }, ...problemResponses },
+  }),
+  async (c) => {
+    const edge = edgeOf(c);
+    const { owner, name } = c.req.valid("param");
+    const { release } = await requireDeployment(edge, callerOf(c), owner, name);
+    return c.json(await scalingOf(edge, release), 200);
   },
 );
 

@@ -15,7 +15,13 @@ import { type ModelReference, parseModelReference } from "../../schema/ids.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import { AppError } from "../../schema/problems.ts";
 import { rateLimitFields } from "../../schema/rate-limit.ts";
-import { parseCancelAfter, parseMaxCost, parsePrefer, parseRetention } from "../domain/create-headers.ts";
+import {
+  parseCancelAfter,
+  parseMaxCost,
+  parsePrefer,
+  parsePriority,
+  parseRetention,
+} from "../domain/create-headers.ts";
 import { createPrediction, type KeptResponse, keepAnswer } from "../domain/create-prediction.ts";
 import { decodeCursor, pageUrl } from "../domain/cursors.ts";
 import { cancelPrediction, findPrediction } from "../domain/find-prediction.ts";
@@ -118,6 +124,7 @@ async function answerCreate(
     cancel_after_ms: parseCancelAfter(c.req.header("cancel-after")),
     retention_ms: parseRetention(c.req.header("cogway-retention"), edge.settings.retentionMs),
     max_cost_micros: parseMaxCost(c.req.header("cogway-max-cost")),
+    priority: parsePriority(c.req.header("cogway-priority")),
     idempotency,
     ...(body.destination === undefined ? {} : { destination: body.destination }),
   });

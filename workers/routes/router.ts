@@ -7,6 +7,7 @@ import type { Scope } from "../../schema/tokens.ts";
 import { faultsDetail, invalidInput } from "../domain/validate-input.ts";
 import type { AppEnv } from "../env.ts";
 import { authenticate, requireScope } from "../middleware/authenticate.ts";
+import { takeCreatePlace } from "../middleware/create-place.ts";
 import { BODY_BYTES_MAX, jsonBody } from "../middleware/json-body.ts";
 import { faultsOfZod } from "../middleware/problems.ts";
 import { limitReads } from "../middleware/read-limit.ts";
@@ -25,7 +26,7 @@ function refuseInvalid(result: { target: string; success: boolean; error?: ZodEr
 
 /** What stands before a route of the API: a live token, whose account has requests left, with this scope; then a bounded body. */
 export function allow(scope: Scope, bodyBytesMax = BODY_BYTES_MAX): MiddlewareHandler<AppEnv>[] {
-  return [...allowBytes(scope), jsonBody(bodyBytesMax)];
+  return [...allowBytes(scope), takeCreatePlace, jsonBody(bodyBytesMax)];
 }
 
 /** The same before a route that reads its body as a stream, and bounds it itself. */
