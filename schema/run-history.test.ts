@@ -58,7 +58,7 @@ describe("run history", () => {
             queue_ms: fc.option(fc.nat(100_000)),
             is_cold: fc.boolean(),
             units: fc.constantFrom(undefined, { images: 4 }, { tokens: 900 }),
-            ended_at: fc.nat(100_000),
+            ended_at: fc.integer({ min: 1, max: 100_000 }),
           }),
           { maxLength: 60 },
         ),
