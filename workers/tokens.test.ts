@@ -287,7 +287,7 @@ describe("a token that is bound to models", () => {
     await origin.announce("bound-b", announced);
     const account = await anAccount();
     const { token } = await minted(account.token, {
-      scopes: SCOPES.filter((scope) => scope !== "admin"),
+      scopes: SCOPES.filter((scope) => scope !== "admin" && scope !== "metrics:read"),
       allowed_models: ["cogway/bound-a"],
     });
     const create = (by: string, version: string) =>
