@@ -230,6 +230,11 @@ const matrix: Record<string, () => Access> = {
     path: `/v1/deployments/${owner.username}/kept/releases`,
     status: 200,
   }),
+  "GET /v1/deployments/{owner}/{name}/scaling": () => ({
+    kind: "private",
+    path: `/v1/deployments/${owner.username}/kept/scaling`,
+    status: 200,
+  }),
   "POST /v1/deployments/{owner}/{name}/predictions": () => ({
     kind: "private",
     path: `/v1/deployments/${owner.username}/kept/predictions`,

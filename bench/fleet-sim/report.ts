@@ -181,14 +181,16 @@ export function printComparisons(comparisons: Comparison[]): void {
     [
       "trace",
       "cold starts to b's at equal cost (aim 0.5)",
+      "to b's at 60 s, and cost to its",
       "of ours on first use",
       "cost to the bound at equal p99 (aim 1.2)",
       "to the bound without any delay",
       "our GPU time: runs, starts, idle",
     ],
-    comparisons.map(({ kind, cogway: ours, equalCost, bound, boundAtOnce, firstUse }) => [
+    comparisons.map(({ kind, cogway: ours, idle, equalCost, bound, boundAtOnce, firstUse }) => [
       kind,
       `${(ours.cold / equalCost.cold).toFixed(2)}x${equalCost.dollars > ours.dollars ? ` (b costs ${(equalCost.dollars / ours.dollars).toFixed(2)}x at least)` : ""}`,
+      `${(ours.cold / idle.cold).toFixed(2)}x, ${(ours.dollars / idle.dollars).toFixed(2)}x`,
       percent(firstUse / ours.cold),
       `${(ours.dollars / bound.dollars).toFixed(2)}x`,
       `${(ours.dollars / boundAtOnce.dollars).toFixed(2)}x`,
