@@ -5,13 +5,13 @@
 /** Buckets for each doubling of the value: neighbours differ by 19 %. */
 const BUCKETS_PER_DOUBLING = 4;
 /** The last bucket begins at 2^30: 12 days in milliseconds, more units than one prediction makes. */
-const BUCKET_MAX = 120;
+const BUCKET_MAX = 121;
 /** A histogram or the outcomes that hold more than this are halved: what is newer weighs more, and sums stay small. */
 const SAMPLES_MAX = 2_000;
 /** Kinds of units (images, tokens …) of one version. */
 const UNITS_MAX = 8;
 
-/** Values by their magnitude: `counts[n]` of them are in bucket n, which spans [2^(n/4), 2^((n+1)/4)). */
+/** Values by their magnitude: `counts[n]` of them are in bucket n, which spans [2^((n-1)/4), 2^(n/4)); those below 1 are in bucket 0. */
 export interface Histogram {
   counts: Record<string, number>;
   count: number;
@@ -144,7 +144,7 @@ function faded(history: RunHistory): RunHistory {
 }
 
 function bucketOf(value: number): number {
-  return value < 1 ? 0 : Math.min(BUCKET_MAX, Math.floor(Math.log2(value) * BUCKETS_PER_DOUBLING));
+  return value < 1 ? 0 : Math.min(BUCKET_MAX, 1 + Math.floor(Math.log2(value) * BUCKETS_PER_DOUBLING));
 }
 
 export function withValue(histogram: Histogram, value: number): Histogram {
@@ -179,13 +179,13 @@ export function quantile(histogram: Histogram, q: number): number | null {
   for (const bucket of buckets.sort((a, b) => a - b)) {
     seen += histogram.counts[bucket] ?? 0;
     // The middle of a bucket is as wrong upwards as downwards.
-    if (seen >= rank) return bucket === 0 && histogram.max < 1 ? 0 : Math.min(histogram.max, middleOf(bucket));
+    if (seen >= rank) return Math.min(histogram.max, middleOf(bucket));
   }
   return histogram.max;
 }
 
 function middleOf(bucket: number): number {
-  return Math.round(2 ** ((bucket + 0.5) / BUCKETS_PER_DOUBLING));
+  return bucket === 0 ? 0 : Math.round(2 ** ((bucket - 0.5) / BUCKETS_PER_DOUBLING));
 }
 
 export function meanOf(histogram: Histogram): number | null {
