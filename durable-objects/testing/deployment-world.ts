@@ -15,6 +15,8 @@ export class Surroundings {
   /** predictions that do not know of their lease any more */
   readonly forgotten = new Set<string>();
   predictionsAway = false;
+  /** predictions do not answer whether they hold their leases */
+  leasesHeldAway = false;
   placements: PlaceRequest[] = [];
   drained: { instance_id: string; reason: string }[] = [];
   /** instances of which the fleet has nothing any more */
@@ -42,7 +44,10 @@ export class Surroundings {
           if (this.predictionsAway) throw new Error("away");
           this.refused.push(...refusals);
         },
-        leasesHeld: async (keys: LeaseKey[]) => keys.map((key) => !this.forgotten.has(key.prediction_id)),
+        leasesHeld: async (keys: LeaseKey[]) => {
+          if (this.leasesHeldAway) throw new Error("away");
+          return keys.map((key) => !this.forgotten.has(key.prediction_id));
+        },
         cancel: async (prediction_id, account_id) => {
           this.canceled.push({ prediction_id, account_id });
           return this.whenCanceled(prediction_id);

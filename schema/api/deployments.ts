@@ -101,7 +101,7 @@ export const ScalingSchema = z
     targets: z.object({
       min_instances: z.number().int(),
       max_instances: z.number().int(),
-      queue_delay_ms: z.number().describe("average wait that the steady load may have"),
+      queue_delay_ms: z.number().describe("a queue that is done within this asks for no further instance"),
       utilisation: z.number().describe("share of the slots that the steady load may keep busy"),
     }),
     windows: z.object({ stable_ms: z.number().int(), panic_ms: z.number().int() }),
