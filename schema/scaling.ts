@@ -316,7 +316,10 @@ function steadyInstances(input: ScalingInput, load: Load): number {
  * held by its idle time.
  */
 function heldInstances(input: ScalingInput, { rates }: Load): number {
-  const busy = (rates.stable * (input.run_ms ?? 0)) / input.slots_per_instance;
+  const { stable, arrivals } = rates;
+  // A window may have one arrival less than the next, of the same load.
+  const most = arrivals < 2 ? stable : (stable * (arrivals + 1)) / (arrivals - 1);
+  const busy = ((arrivals < STEADY_ARRIVALS_MIN ? stable : most) * (input.run_ms ?? 0)) / input.slots_per_instance;
   const held = Math.ceil(busy / UTILISATION_HELD);
   return held > 1 ? held : Math.floor(busy);
 }
