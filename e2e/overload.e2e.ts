@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { isEnd } from "./chaos/history.ts";
 import type { Api, Page, Prediction } from "./lib/api.ts";
-import { kept, latencies, openLoop, type Reply, send } from "./lib/load.ts";
+import { countAnswers, kept, latencies, openLoop, type Reply, send } from "./lib/load.ts";
 import { System } from "./lib/system.ts";
 import { waitFor } from "./lib/wait.ts";
 
@@ -60,15 +60,6 @@ async function sustainableRate(): Promise<number> {
   await Promise.all(Array.from({ length: SUSTAINED_CLIENTS }, (_, n) => client(n)));
   agent.destroy();
   return ended / SUSTAINED_S;
-}
-
-function counted(replies: readonly Reply[]): Record<string, number> {
-  const counts: Record<string, number> = {};
-  for (const { status, body } of replies) {
-    const code = status >= 400 ? ` ${/"code":"([^"]+)"/.exec(body)?.[1] ?? ""}` : "";
-    counts[`${status}${code}`] = (counts[`${status}${code}`] ?? 0) + 1;
-  }
-  return counts;
 }
 
 test(`${FLOOD_TIMES} times what it can do: the accepted end, the rest come again in time, reads stay fast, memory is bounded`, async () => {
@@ -133,11 +124,11 @@ test(`${FLOOD_TIMES} times what it can do: the accepted end, the rest come again
         offered_a_second: Math.round(rate * FLOOD_TIMES),
         sent,
         unsent,
-        answers: counted(replies),
+        answers: countAnswers(replies),
         answered_in: latencies(replies.map(({ took_ms }) => took_ms)),
         ends,
         drained_s: Math.round(drained_s),
-        reads: { ...counted(reads), took: latencies(reads.map(({ took_ms }) => took_ms)) },
+        reads: { ...countAnswers(reads), took: latencies(reads.map(({ took_ms }) => took_ms)) },
         probes,
         memory_mb: { idle, peak },
       },

@@ -85,6 +85,16 @@ export async function openLoop(
   return { sent, unsent };
 }
 
+/** How often each status was answered, with the code of its problem. */
+export function countAnswers(replies: readonly Reply[]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const { status, body } of replies) {
+    const code = status >= 400 ? ` ${/"code":"([^"]+)"/.exec(body)?.[1] ?? ""}` : "";
+    counts[`${status}${code}`] = (counts[`${status}${code}`] ?? 0) + 1;
+  }
+  return counts;
+}
+
 export function percentile(values: readonly number[], share: number): number {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? 0;
