@@ -70,7 +70,8 @@ export async function openLoop(
   let [sent, unsent] = [0, 0];
   for (let n = 0; n < rate * seconds; n++) {
     const dueAt = began + (n / rate) * 1_000;
-    if (performance.now() < dueAt) await new Promise((resolve) => setTimeout(resolve, dueAt - performance.now()));
+    const early = dueAt - performance.now();
+    if (early > 0) await new Promise((resolve) => setTimeout(resolve, early));
     if (open.size >= most) {
       unsent++;
       // Answers come only while this loop lets them.
