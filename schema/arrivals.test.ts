@@ -148,6 +148,18 @@ describe("days", () => {
     expect(nextExpectedAt(mornings(3), 8, START + 3 * DAY, dear)).toBeNull();
   });
 
+  it("guarantees all that was needed where work begins, and one where it goes on: load decides there", () => {
+    let arrivals = NO_ARRIVALS;
+    for (let day = 0; day < 3; day++) {
+      for (const quarter of [36, 37, 38])
+        arrivals = use(arrivals, START + day * DAY + quarter * 15 * MINUTE, MINUTE, 8);
+    }
+    arrivals = use(arrivals, START + 3 * DAY, 0);
+    const inQuarter = (quarter: number) =>
+      expectedInstances(arrivals, START + 3 * DAY + quarter * 15 * MINUTE + MINUTE, dear);
+    expect([35, 36, 37, 38, 39].map(inQuarter)).toEqual([0, 8, 1, 1, 0]);
+  });
+
   it("guarantees that it is forgotten when it ends", () => {
     const arrivals = use(mornings(5), START + 9 * DAY, 0);
     expect(expectedInstances(arrivals, START + 10 * DAY + 9 * HOUR, dear)).toBe(0);

@@ -249,13 +249,15 @@ export function idleSince(arrivals: Arrivals): number | null {
 
 /**
  * How many instances the days before say are needed at `at`, where being ready for them is worth it: an instance that is ready at the beginning of a quarter
- * waits half of it on average.
+ * waits half of it on average. Where work begins these are all that it needed, so that a daily batch finds them; where the quarter before is expected to be
+ * busy, too, what runs then follows the load, and one is enough.
  */
 export function expectedInstances(arrivals: Arrivals, at: number, { missing_ms }: StartCosts): number {
   const quarter = Math.floor(at / QUARTER_MS) % QUARTERS;
   const share = (arrivals.shares[quarter] ?? 0) / 100;
   if (share < EXPECTED_SHARE || share * missing_ms < QUARTER_MS / 2) return 0;
-  return Math.round((arrivals.peaks[quarter] ?? 0) / 100);
+  const before = (arrivals.shares[(quarter + QUARTERS - 1) % QUARTERS] ?? 0) / 100;
+  return before < EXPECTED_SHARE ? Math.round((arrivals.peaks[quarter] ?? 0) / 100) : 1;
 }
 
 /** How often an hour its first instance is needed anew, by its gaps; once while nothing is known. */
