@@ -2,6 +2,9 @@
  * How many creates this isolate admits at once. It has one thread: without a bound every create that comes is begun, all of them take longer, and so does
  * everything else. Whoever finds no place waits, each account in its own line, with its body unread; the lines are served in turn, so an account that sends
  * thousands delays its own. Beyond the bound an account that has less than its share waiting still gets in; the others are told when their line is served.
+ *
+ * Nothing here wakes a request: one that waits for a promise that another request resolves has no I/O of its own, and the platform ends it as hung. Each looks
+ * again after a time of its own, half of what its line needs by what was measured, so it looks a few times only.
  */
 
 /** Begun at once; more would make each slower and none sooner. Reads then wait behind no more than these. */
@@ -16,20 +19,23 @@ const ABANDONED_MS = 5_000;
 const SERVED_EVERY_MS = 10;
 const NEWER_SHARE = 0.1;
 const RETRY_AFTER_MAX_S = 30;
+const LOOK_MIN_MS = 5;
+const LOOK_MAX_MS = 250;
 
 export type Entry =
-  /** `turn` resolves when there is a place; `leave` gives it back, calling it again does nothing */
-  { kind: "let in"; turn: Promise<void> | null; leave: () => void } | { kind: "refused"; retry_after_s: number };
+  /** `wait_ms` says when to look again, 0 when there is a place; `leave` gives it back, calling it again does nothing */
+  { kind: "let in"; wait_ms: () => number; leave: () => void } | { kind: "refused"; retry_after_s: number };
 
-interface Waiter {
-  ticket: object;
-  go: () => void;
+interface Line {
+  waiting: object[];
+  /** how many have got a place or have left */
+  served: number;
 }
 
 export class CreatePlaces {
   /** since when each place is taken */
   readonly #taken = new Map<object, number>();
-  readonly #lines = new Map<string, Waiter[]>();
+  readonly #lines = new Map<string, Line>();
   readonly #now: () => number;
   #waiting = 0;
   #everyMs = SERVED_EVERY_MS;
@@ -48,19 +54,27 @@ export class CreatePlaces {
     };
     if (this.#taken.size < PLACES) {
       this.#taken.set(ticket, this.#now());
-      return { kind: "let in", turn: null, leave };
+      return { kind: "let in", wait_ms: () => 0, leave };
     }
-    const line = this.#lines.get(account) ?? [];
-    const lines = this.#lines.size + (line.length === 0 ? 1 : 0);
-    const hasShare = this.#waiting < WAITING_HARD_MAX && line.length < Math.ceil(WAITING_MAX / lines);
+    const line = this.#lines.get(account) ?? { waiting: [], served: 0 };
+    const lines = this.#lines.size + (line.waiting.length === 0 ? 1 : 0);
+    const hasShare = this.#waiting < WAITING_HARD_MAX && line.waiting.length < Math.ceil(WAITING_MAX / lines);
     if (this.#waiting >= WAITING_MAX && !hasShare) {
-      const untilServed_ms = Math.max(line.length, 1) * lines * this.#everyMs;
+      const untilServed_ms = Math.max(line.waiting.length, 1) * lines * this.#everyMs;
       return { kind: "refused", retry_after_s: Math.min(Math.ceil(untilServed_ms / 1_000), RETRY_AFTER_MAX_S) };
     }
-    const turn = new Promise<void>((resolve) => line.push({ ticket, go: resolve }));
+    const number = line.served + line.waiting.push(ticket);
     this.#lines.set(account, line);
     this.#waiting++;
-    return { kind: "let in", turn, leave };
+    const wait_ms = (): number => {
+      this.#freeAbandoned();
+      this.#serve();
+      const before = number - line.served;
+      if (before <= 0) return 0;
+      const half_ms = (before * this.#lines.size * this.#everyMs) / 2;
+      return Math.min(Math.max(half_ms, LOOK_MIN_MS), LOOK_MAX_MS);
+    };
+    return { kind: "let in", wait_ms, leave };
   }
 
   #serve(): void {
@@ -68,17 +82,17 @@ export class CreatePlaces {
       const [first] = this.#lines;
       if (first === undefined) return;
       const [account, line] = first;
-      const waiter = line.shift();
+      const ticket = line.waiting.shift();
       // Behind the other lines, where it has more.
       this.#lines.delete(account);
-      if (waiter === undefined) continue;
-      if (line.length > 0) this.#lines.set(account, line);
+      if (ticket === undefined) continue;
+      line.served++;
+      if (line.waiting.length > 0) this.#lines.set(account, line);
       this.#waiting--;
       const now = this.#now();
       this.#everyMs += NEWER_SHARE * (Math.min(now - this.#servedAt, 1_000) - this.#everyMs);
       this.#servedAt = now;
-      this.#taken.set(waiter.ticket, now);
-      waiter.go();
+      this.#taken.set(ticket, now);
     }
   }
 

@@ -16,7 +16,7 @@ export const takeCreatePlace: MiddlewareHandler<AppEnv> = async (c, next) => {
     const detail = `More predictions are created than this server admits. Yours are served in about ${retry_after} s: send this one again then.`;
     throw new AppError("edge.busy", detail, { retry_after });
   }
-  await entry.turn;
+  for (let ms = entry.wait_ms(); ms > 0; ms = entry.wait_ms()) await scheduler.wait(ms);
   // The use case gives it back once it is admitted: a caller may wait a minute for the output.
   c.set("admitted", entry.leave);
   try {
