@@ -15,6 +15,8 @@ const INSTANCES = [1, 10, 100, 1_000];
 const QUEUES = [0, 10, 100, 1_000, 9_000];
 /** Each is measured so often, after as many to warm up. */
 const EVENTS = 2_000;
+/** The quietest of so many rounds counts: other programs on the machine are no part of a decision. */
+const ROUNDS = 3;
 const DEPLOYMENTS = 500;
 
 export function measureDecisions(): void {
@@ -22,16 +24,17 @@ export function measureDecisions(): void {
   printTable(
     ["decision", "by", "p50", "p99", "mean"],
     [
-      ...HOSTS.map((hosts) => row("placement, fleet 70 % full", `${hosts} hosts`, placements(hosts, 0.7))),
-      ...HOSTS.map((hosts) => row("placement, fleet full: evicts", `${hosts} hosts`, placements(hosts, 1))),
-      ...INSTANCES.map((count) => row("scaling", `${count} instances`, scalings(count))),
-      ...QUEUES.map((length) => row("queue: append and take", `${length} waiting`, queueing(length))),
+      ...HOSTS.map((hosts) => row("placement, fleet 70 % full", `${hosts} hosts`, () => placements(hosts, 0.7))),
+      ...HOSTS.map((hosts) => row("placement, fleet full: evicts", `${hosts} hosts`, () => placements(hosts, 1))),
+      ...INSTANCES.map((count) => row("scaling", `${count} instances`, () => scalings(count))),
+      ...QUEUES.map((length) => row("queue: append and take", `${length} waiting`, () => queueing(length))),
     ],
   );
 }
 
-function row(name: string, by: string, times_ms: number[]): string[] {
-  const { p50, p99, mean } = summarize(times_ms.map((time) => time * 1_000));
+function row(name: string, by: string, measure: () => number[]): string[] {
+  const rounds = Array.from({ length: ROUNDS }, () => summarize(measure().map((time) => time * 1_000)));
+  const { p50, p99, mean } = rounds.reduce((best, round) => (round.p99 < best.p99 ? round : best));
   return [name, by, p50.toFixed(1), p99.toFixed(1), mean.toFixed(1)];
 }
 

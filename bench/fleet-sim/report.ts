@@ -16,6 +16,8 @@ interface Total extends Omit<Outcome, "delays_ms"> {
   p99_ms: number;
   /** of each trace: its own */
   p99s_ms: number[];
+  /** what the whole simulation took for each prediction, all decisions in it */
+  wall_us: number;
 }
 
 export interface Comparison {
@@ -27,6 +29,8 @@ export interface Comparison {
   /** rival b at the idle time at which it costs what ours costs */
   equalCost: EqualCost;
   bound: LowerBound;
+  /** what each rival costs to the bound at its own p99 */
+  toBound: { fixed: number; idle: number; knative: number; cogway: number };
   /** predictions that come before the first instance of their deployment could be ready: cold for whoever does not know the future */
   firstUse: number;
   /** the bound where nothing may wait */
@@ -40,7 +44,9 @@ interface EqualCost {
 }
 
 function runAll(traces: Trace[], maker: PolicyMaker): Total {
+  const began = performance.now();
   const outcomes = traces.map((trace) => simulate(trace, maker));
+  const wall_ms = performance.now() - began;
   const sum = (of: (outcome: Outcome) => number): number => outcomes.reduce((total, outcome) => total + of(outcome), 0);
   const predictions = sum((outcome) => outcome.predictions);
   const delays = new Float64Array(predictions);
@@ -61,6 +67,7 @@ function runAll(traces: Trace[], maker: PolicyMaker): Total {
     most_gpus: Math.max(...outcomes.map((each) => each.most_gpus)),
     ...{ p50_ms: quantile(delays, 0.5), p99_ms: quantile(delays, 0.99) },
     p99s_ms: outcomes.map(({ delays_ms }) => quantile(delays_ms, 0.99)),
+    wall_us: (wall_ms * 1_000) / predictions,
   };
 }
 
@@ -76,29 +83,31 @@ const TRIES_MAX = 6;
 
 /**
  * The idle time at which rival b costs as much as `dollars`. Its cost first falls with the idle time (fewer starts), then rises: the longest time counts that costs
- * no more. Idle times of 1 s, 4 s, 16 s and so on are run, then the last interval is halved (by its logarithm) until costs are within 1 %, six times at most; its cold
- * starts are read on the line between the two nearest costs. Where b costs more at every idle time, its cheapest run stands.
+ * no more. Idle times of 1 s, 2 s, 4 s and so on are run, then the last interval is halved (by its logarithm) until costs are within 1 %, six times at most; its cold
+ * starts are read on the line between the two nearest costs. Where b costs more at every idle time, its cheapest run stands; of those within 1 % of the
+ * cheapest, the one that is kept longest, in b's favour.
  */
 function atEqualCost(traces: Trace[], dollars: number): EqualCost {
   const run = (idle_ms: number): EqualCost => {
     const total = runAll(traces, constantIdle(idle_ms));
     return { idle_ms, dollars: total.dollars, cold: total.cold };
   };
-  let cheapest: EqualCost | null = null;
-  let low: EqualCost | null = null;
-  let high: EqualCost | null = null;
-  for (let idle_ms = IDLE_MIN_MS; idle_ms <= IDLE_MAX_MS; idle_ms *= 4) {
+  const runs: EqualCost[] = [];
+  let least = Number.POSITIVE_INFINITY;
+  for (let idle_ms = IDLE_MIN_MS; idle_ms <= IDLE_MAX_MS; idle_ms *= 2) {
     const next = run(idle_ms);
-    if (cheapest === null || next.dollars < cheapest.dollars) cheapest = next;
-    if (next.dollars <= dollars) {
-      low = next;
-      high = null;
-    } else {
-      high ??= next;
-      if (next.dollars > 1.5 * Math.max(dollars, cheapest.dollars)) break;
-    }
+    runs.push(next);
+    least = Math.min(least, next.dollars);
+    if (next.dollars > 1.5 * Math.max(dollars, least)) break;
   }
-  if (cheapest === null || low === null || high === null) return low ?? cheapest ?? run(CONSTANT_IDLE_MS);
+  const last = runs.findLastIndex((one) => one.dollars <= dollars);
+  let low = runs[last];
+  let high = runs[last + 1];
+  if (low === undefined) {
+    const cheapest = runs.findLast((one) => one.dollars <= least * (1 + SAME_COST));
+    return cheapest ?? run(CONSTANT_IDLE_MS);
+  }
+  if (high === undefined) return low;
   for (let tries = 0; tries < TRIES_MAX && high.dollars - low.dollars > SAME_COST * dollars; tries++) {
     const middle = run(Math.sqrt(low.idle_ms * high.idle_ms));
     if (middle.dollars > dollars) high = middle;
@@ -114,16 +123,18 @@ function atEqualCost(traces: Trace[], dollars: number): EqualCost {
 
 export function compare(kind: Kind, seeds: readonly number[], weight?: number): Comparison {
   const traces = seeds.map((seed) => makeTrace(kind, seed));
+  const boundAt = ({ p99s_ms }: Total): LowerBound =>
+    added(traces.map((trace, i) => clairvoyant(trace, p99s_ms[i] ?? 0)));
+  const toBound = (total: Total): number => total.dollars / boundAt(total).dollars;
+  const fixed = runAll(traces, fixedInstances());
   const idle = runAll(traces, constantIdle(CONSTANT_IDLE_MS));
+  const kpa = runAll(traces, knative);
   const ours = runAll(traces, cogway(weight));
   return {
-    kind,
-    fixed: runAll(traces, fixedInstances()),
-    idle,
-    knative: runAll(traces, knative),
-    cogway: ours,
+    ...{ kind, fixed, idle, knative: kpa, cogway: ours },
     equalCost: atEqualCost(traces, ours.dollars),
-    bound: added(traces.map((trace, i) => clairvoyant(trace, ours.p99s_ms[i] ?? 0))),
+    bound: boundAt(ours),
+    toBound: { fixed: toBound(fixed), idle: toBound(idle), knative: toBound(kpa), cogway: toBound(ours) },
     firstUse: traces.reduce((sum, trace) => sum + firstUses(trace), 0),
     boundAtOnce: added(traces.map((trace) => clairvoyant(trace, 0))),
   };
@@ -151,7 +162,10 @@ function added(bounds: LowerBound[]): LowerBound {
 
 export function printComparisons(comparisons: Comparison[]): void {
   printTable(
-    ["trace", "policy", "predictions", "cold", "p50 s", "p99 s", "GPUs busy", "$", "starts", "with fetch", "most GPUs"],
+    [
+      ...["trace", "policy", "predictions", "cold", "p50 s", "p99 s", "GPUs busy", "$", "starts", "with fetch"],
+      ...["most GPUs", "simulated in µs each"],
+    ],
     comparisons.flatMap(({ kind, fixed, idle, knative: kpa, cogway: ours, equalCost, bound }) => [
       ...[fixed, idle, kpa, ours].map((total, row) => [
         row === 0 ? kind : "",
@@ -165,14 +179,15 @@ export function printComparisons(comparisons: Comparison[]): void {
         total.instances,
         total.fetches,
         total.most_gpus,
+        total.wall_us.toFixed(0),
       ]),
       [
         ...["", `idle ${seconds(equalCost.idle_ms)} s, equal cost`, ""],
-        ...[percent(equalCost.cold / ours.predictions), "", "", "", money(equalCost.dollars), "", "", ""],
+        ...[percent(equalCost.cold / ours.predictions), "", "", "", money(equalCost.dollars), "", "", "", ""],
       ],
       [
         ...["", "clairvoyant bound", "", "", "", seconds(ours.p99_ms)],
-        ...[percent(ours.busy_ms / bound.gpu_ms), money(bound.dollars), "", "", ""],
+        ...[percent(ours.busy_ms / bound.gpu_ms), money(bound.dollars), "", "", "", ""],
       ],
     ]),
   );
@@ -181,24 +196,41 @@ export function printComparisons(comparisons: Comparison[]): void {
     [
       "trace",
       "cold starts to b's at equal cost (aim 0.5)",
+      "both without first uses",
       "to b's at 60 s, and cost to its",
-      "of ours on first use",
-      "cost to the bound at equal p99 (aim 1.2)",
-      "to the bound without any delay",
       "our GPU time: runs, starts, idle",
     ],
-    comparisons.map(({ kind, cogway: ours, idle, equalCost, bound, boundAtOnce, firstUse }) => [
+    comparisons.map(({ kind, cogway: ours, idle, equalCost, firstUse }) => [
       kind,
-      `${(ours.cold / equalCost.cold).toFixed(2)}x${equalCost.dollars > ours.dollars ? ` (b costs ${(equalCost.dollars / ours.dollars).toFixed(2)}x at least)` : ""}`,
-      `${(ours.cold / idle.cold).toFixed(2)}x, ${(ours.dollars / idle.dollars).toFixed(2)}x`,
-      percent(firstUse / ours.cold),
-      `${(ours.dollars / bound.dollars).toFixed(2)}x`,
-      `${(ours.dollars / boundAtOnce.dollars).toFixed(2)}x`,
+      `${times(ours.cold / equalCost.cold)}${equalCost.dollars > ours.dollars ? ` (b costs ${times(equalCost.dollars / ours.dollars)} at least)` : ""}`,
+      times((ours.cold - firstUse) / (equalCost.cold - firstUse)),
+      `${times(ours.cold / idle.cold)}, ${times(ours.dollars / idle.dollars)}`,
       [ours.busy_ms, ours.starting_ms, ours.held_ms - ours.busy_ms - ours.starting_ms]
         .map((part) => percent(part / ours.held_ms))
         .join(", "),
     ]),
   );
+  console.log();
+  printTable(
+    [
+      "trace",
+      "first uses, of all predictions",
+      "our cost to the bound at equal p99 (aim 1.2)",
+      "fixed, b at 60 s, Knative to it at theirs",
+      "our cost to the bound where nothing waits",
+    ],
+    comparisons.map(({ kind, cogway: ours, toBound, boundAtOnce, firstUse }) => [
+      kind,
+      percent(firstUse / ours.predictions),
+      times(toBound.cogway),
+      [toBound.fixed, toBound.idle, toBound.knative].map(times).join(", "),
+      times(ours.dollars / boundAtOnce.dollars),
+    ]),
+  );
+}
+
+function times(ratio: number): string {
+  return `${ratio.toFixed(2)}x`;
 }
 
 function percent(share: number): string {
