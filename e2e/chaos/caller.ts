@@ -23,7 +23,7 @@ export interface Answer {
 
 export class Caller {
   readonly calls: Call[] = [];
-  /** how often each status was answered; `broken`: the connection was */
+  /** how often each status was answered; `broken`: how often the connection was, and how */
   readonly counts = new Map<string, number>();
   readonly #url: string;
   readonly #token: string;
@@ -73,14 +73,14 @@ export class Caller {
   async call(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer> {
     const until = performance.now() + PATIENCE_MS;
     for (;;) {
-      const answer = await this.once(method, path, body, headers).catch((error: unknown) => String(error));
-      this.#count(typeof answer === "string" ? "broken" : String(answer.status));
-      if (typeof answer !== "string" && !isPutOff(answer)) return answer;
+      const answer = await this.once(method, path, body, headers).catch((error: unknown) => error);
+      this.#count(isAnswer(answer) ? String(answer.status) : `broken: ${nameOf(answer)}`);
+      if (isAnswer(answer) && !isPutOff(answer)) return answer;
       if (performance.now() > until) {
-        const last = typeof answer === "string" ? answer : `${answer.status} ${answer.text}`;
+        const last = isAnswer(answer) ? `${answer.status} ${answer.text}` : String(answer);
         throw new Error(`${method} ${path}: no answer within ${PATIENCE_MS} ms: ${last}`);
       }
-      const asked = typeof answer === "string" ? 0 : Number(answer.headers["retry-after"] ?? 0) * 1000;
+      const asked = isAnswer(answer) ? Number(answer.headers["retry-after"] ?? 0) * 1000 : 0;
       await pause(Math.min(Math.max(asked, PAUSE_MS * (0.5 + Math.random())), RETRY_AFTER_MAX_MS));
     }
   }
@@ -106,6 +106,15 @@ export class Caller {
   #count(what: string): void {
     this.counts.set(what, (this.counts.get(what) ?? 0) + 1);
   }
+}
+
+function isAnswer(answer: unknown): answer is Answer {
+  return typeof answer === "object" && answer !== null && "status" in answer;
+}
+
+/** Such as ECONNRESET. */
+function nameOf(error: unknown): string {
+  return error instanceof Error && "code" in error ? String(error.code) : String(error);
 }
 
 function isPutOff({ status, text }: Answer): boolean {

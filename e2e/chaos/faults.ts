@@ -11,7 +11,8 @@ const KILL_EVERY_MS = 5_000;
 /** Connections between parts live long: 1 % of few would be none, so beside that all of one proxy are cut at once. */
 const CUT_EVERY_MS = 3_700;
 const RECOVERY_MAX_MS = 120_000;
-const FAILING_PART = 0.3;
+const FAILING_SHARE = 0.3;
+const ENDLESS_SHARE = 0.05;
 /** The schedule waits 1, 5, 15, 60 s, and then minutes, which nobody waits for here. */
 const FAILURES_OF_ONE_MAX = 3;
 const SLOW_BODY_EVERY_MS = 500;
@@ -64,25 +65,25 @@ export class Faults {
   }
 }
 
-/** Fails 30 % of calls: by an error, by silence, by a reset, by a body that never ends. */
-export function failingReceiver(): Answer {
+/** Fails 30 % of calls: by an error, by a reset, by silence. Some good answers have a body that never ends. */
+export function failingReceiver(seed: number): Answer {
   const failures = new Map<string, number>();
-  const random = draw(1);
+  const random = draw(seed);
   return (call: WebhookCall, response: ServerResponse) => {
     const failed = failures.get(call.id) ?? 0;
-    if (random() >= FAILING_PART || failed >= FAILURES_OF_ONE_MAX) return takeAll(call, response);
-    failures.set(call.id, failed + 1);
-    const way = random();
-    if (way < 0.4) response.writeHead(500).end();
-    else if (way < 0.7) response.destroy();
-    else if (way < 0.85) {
-      // What counts is the head of the answer: this one is taken.
-      response.writeHead(200);
-      const timer = setInterval(() => response.write("."), SLOW_BODY_EVERY_MS);
-      response.on("close", () => clearInterval(timer));
-      return true;
+    if (random() < FAILING_SHARE && failed < FAILURES_OF_ONE_MAX) {
+      failures.set(call.id, failed + 1);
+      const way = random();
+      if (way < 0.4) response.writeHead(500).end();
+      else if (way < 0.8) response.destroy();
+      // else it says nothing, until the caller gives up
+      return false;
     }
-    // else it hangs, until the caller gives up
-    return false;
+    if (random() >= ENDLESS_SHARE) return takeAll(call, response);
+    // What counts is the head of the answer: this one is taken.
+    response.writeHead(200);
+    const timer = setInterval(() => response.write("."), SLOW_BODY_EVERY_MS);
+    response.on("close", () => clearInterval(timer));
+    return true;
   };
 }

@@ -37,8 +37,11 @@ test.each([
   ["started_at", call("get", 6, { ...RUNNING, started_at: "2026-01-01T00:00:00.500Z" })],
   ["succeeded with completed_at null", call("get", 9, { ...ENDED, completed_at: null })],
   ["times out of order", call("get", 5, { ...RUNNING, started_at: "2025-01-01T00:00:00.000Z" })],
+  ["its output became shorter", call("get", 9, { ...ENDED, output: [] }), call("get", 6, { ...ENDED, output: ["a"] })],
+  ["succeeded with an error, or no output", call("get", 9, { ...ENDED, error: "none" })],
+  ["its end changed", call("create", 9, { ...ENDED, logs: "more" })],
   ["failed without an error", call("get", 9, { ...ENDED, status: "failed", output: null })],
-])("%s: found", (what, planted) => {
-  const found = checkHistory([...right, planted]);
+])("%s: found", (what, ...planted) => {
+  const found = checkHistory([...right, ...planted]);
   expect(found.map((anomaly) => anomaly.what).join()).toContain(what);
 });

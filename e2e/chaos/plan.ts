@@ -1,4 +1,4 @@
-/** What the n-th prediction of a run is. From its number alone, so that two runs do the same. */
+/** What the n-th prediction of a run is: from its number and the run's seed alone, so that two runs of one seed ask for the same. */
 
 export type Kind = "sync" | "async" | "streamed" | "canceled" | "training";
 
@@ -28,6 +28,7 @@ const TOKENS = 40;
 const TOKEN_PAUSE_MS = 25;
 const CANCEL_WITHIN_MS = 2_500;
 const CUTS_MAX = 4;
+const KEYS_OF_A_SEED = 100_003;
 
 /** A repeatable draw from 0 to 1 (mulberry32). */
 export function draw(seed: number): () => number {
@@ -40,8 +41,8 @@ export function draw(seed: number): () => number {
   };
 }
 
-export function planned(key: number): Planned {
-  const random = draw(key);
+export function planned(key: number, seed: number): Planned {
+  const random = draw(seed * KEYS_OF_A_SEED + key);
   const kind = KINDS[key % KINDS.length] ?? "sync";
   const tokens = Array.from({ length: TOKENS }, (_, n) => `token ${n}\n`);
   const base = {
