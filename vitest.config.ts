@@ -1,6 +1,6 @@
 /**
- * Nine projects. `edge`: workers, durable-objects and schema inside workerd with real D1, R2 and SQLite objects. `platform-limits`: what local workerd
- * hides, also inside workerd. `origin`: gpu-origin and schema in Node over real coglet. `e2e`: the started system, one scenario a file, one at a time.
+ * The suites. `edge`: workers, durable-objects and schema inside workerd with real D1, R2 and SQLite objects. `platform-limits`: what local workerd
+ * hides, also inside workerd. `origin`: gpu-origin and schema in Node over real coglet. `e2e`: the started system, one scenario a file; those over one shared system, then those that start their own (`e2e-own`), then those that need the machine (`e2e-alone`).
  * `simulator`: the real objects in seeded runs, under faults (e2e/simulator). `chaos`: the system under kills, floods and long loads. `gpu`: the same on a host that has GPUs. `docker`: what needs a container engine, which e2e/engine/with-engine.ts starts around it; `docker-restart` restarts that, alone.
  */
 import { mkdirSync } from "node:fs";
@@ -28,6 +28,15 @@ const workerd = () =>
       },
     },
   });
+
+/** Scenarios over one system that all of them leave as it was, one after another. */
+const SHARED = [
+  ...["cancel", "crash", "create", "example", "files", "idempotency", "list", "page"],
+  ...["refused", "registry", "stream", "uploads"],
+].map((name) => `e2e/${name}.e2e.ts`);
+
+/** Those that measure, or fill the machine. */
+const ALONE = ["e2e/origins.e2e.ts", "e2e/scale.e2e.ts", "e2e/limits.e2e.ts"];
 
 /** Scenarios that take minutes and the whole machine. */
 const HARD = [
@@ -76,18 +85,26 @@ export default defineConfig({
           testTimeout: 30_000,
         },
       },
-      {
+      ...[
+        { name: "e2e", include: SHARED, globalSetup: ["./e2e/global-setup.ts"], maxWorkers: 1, groupOrder: 0 },
+        // Two systems at a time: most of their scenarios wait.
+        {
+          name: "e2e-own",
+          exclude: ["e2e/docker/**", "e2e/gpu/**", ...HARD, ...ALONE, ...SHARED],
+          maxWorkers: 2,
+          groupOrder: 1,
+        },
+        { name: "e2e-alone", include: ALONE, maxWorkers: 1, groupOrder: 2 },
+      ].map(({ groupOrder, ...of }) => ({
         test: {
-          name: "e2e",
-          environment: "node",
+          environment: "node" as const,
           include: ["e2e/**/*.e2e.ts"],
-          exclude: ["e2e/docker/**", "e2e/gpu/**", ...HARD],
-          globalSetup: ["./e2e/global-setup.ts"],
-          fileParallelism: false,
+          sequence: { groupOrder },
           testTimeout: 120_000,
           hookTimeout: 300_000,
+          ...of,
         },
-      },
+      })),
       {
         test: {
           name: "simulator",

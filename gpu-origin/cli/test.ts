@@ -17,12 +17,16 @@ import { type Sums, sumsOf } from "./test-report.ts";
 
 const PROJECTS = ["edge", "platform-limits", "origin", "simulator", "e2e", "gpu", "docker"];
 
+/** Takes minutes and the whole machine: run where it is named. */
+const NAMED_ONLY = ["chaos"];
+
 /** Projects of the same suite. */
-const FOLLOWED_BY: Record<string, string[]> = { docker: ["docker-restart"] };
+const FOLLOWED_BY: Record<string, string[]> = { docker: ["docker-restart"], e2e: ["e2e-own", "e2e-alone"] };
 
 const HELP = `npm test [-- project…] [file…]
 
 Runs every test: ${PROJECTS.join(", ")}. Names of projects select some, other words select files by a part of their path.
+${NAMED_ONLY.join(", ")} (kills, floods and long loads; the whole machine for ten minutes) runs where it is named, as CI does.
 Chromium, which the page's test drives, is taken from COGWAY_CHROMIUM or PATH, or installed by apt where that is allowed.
 docker runs with an engine of its own (e2e/engine/README.md) or with the one that COGWAY_TEST_DOCKER_HOST names; COGWAY_REQUIRE_DOCKER=1 makes it a failure
 that none can be started. gpu runs where nvidia-smi lists a GPU.`;
@@ -49,9 +53,10 @@ async function main(): Promise<void> {
       process.exitCode = 1;
     });
   }
-  const named = PROJECTS.filter((project) => args.includes(project));
+  const known = [...PROJECTS, ...NAMED_ONLY];
+  const named = known.filter((project) => args.includes(project));
   const projects = named.length === 0 ? PROJECTS : named;
-  const files = args.filter((arg) => !PROJECTS.includes(arg));
+  const files = args.filter((arg) => !known.includes(arg));
   // The Worker's tests take the built page as its assets, e2e starts the whole.
   await buildAll();
   const chromium = projects.includes("e2e") ? await findChromium() : null;
