@@ -3,6 +3,7 @@ import { cogway } from "./cogway.ts";
 import { simulate } from "./engine.ts";
 import { EventHeap } from "./event-heap.ts";
 import { Random } from "./random.ts";
+import { compare } from "./report.ts";
 import { clairvoyant } from "./rivals/clairvoyant.ts";
 import { constantIdle } from "./rivals/constant-idle.ts";
 import { fixedInstances } from "./rivals/fixed.ts";
@@ -131,6 +132,19 @@ describe("the clairvoyant bound", () => {
       const p99 = delays_ms.toSorted()[Math.ceil(delays_ms.length * 0.99) - 1] ?? 0;
       expect(clairvoyant(trace, p99).dollars).toBeLessThanOrEqual(dollars);
     }
+  });
+});
+
+describe("a comparison", () => {
+  it("holds the rival against ours where it costs the same, or where it costs least; and nobody is below the bound", () => {
+    const { cogway: ours, idle, equalCost, toBound, firstUse } = compare("flash", [1]);
+    expect(equalCost.dollars).toBeGreaterThanOrEqual(ours.dollars);
+    expect(equalCost.dollars).toBeLessThan(idle.dollars);
+    expect(equalCost.idle_ms).toBeLessThan(60_000);
+    // The rival keeps its instances for less time than in its own run, so it starts more.
+    expect(equalCost.cold).toBeGreaterThan(idle.cold);
+    expect(firstUse).toBeLessThanOrEqual(Math.min(ours.cold, equalCost.cold));
+    for (const ratio of Object.values(toBound)) expect(ratio).toBeGreaterThanOrEqual(1);
   });
 });
 
