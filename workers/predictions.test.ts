@@ -245,6 +245,20 @@ describe("refusals start nothing", () => {
     expect(limited.headers.get("retry-after")).toBe(String(problem.retry_after));
     expect(limited.headers.get("x-should-retry")).toBe("true");
   });
+
+  it("more creates than the account's limit, again by memory of the first refusal; a key is asked about all the same", async () => {
+    const { token } = await anAccount({ creates_per_minute: 2 });
+    const send = (headers = {}) => create({ version, input: { text: "x" } }, headers, token);
+    const first = await send({ "idempotency-key": "kept" });
+    expect((await send()).status).toBe(201);
+    const refusals = [await send(), await send(), await send()];
+    for (const refusal of refusals) {
+      expect(await problemOf(refusal)).toMatchObject({ status: 429, code: "rate.limited", retry_after: 30 });
+      expect(refusal.headers.get("ratelimit-policy")).toBe('"creates";q=2;w=60');
+    }
+    expect((await send({ "idempotency-key": "kept" })).headers.get("location")).toBe(first.headers.get("location"));
+    expect((await send({ "idempotency-key": "other" })).status).toBe(429);
+  });
 });
 
 describe("idempotency", () => {

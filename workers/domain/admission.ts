@@ -1,13 +1,15 @@
 /** What an account answers to a create that it does not admit, as a problem. */
 import type { AdmitResult } from "../../durable-objects/account-contract.ts";
 import { AppError } from "../../schema/problems.ts";
+import { noteSpent } from "./spent-creates.ts";
 import { throttled } from "./throttled.ts";
 
 export type Refusal = Extract<AdmitResult, { kind: "limited" | "over_budget" | "key_reused" | "in_flight" }>;
 
-export function refused(refusal: Refusal): AppError {
+export function refused(account: string, refusal: Refusal): AppError {
   switch (refusal.kind) {
     case "limited":
+      noteSpent(account, refusal.retry_after_ms);
       return throttled("creates", refusal.limit, refusal.retry_after_ms);
     case "over_budget":
       return new AppError(refusal.code, refusal.detail);

@@ -66,7 +66,7 @@ export async function createBatch(edge: Edge, command: CreateBatchCommand): Prom
     ...(spend === null ? {} : { spend: { ...spend, reserve_micros: 0 } }),
   });
   if (admitted.kind === "replay") return replayed(edge, caller, admitted);
-  if (admitted.kind !== "admitted") throw refused(admitted);
+  if (admitted.kind !== "admitted") throw refused(caller.account_id, admitted);
   const batch = batchStub(edge.env, id);
   try {
     await batch.create({

@@ -81,7 +81,7 @@ export async function createPrediction(edge: Edge, command: CreateCommand): Prom
     case "over_budget":
     case "key_reused":
     case "in_flight":
-      throw refused(result);
+      throw refused(caller.account_id, result);
     case "replay": {
       if (result.render === undefined) return { kind: "replayed", response: result.response, document: null };
       const document =

@@ -11,6 +11,7 @@ import { takeCreatePlace } from "../middleware/create-place.ts";
 import { BODY_BYTES_MAX, jsonBody } from "../middleware/json-body.ts";
 import { faultsOfZod } from "../middleware/problems.ts";
 import { limitReads } from "../middleware/read-limit.ts";
+import { refuseSpentCreates } from "../middleware/spent-creates.ts";
 
 export function newRouter(): OpenAPIHono<AppEnv> {
   return new OpenAPIHono<AppEnv>({ defaultHook: refuseInvalid });
@@ -26,7 +27,7 @@ function refuseInvalid(result: { target: string; success: boolean; error?: ZodEr
 
 /** What stands before a route of the API: a live token, whose account has requests left, with this scope; then a bounded body. */
 export function allow(scope: Scope, bodyBytesMax = BODY_BYTES_MAX): MiddlewareHandler<AppEnv>[] {
-  return [...allowBytes(scope), takeCreatePlace, jsonBody(bodyBytesMax)];
+  return [...allowBytes(scope), refuseSpentCreates, takeCreatePlace, jsonBody(bodyBytesMax)];
 }
 
 /** The same before a route that reads its body as a stream, and bounds it itself. */
