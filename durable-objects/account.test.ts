@@ -1,3 +1,4 @@
+import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Meter, PredictionDocument } from "../schema/prediction-document.ts";
 import { AccountObject } from "./account.ts";
@@ -334,6 +335,30 @@ describe("admissions without a prediction", () => {
       await restart().alarm();
       expect(await rows()).toContain(alive.prediction_id);
       expect(await rows()).not.toContain(young.prediction_id);
+    }));
+
+  it("guarantees that their large inputs go too, though the first try breaks, and those of others stay", () =>
+    withObject("ACCOUNTS", freshName(), async (state) => {
+      const [lost, alive] = [anAdmit(), anAdmit()];
+      const keyOf = ({ prediction_id }: { prediction_id: string }) => `predictions/${prediction_id}/input`;
+      const predictions = {
+        getMany: async (ids: string[]) => ids.map((id) => (id === alive.prediction_id ? aDocument({ id }) : null)),
+      };
+      const away = { list: () => Promise.reject(new Error("away")) } as unknown as R2Bucket;
+      const account = (files: R2Bucket) =>
+        new AccountObject(state as never, { ...envWith({ predictions }), FILES: files });
+      for (const request of [lost, alive]) {
+        await account(env.FILES).admit(request);
+        await env.FILES.put(keyOf(request), "{}");
+      }
+      passTime(30_000);
+      await account(away).alarm();
+      passTime(60_000);
+      await account(env.FILES).alarm();
+      expect(await env.FILES.head(keyOf(lost))).toBeNull();
+      expect(await env.FILES.head(keyOf(alive))).not.toBeNull();
+      const { rows } = await account(env.FILES).list({ kind: "prediction", limit: 9 });
+      expect(rows.map((row) => row.prediction_id)).toEqual([alive.prediction_id]);
     }));
 
   it("guarantees that one which was only slow is listed again at its end", () =>

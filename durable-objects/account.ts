@@ -6,7 +6,8 @@
  * | what happened                           | what clears it                                                    |
  * | --------------------------------------- | ----------------------------------------------------------------- |
  * | the create was refused after admission  | the Worker calls `unadmit`                                         |
- * | the Worker died in between              | after 30 s the PredictionObject is asked, and knows nothing of it  |
+ * | the Worker died in between              | after 30 s the PredictionObject is asked, and knows nothing of it; |
+ * |                                         | what R2 holds of it goes too                                       |
  * | it was only slow, and created later     | `settle` lists it again                                            |
  */
 import { DurableObject } from "cloudflare:workers";
@@ -51,6 +52,7 @@ import type {
   SpendRequest,
   UsageRow,
 } from "./ledger-contract.ts";
+import { removeObjects } from "./prediction-document.ts";
 import { batchStub, predictionStub } from "./stubs.ts";
 
 /** Keys are promised for this long. */
@@ -418,6 +420,8 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
       }),
       ...idsOf(true).map(async (id) => [{ id, exists: (await batchStub(this.env, id).get(accountId)) !== null }]),
     ]);
+    // Before the row goes: what breaks in between is done again. A large input is put before its prediction is created.
+    for (const { id, exists } of answers.flat()) if (!exists) await removeObjects(this.env, id);
     await this.#writes.run(() => {
       for (const { id, exists } of answers.flat()) {
         if (exists) this.#store.confirm(id);
