@@ -115,6 +115,8 @@ export interface CreatePrediction {
   traceparent?: string | null;
   /** 0 before 1 (Cogway-Priority: low; inputs of batches); absent is 0 */
   priority?: 0 | 1;
+  /** of its deployment, chosen by its PredictionObject for all its life; absent is 0 */
+  lane?: number;
 }
 
 export interface PredictionApi {
@@ -185,6 +187,8 @@ export type ReplayResult =
 export interface LeaseKey {
   prediction_id: string;
   attempt: number;
+  /** of its deployment (schema/lanes.ts), where it is told to a prediction; absent is 0 */
+  lane?: number;
 }
 
 /** A time-limited claim on a slot of an instance. */
@@ -202,9 +206,10 @@ export interface EnqueueRequest extends LeaseKey {
   priority: 0 | 1;
 }
 
+/** `lanes`: how many the deployment has by now, for predictions that are still to come; absent is 1 */
 export type EnqueueResult =
-  | { kind: "leased"; lease: Lease }
-  | { kind: "queued"; queue_position: number }
+  | { kind: "leased"; lease: Lease; lanes?: number }
+  | { kind: "queued"; queue_position: number; lanes?: number }
   /** `deployment.queue_full` or a version that cannot be set up */
   | { kind: "refused"; code: string; detail: string };
 
@@ -229,8 +234,11 @@ export interface DeploymentApi {
   enqueue(request: EnqueueRequest): Promise<EnqueueResult>;
   /** Frees slots (or queue places) and grants them to the next in the same transaction. Idempotent. */
   release(releases: Release[]): Promise<void>;
-  /** Why a prediction waits, in the queue or in its slot on an instance that starts again; null when it waits for nothing here. */
-  waitingFor(key: LeaseKey): Promise<WaitingFor | null>;
+  /**
+   * Why a prediction waits, in the queue or in its slot on an instance that starts again; null when it waits for nothing here. `place`: it waits there, in
+   * another lane.
+   */
+  waitingFor(key: LeaseKey, place?: QueuePlace): Promise<WaitingFor | null>;
   /**
    * Their host is drained: they serve on until enough others are ready for what runs and waits, which are placed where there are none, then finish what
    * they run and go. Answers those that go now. Called again and again until all are gone.
@@ -256,12 +264,61 @@ export interface DeploymentApi {
    * Idempotent. `free_at`: when it has been unused for long enough, should nothing more come; null while it runs something or has instances.
    */
   retire(unused_ms: number): Promise<{ retired: true } | { retired: false; instances: number; free_at: number | null }>;
-  /** For pages and tests: instances, queue length, leases. */
+  /** Of lane 0, by another lane: its share of the slots. Null: a newer report was heard. */
+  share(report: LaneReport): Promise<LaneShare | null>;
+  /** For pages and tests: instances, queue length and leases of all lanes. */
   describe(): Promise<DeploymentDescription>;
   /** What scaling rests on, its targets, and its newest decisions; null: never used. */
   scaling(): Promise<DeploymentScaling | null>;
   /** What its newest instances said of their setups and ends, newest first: for the model's people and the operator. */
   setupReports(): Promise<SetupReport[]>;
+}
+
+/** A place in the queue: 1 is next. */
+export interface QueuePlace {
+  position: number;
+  enqueued_at: number;
+  boot_key: string;
+}
+
+/** What a lane of a deployment holds of the slots that lane 0 divides, and what it has to do (deployment-lanes.ts). */
+export interface LaneReport {
+  lane: number;
+  /** rises with each report: an older one that comes late is ignored */
+  n: number;
+  /** it has had nothing to do for a while, holds nothing, and says nothing until it has */
+  is_resting: boolean;
+  /** slots that it may lease, and those that it does */
+  holds: { instance_id: string; slots: number; leased: number; last_used_at: number }[];
+  demand: { boot_key: string; spec: RunSpec; queued: number; waiting_since: number }[];
+  /** instances that their origin does not know */
+  gone: string[];
+  /** predictions that came for the first time, and leases, since its last report that was answered */
+  came: number;
+  leases: number;
+}
+
+/** What a lane may lease from now on: slots of ready instances, with what it must know of the deployment. */
+export interface LaneShare {
+  spec: RunSpec;
+  facts: LaneFacts;
+  /** in order of placement */
+  shares: { instance_id: string; origin_id: string; boot_key: string; slots: number; placed_at: number }[];
+  /** boot keys whose queues are refused */
+  refused: string[];
+}
+
+export interface LaneFacts {
+  boot_ms: number | null;
+  setup_ms: number | null;
+  run_ms: number | null;
+  setup_failures: number;
+  setup_error: string | null;
+  hold_until: number;
+  refusal: string;
+  is_retired: boolean;
+  unpaid: string | null;
+  lanes: number;
 }
 
 export interface SetupReport {
@@ -276,6 +333,8 @@ export interface SetupReport {
 export interface DeploymentScaling {
   wanted_instances: number;
   reason: string;
+  /** objects that share the work: more than one above so many leases a second */
+  lanes: number;
   measures: ScalingMeasures;
   targets: {
     min_instances: number;

@@ -10,22 +10,23 @@
  */
 import { predictionObjectName } from "../schema/ids.ts";
 import type { Lease, LeaseKey } from "./contracts.ts";
+import type { DeploymentQueue } from "./deployment-queue.ts";
 import { predictionStub } from "./stubs.ts";
 
 export class GrantDelivery {
   readonly #env: Env;
-  readonly #allLeases: () => Lease[];
+  readonly #queue: DeploymentQueue;
   #untold: Map<string, Lease> | null = null;
   readonly #onTheWay = new Set<string>();
 
-  /** `allLeases` is read once, before the first grant after a start. */
-  constructor(env: Env, allLeases: () => Lease[]) {
+  /** All leases of the queue are read once, before the first grant after a start. */
+  constructor(env: Env, queue: DeploymentQueue) {
     this.#env = env;
-    this.#allLeases = allLeases;
+    this.#queue = queue;
   }
 
   #load(): Map<string, Lease> {
-    this.#untold ??= new Map(this.#allLeases().map((lease) => [keyText(lease), lease]));
+    this.#untold ??= new Map(this.#queue.leases().map((lease) => [keyText(lease), lease]));
     return this.#untold;
   }
 
@@ -57,8 +58,10 @@ export class GrantDelivery {
 
   async #tellObject(leases: Lease[]): Promise<LeaseKey[]> {
     for (const lease of leases) this.#onTheWay.add(keyText(lease));
+    const { lane } = this.#queue.facts();
+    const told = lane === 0 ? leases : leases.map((lease) => ({ ...lease, lane }));
     try {
-      const { declined } = await predictionStub(this.#env, leases[0]?.prediction_id ?? "").leasesGranted(leases);
+      const { declined } = await predictionStub(this.#env, leases[0]?.prediction_id ?? "").leasesGranted(told);
       for (const lease of leases) this.#untold?.delete(keyText(lease));
       return declined;
     } catch (error) {

@@ -38,9 +38,9 @@ export class DeploymentMeasures {
     this.#logged = null;
   }
 
-  /** A prediction came for the first time. */
-  came(): void {
-    this.#came += 1;
+  /** So many predictions came for the first time. */
+  came(count = 1): void {
+    this.#came += count;
   }
 
   /** Call at the end of a write, with what there is to do now. */

@@ -249,7 +249,7 @@ export class DeploymentOnline {
     const told = this.#toldSpell();
     if (told === null) return false;
     const isLive = sql.exec("SELECT 1 FROM online WHERE ended_at IS NULL LIMIT 1").toArray().length > 0;
-    return !isLive || queue.inFlight(1).length > 0 || (queue.facts().last_used_at ?? 0) > told;
+    return !isLive || queue.isBusy() || (queue.facts().last_used_at ?? 0) > told;
   }
 
   async #tellSpell(): Promise<void> {
@@ -267,7 +267,7 @@ export class DeploymentOnline {
       return;
     }
     const live = queue.instances().filter((row) => !isOver(row));
-    if (live.length === 0 || queue.inFlight(1).length > 0) return;
+    if (live.length === 0 || queue.isBusy()) return;
     const since = queue.facts().last_used_at ?? Math.min(...live.map((row) => row.placed_at));
     if (Date.now() - since < IDLE_ALERT_MS) return;
     const hour_micros = live.length * sumMicros(timeLines(HOUR_MS, online.rates));

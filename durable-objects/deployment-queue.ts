@@ -7,7 +7,7 @@
  * priority 1 (inputs of batches) come after all of priority 0, with turns of their own.
  */
 import type { InstanceStatus } from "../schema/origin-protocol.ts";
-import type { EnqueueRequest, Lease, LeaseKey } from "./contracts.ts";
+import type { EnqueueRequest, LaneShare, Lease, LeaseKey, QueuePlace } from "./contracts.ts";
 import { DeploymentRecord } from "./deployment-record.ts";
 
 export interface InstanceRow {
@@ -21,7 +21,11 @@ export interface InstanceRow {
   /** when its state changed last */
   changed_at: number;
   last_used_at: number;
+  /** slots in use: by leases of this lane, and of all lanes */
+  own: number;
   leased: number;
+  /** slots that other lanes may lease */
+  lent: number;
 }
 
 interface QueueRow extends LeaseKey {
@@ -53,7 +57,8 @@ export class DeploymentQueue extends DeploymentRecord {
     return this.sql.exec<{ n: number }>("SELECT count(*) AS n FROM queue WHERE refused = 0").one().n;
   }
 
-  hasQueued(): boolean {
+  /** Whether something waits in this lane. */
+  hasWaiting(): boolean {
     return this.sql.exec("SELECT 1 FROM queue WHERE refused = 0 LIMIT 1").toArray().length > 0;
   }
 
@@ -63,12 +68,43 @@ export class DeploymentQueue extends DeploymentRecord {
     return waiting.toArray().length === 0;
   }
 
-  /** What waits, by boot key. */
+  /** What waits in this lane for an instance with this key; null for nothing. */
+  waiting(bootKey: string): Demand | null {
+    const { queued, waiting_since } = this.sql
+      .exec<{ queued: number; waiting_since: number | null }>(
+        "SELECT count(*) AS queued, min(enqueued_at) AS waiting_since FROM queue WHERE refused = 0 AND boot_key = ?",
+        bootKey,
+      )
+      .one();
+    return waiting_since === null ? null : { queued, waiting_since };
+  }
+
+  /** What waits in all lanes, by boot key. */
   demand(): Map<string, Demand> {
     const rows = this.sql.exec<{ boot_key: string; queued: number; waiting_since: number }>(
-      "SELECT boot_key, count(*) AS queued, min(enqueued_at) AS waiting_since FROM queue WHERE refused = 0 GROUP BY boot_key",
+      `SELECT boot_key, sum(queued) AS queued, min(waiting_since) AS waiting_since FROM (
+        SELECT boot_key, count(*) AS queued, min(enqueued_at) AS waiting_since FROM queue WHERE refused = 0 GROUP BY boot_key
+        UNION ALL SELECT boot_key, queued, waiting_since FROM lane_demand WHERE is_refused = 0
+      ) GROUP BY boot_key`,
     );
     return new Map(rows.toArray().map(({ boot_key, ...demand }) => [boot_key, demand]));
+  }
+
+  /** What all lanes have to do. */
+  load(): { leased: number; has_queued: boolean } {
+    const { leased, queued } = this.sql
+      .exec<{ leased: number; queued: number }>(
+        `SELECT (SELECT count(*) FROM leases) + (SELECT coalesce(sum(leased), 0) FROM lane_slots) AS leased,
+          EXISTS (SELECT 1 FROM queue WHERE refused = 0) OR EXISTS (SELECT 1 FROM lane_demand WHERE is_refused = 0) AS queued`,
+      )
+      .one();
+    return { leased, has_queued: queued === 1 };
+  }
+
+  /** Whether anything waits or runs, in any lane. */
+  isBusy(): boolean {
+    const { leased, has_queued } = this.load();
+    return leased > 0 || has_queued;
   }
 
   append(request: EnqueueRequest, bootKey: string, isCold: boolean): void {
@@ -114,8 +150,8 @@ export class DeploymentQueue extends DeploymentRecord {
   }
 
   /** Its place (1 is next), since when and for what it waits; null when it is not in the queue. */
-  place(key: LeaseKey): { position: number; enqueued_at: number; boot_key: string } | null {
-    const rows = this.sql.exec<{ position: number; enqueued_at: number; boot_key: string }>(
+  place(key: LeaseKey): QueuePlace | null {
+    const rows = this.sql.exec<QueuePlace & Record<string, SqlStorageValue>>(
       `SELECT enqueued_at, boot_key, (SELECT count(*) FROM queue o WHERE o.refused = 0 AND (o.priority, o.turn, o.arrival) <= (q.priority, q.turn, q.arrival)) AS position
         FROM queue q WHERE prediction_id = ? AND attempt = ? AND refused = 0`,
       key.prediction_id,
@@ -124,9 +160,10 @@ export class DeploymentQueue extends DeploymentRecord {
     return rows.toArray()[0] ?? null;
   }
 
-  /** Marks all that waits for this boot key as refused; they stay until their objects were told. */
+  /** Marks all that waits for this boot key as refused; they stay until their objects were told, and what waits in other lanes until these were. */
   refuseAll(bootKey: string): void {
     this.sql.exec("UPDATE queue SET refused = 1 WHERE refused = 0 AND boot_key = ?", bootKey);
+    this.sql.exec("UPDATE lane_demand SET is_refused = 1 WHERE boot_key = ?", bootKey);
   }
 
   refused(limit: number): LeaseKey[] {
@@ -168,10 +205,6 @@ export class DeploymentQueue extends DeploymentRecord {
       key.attempt,
     );
     return rows.toArray()[0] ?? null;
-  }
-
-  leaseCount(): number {
-    return this.sql.exec<{ n: number }>("SELECT count(*) AS n FROM leases").one().n;
   }
 
   /** Attempts of the prediction that wait or have a slot, but for this one. */
@@ -225,8 +258,11 @@ export class DeploymentQueue extends DeploymentRecord {
   instances(): InstanceRow[] {
     return this.sql
       .exec<InstanceRow & Record<string, SqlStorageValue>>(
-        `SELECT i.*, (SELECT count(*) FROM leases l WHERE l.instance_id = i.instance_id) AS leased
-          FROM instances i ORDER BY placed_at, instance_id`,
+        `SELECT i.*, own + lane_leased AS leased FROM (
+          SELECT i.*, (SELECT count(*) FROM leases l WHERE l.instance_id = i.instance_id) AS own,
+            (SELECT coalesce(sum(slots), 0) FROM lane_slots s WHERE s.instance_id = i.instance_id) AS lent,
+            (SELECT coalesce(sum(leased), 0) FROM lane_slots s WHERE s.instance_id = i.instance_id) AS lane_leased
+          FROM instances i) AS i ORDER BY placed_at, instance_id`,
       )
       .toArray();
   }
@@ -264,7 +300,19 @@ export class DeploymentQueue extends DeploymentRecord {
   }
 
   touchInstance(instanceId: string, now: number): void {
-    this.sql.exec("UPDATE instances SET last_used_at = ? WHERE instance_id = ?", now, instanceId);
+    this.sql.exec(
+      "UPDATE instances SET last_used_at = max(last_used_at, ?) WHERE instance_id = ?",
+      ...[now, instanceId],
+    );
+  }
+
+  /** Of a lane but 0: what it may lease of an instance. */
+  setShare({ instance_id, origin_id, boot_key, slots, placed_at }: LaneShare["shares"][number], now: number): void {
+    this.sql.exec(
+      `INSERT INTO instances (instance_id, origin_id, boot_key, state, slots, placed_at, changed_at, last_used_at)
+        VALUES (?, ?, ?, 'ready', ?, ?, ?, 0) ON CONFLICT (instance_id) DO UPDATE SET state = 'ready', slots = excluded.slots`,
+      ...[instance_id, origin_id, boot_key, slots, placed_at, now],
+    );
   }
 
   /** Forgets instances that ended before `before`. */

@@ -72,6 +72,27 @@ CREATE TABLE IF NOT EXISTS histories (
   history TEXT NOT NULL,
   PRIMARY KEY (model, version)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lanes (
+  lane INTEGER PRIMARY KEY,
+  n INTEGER NOT NULL,
+  is_resting INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS lane_slots (
+  lane INTEGER NOT NULL,
+  instance_id TEXT NOT NULL,
+  slots INTEGER NOT NULL,
+  leased INTEGER NOT NULL,
+  PRIMARY KEY (lane, instance_id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lane_demand (
+  lane INTEGER NOT NULL,
+  boot_key TEXT NOT NULL,
+  queued INTEGER NOT NULL,
+  waiting_since INTEGER NOT NULL,
+  is_refused INTEGER NOT NULL,
+  PRIMARY KEY (lane, boot_key)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS leases_by_instance ON leases (instance_id);
 CREATE INDEX IF NOT EXISTS queue_by_priority ON queue (refused, priority, turn, arrival);
 CREATE INDEX IF NOT EXISTS queue_by_account_priority ON queue (account_id, priority, turn);
 `;
@@ -117,6 +138,12 @@ export interface DeploymentFacts {
   is_retired: boolean;
   /** why its account's caps allow no instance; null while they do */
   unpaid: string | null;
+  /** which lane this object is */
+  lane: number;
+  /** how many there are */
+  lanes: number;
+  /** of a lane but 0: number of its last report */
+  last_lane_report: number;
 }
 
 const NEW_FACTS: DeploymentFacts = {
@@ -135,6 +162,9 @@ const NEW_FACTS: DeploymentFacts = {
   is_configured: false,
   is_retired: false,
   unpaid: null,
+  lane: 0,
+  lanes: 1,
+  last_lane_report: 0,
 };
 
 interface Self {
@@ -199,7 +229,7 @@ export class DeploymentRecord {
   #open(): boolean {
     if (this.#ready) return true;
     if (!this.#hasTable("deployment")) return false;
-    if (!this.#hasTable("histories")) this.#upgrade();
+    if (!this.#hasTable("lane_demand")) this.#upgrade();
     this.#ready = true;
     return true;
   }
@@ -308,7 +338,8 @@ export class DeploymentRecord {
     if (!this.#mayHaveOlder) return;
     this.sql.exec(
       `DELETE FROM older_specs WHERE boot_key NOT IN (SELECT boot_key FROM queue)
-        AND boot_key NOT IN (SELECT boot_key FROM instances WHERE boot_key IS NOT NULL)`,
+        AND boot_key NOT IN (SELECT boot_key FROM instances WHERE boot_key IS NOT NULL)
+        AND boot_key NOT IN (SELECT boot_key FROM lane_demand)`,
     );
     this.#mayHaveOlder = this.sql.exec("SELECT 1 FROM older_specs LIMIT 1").toArray().length > 0;
   }

@@ -1,4 +1,5 @@
 /** Tells the counters of models what ran here, and how. A report keeps its number until it is acknowledged, so it counts once. */
+import { laneName } from "../schema/lanes.ts";
 import type { Alarms } from "./alarms.ts";
 import type { DeploymentHistory } from "./deployment-history.ts";
 import type { DeploymentQueue } from "./deployment-queue.ts";
@@ -35,7 +36,8 @@ export async function reportRuns(reporter: RunReporter): Promise<void> {
   });
   if (report === null) return;
   const { model, ...told } = report;
-  const total = await runCounter(env, model).add({ deployment_key: queue.spec().deployment_key, ...told });
+  const deployment_key = laneName(queue.spec().deployment_key, queue.facts().lane);
+  const total = await runCounter(env, model).add({ deployment_key, ...told });
   // For the ranking of search alone: what is lost here comes with the next report.
   await searchStub(env)
     .counted(model, total)

@@ -44,7 +44,7 @@ interface Surroundings {
   env: Env;
   queue: DeploymentQueue;
   measures: DeploymentMeasures;
-  alarms: Pick<Alarms<"scale">, "setNoLaterThan">;
+  alarms: Pick<Alarms<"scale" | "online">, "setNoLaterThan" | "get">;
   write: (change: (now: number) => void) => Promise<void>;
   /** runs after the commit in progress */
   followUp: (task: () => Promise<void>) => void;
@@ -82,7 +82,8 @@ export class DeploymentScaler {
   /** Until when nothing is placed, and why; null while nothing holds it back. */
   heldBack(now: number): { until: number; detail: string } | null {
     const { hold_until, detail } = this.#placement;
-    const { hold_until: setup_hold, setup_error } = this.#is.queue.facts();
+    const { hold_until: setup_hold, setup_error, unpaid } = this.#is.queue.facts();
+    if (unpaid !== null) return { until: this.#is.alarms.get("online") ?? now, detail: unpaid };
     const until = Math.max(hold_until, setup_hold);
     if (until <= now) return null;
     return { until, detail: hold_until >= setup_hold ? (detail ?? "") : `The last setup failed: ${setup_error}.` };
@@ -99,9 +100,9 @@ export class DeploymentScaler {
     if (now - this.#decided_at >= DECIDE_EVERY_MS) this.scale(now);
   }
 
-  /** Why the fleet has no instance for it; null while it has, or was not asked. */
+  /** Why there is no instance for it: its account's caps, or what the fleet said; null while it has one, or was not asked. */
   refusal(): string | null {
-    return this.#placement.detail;
+    return this.#is.queue.facts().unpaid ?? this.#placement.detail;
   }
 
   #addPlacing(bootKey: string, change: 1 | -1): void {
@@ -136,6 +137,7 @@ export class DeploymentScaler {
         start_ms: startMs(facts),
         arrivals: measures.arrivals(),
         released_at: facts.released_at,
+        is_unpaid: facts.unpaid !== null,
         no_room: this.#placement.refusal === "no_room",
         draining: rows.filter((row) => row.state === "draining").length,
       },
@@ -333,7 +335,7 @@ export class DeploymentScaler {
     if (known === null || !isLive(known.state)) return true;
     const current = queue.instances().filter((row) => isLive(row.state) && row.boot_key === queue.bootKey());
     if (known.boot_key === queue.bootKey() && current.length <= queue.spec().min_instances) return false;
-    const isIdle = known.leased === 0 && (known.boot_key === null || queue.isQueueEmpty(known.boot_key));
+    const isIdle = known.leased === 0 && (known.boot_key === null || !queue.demand().has(known.boot_key));
     const hasServed = known.state === "ready" && now - known.changed_at >= SERVICE_MIN_MS;
     if (!isIdle && !(evenBusy && hasServed)) return false;
     queue.setInstanceState(instanceId, "draining", known.slots, now);

@@ -72,7 +72,7 @@ export class DeploymentSetups {
   failed(bootKey: string, setup_error: string, now: number): void {
     const { queue } = this.#is;
     if (bootKey !== queue.bootKey()) {
-      this.#refuseAll(bootKey, `The model could not be set up: ${setup_error}.`, now);
+      this.refuseAll(bootKey, `The model could not be set up: ${setup_error}.`, now);
       return;
     }
     const setup_failures = queue.facts().setup_failures + 1;
@@ -81,10 +81,11 @@ export class DeploymentSetups {
       ? Math.min(SETUP_REFUSAL_MS * 2 ** (setup_failures - SETUP_FAILURES_MAX), SETUP_REFUSAL_MAX_MS)
       : SETUP_RETRY_MS * 2 ** (setup_failures - 1);
     queue.saveFacts({ setup_failures, setup_error, hold_until: now + pause });
-    if (isBroken) this.#refuseAll(bootKey, failureOf(queue.facts()), now);
+    if (isBroken) this.refuseAll(bootKey, failureOf(queue.facts()), now);
   }
 
-  #refuseAll(bootKey: string, refusal: string, now: number): void {
+  /** All that waits for this key. Inside a write. */
+  refuseAll(bootKey: string, refusal: string, now: number): void {
     const { queue, alarms, followUp } = this.#is;
     queue.refuseAll(bootKey);
     queue.saveFacts({ refusal });

@@ -3,7 +3,7 @@
 import { PANIC_WINDOW_MS, STABLE_WINDOW_MS } from "../schema/arrivals.ts";
 import type { WaitingFor } from "../schema/prediction-document.ts";
 import { delayTarget, estimateWait, UTILISATION_TARGET } from "../schema/scaling.ts";
-import type { DeploymentDescription, DeploymentScaling, LeaseKey } from "./contracts.ts";
+import type { DeploymentDescription, DeploymentScaling, LeaseKey, QueuePlace } from "./contracts.ts";
 import type { DeploymentMeasures } from "./deployment-measures.ts";
 import type { DeploymentQueue, InstanceRow } from "./deployment-queue.ts";
 import type { InstanceReports } from "./deployment-reports.ts";
@@ -22,10 +22,10 @@ export function waitingFor(
   scaler: DeploymentScaler,
   reports: InstanceReports,
   key: LeaseKey,
+  place: QueuePlace | undefined,
   now: number,
 ): WaitingFor | null {
-  const place = queue.place(key);
-  if (place === null) return waitingInSlot(queue, reports, key, now);
+  if (place === undefined) return waitingInSlot(queue, reports, key, now);
   const facts = queue.facts();
   const instances = queue.instances().filter((row) => row.boot_key === place.boot_key);
   const ready = instances.filter((row) => row.state === "ready");
@@ -87,8 +87,8 @@ export function describe(queue: DeploymentQueue, scaler: DeploymentScaler): Depl
   const rows = queue.instances().filter((row) => !isEnded(row.state));
   const current = queue.bootKey();
   return {
-    queue_length: queue.queueLength(),
-    leases: queue.leases().length,
+    queue_length: [...queue.demand().values()].reduce((sum, { queued }) => sum + queued, 0),
+    leases: queue.load().leased,
     instances: rows.map(({ instance_id, origin_id, boot_key, state, slots, leased, last_used_at }) => ({
       instance_id,
       origin_id,
@@ -116,6 +116,7 @@ export function describeScaling(
   return {
     wanted_instances: decision.wanted,
     reason: decision.reason,
+    lanes: queue.facts().lanes,
     measures: decision.measures,
     targets: {
       min_instances,

@@ -9,6 +9,8 @@
  * | the origin                              | the check: silent for a lease's time, and the fleet calls it dead        |
  * | a cancel                                | the check: sent again, and after CANCEL_FORCE_MS ended without the origin |
  */
+
+import { laneName, laneOf } from "../schema/lanes.ts";
 import { type AttemptStart, LEASE_TTL_MS, ORIGIN_PROTOCOL_VERSION } from "../schema/origin-protocol.ts";
 import { isTerminal, type LifecycleEvent, type StopReason } from "../schema/prediction-lifecycle.ts";
 import { parseTraceparent, predictionContext, traceparent } from "../schema/tracing.ts";
@@ -46,7 +48,7 @@ interface Known {
   is_queue_traced: boolean;
 }
 
-type AttemptRequest = Pick<CreatePrediction, "spec" | "account_id" | "created_at" | "batch" | "priority">;
+type AttemptRequest = Pick<CreatePrediction, "spec" | "account_id" | "created_at" | "batch" | "priority" | "lane">;
 
 export interface AttemptsHost {
   env: Env;
@@ -62,7 +64,9 @@ export class PredictionAttempts {
   readonly #host: AttemptsHost;
   readonly #known = new Map<string, Known>();
   /** predictions whose slot was asked for before they are stored, with a lease that came before the answer */
-  readonly #asked = new Map<string, Lease | null>();
+  readonly #asked = new Map<string, { lane: number; lease: Lease | null }>();
+  /** how many lanes deployments have that have more than one, as their last answers said */
+  readonly #lanes = new Map<string, number>();
 
   constructor(host: AttemptsHost) {
     this.#host = host;
@@ -73,14 +77,31 @@ export class PredictionAttempts {
    * attempt holds, which its deployment finds.
    */
   ask(id: string, request: AttemptRequest): Promise<EnqueueResult> {
-    this.#asked.set(id, null);
+    this.#asked.set(id, { lane: request.lane ?? 0, lease: null });
     return this.#enqueue({ prediction_id: id, attempt: 1 }, request);
   }
 
-  #enqueue(key: LeaseKey, { spec, account_id, created_at, batch, priority }: AttemptRequest): Promise<EnqueueResult> {
-    const deployment = deploymentStub(this.#host.env, spec.deployment_key);
+  /** The lane of its deployment that a new prediction is of, for all its life. */
+  newLane(id: string, deploymentKey: string): number {
+    return laneOf(id, this.#lanes.get(deploymentKey) ?? 1);
+  }
+
+  async #enqueue(key: LeaseKey, request: AttemptRequest): Promise<EnqueueResult> {
+    const { spec, account_id, created_at, batch, priority, lane = 0 } = request;
+    const deployment = deploymentStub(this.#host.env, laneName(spec.deployment_key, lane));
     const turn = priority ?? (batch === null ? 0 : 1);
-    return deployment.enqueue({ ...key, account_id, spec, enqueued_at: created_at, priority: turn });
+    const result = await deployment.enqueue({
+      ...key,
+      account_id,
+      spec,
+      enqueued_at: created_at,
+      priority: turn,
+      lane,
+    });
+    const lanes = result.kind === "refused" ? 1 : (result.lanes ?? 1);
+    if (lanes > 1) this.#lanes.set(spec.deployment_key, lanes);
+    else this.#lanes.delete(spec.deployment_key);
+    return result;
   }
 
   /** Gets the current attempt a slot (or takes the answer that was asked for already), and starts it where there is one. */
@@ -96,7 +117,7 @@ export class PredictionAttempts {
     try {
       result = await (asked ?? this.#enqueue(key, row.request));
     } finally {
-      early = this.#asked.get(id) ?? null;
+      early = this.#asked.get(id)?.lease ?? null;
       this.#asked.delete(id);
     }
     if (early !== null) return this.#start(early);
@@ -115,12 +136,13 @@ export class PredictionAttempts {
   granted(leases: Lease[]): LeaseKey[] {
     const declined: LeaseKey[] = [];
     for (const lease of leases) {
-      if (this.#asked.has(lease.prediction_id) && lease.attempt === 1) {
+      const asked = this.#asked.get(lease.prediction_id);
+      if (asked !== undefined && lease.attempt === 1 && asked.lane === (lease.lane ?? 0)) {
         // It waited for a moment only, and is still being stored: it starts when it is.
-        this.#asked.set(lease.prediction_id, lease);
+        asked.lease = lease;
         continue;
       }
-      if (!this.isHeld(lease)) {
+      if (!this.claims(lease)) {
         declined.push({ prediction_id: lease.prediction_id, attempt: lease.attempt });
         continue;
       }
@@ -137,6 +159,13 @@ export class PredictionAttempts {
     if (this.#asked.has(key.prediction_id)) return true;
     const life = this.#host.store.get(key.prediction_id)?.stage.life;
     return life !== undefined && !isTerminal(life.state) && life.attempt === key.attempt;
+  }
+
+  /** Whether a live attempt is behind a lease, or waits, in this lane: what another one has of it is of no use. */
+  claims(key: LeaseKey): boolean {
+    if (!this.isHeld(key)) return false;
+    const { prediction_id: id, lane = 0 } = key;
+    return lane === (this.#asked.get(id)?.lane ?? this.#host.store.get(id)?.request.lane ?? 0);
   }
 
   /** Whether an origin may have the current attempt, as far as this instance knows. */
@@ -238,8 +267,10 @@ export class PredictionAttempts {
     const row = this.#waiting(id);
     if (row === null || row.stage.life.attempt !== attempt) {
       // It ended while the slot was asked for: its release may have come before the lease.
-      const key = store.get(id)?.request.spec.deployment_key;
-      if (key !== undefined) await deploymentStub(env, key).release([{ prediction_id: id, attempt, ran_ms: 0 }]);
+      const ended = store.get(id)?.request;
+      if (ended === undefined) return;
+      const name = laneName(ended.spec.deployment_key, ended.lane ?? 0);
+      await deploymentStub(env, name).release([{ prediction_id: id, attempt, ran_ms: 0 }]);
       return;
     }
     const known = this.#know(lease);

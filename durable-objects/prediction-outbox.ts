@@ -3,6 +3,7 @@
  * recorded in the transaction of its cause; it is sent at once, again by the alarm until it was taken, and marked with the next commit. Receivers take
  * repeats as no-ops. One call at a time to each owner, with everything that waits for it.
  */
+import { laneName } from "../schema/lanes.ts";
 import { meterOfProgress } from "../schema/prediction-cost.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
 import type { Effect } from "../schema/prediction-lifecycle.ts";
@@ -129,6 +130,11 @@ export class PredictionOutbox {
     }
     return settlements;
   }
+}
+
+/** Who gets the slot of a prediction back. */
+export function deploymentOwner({ spec, lane = 0 }: PredictionRow["request"]): string {
+  return `deployment:${laneName(spec.deployment_key, lane)}`;
 }
 
 /** Gives the slot of an attempt back; where the prediction ended with it, with how it ended. */

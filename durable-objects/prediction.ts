@@ -7,6 +7,7 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import { type Applied, applyAttemptEvents, applyLifecycle, newProgress } from "../schema/attempt-events.ts";
+import { laneName } from "../schema/lanes.ts";
 import type { AttemptAck, AttemptBatch } from "../schema/origin-protocol.ts";
 import { finalLines } from "../schema/prediction-cost.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
@@ -23,7 +24,7 @@ import { PredictionAttempts } from "./prediction-attempts.ts";
 import { PredictionCounts, type PredictionFigures } from "./prediction-counts.ts";
 import { loadDocument, loadPage, outputsOf, settledDocument } from "./prediction-document.ts";
 import { appendLog, spillLarge } from "./prediction-log-writer.ts";
-import { PredictionOutbox, releaseMessage } from "./prediction-outbox.ts";
+import { deploymentOwner, PredictionOutbox, releaseMessage } from "./prediction-outbox.ts";
 import { PredictionRetention } from "./prediction-retention.ts";
 import { predictionSpan } from "./prediction-spans.ts";
 import { chargeOf, PredictionSpending } from "./prediction-spending.ts";
@@ -157,8 +158,10 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     return { document, settled: this.#isOver(id) };
   }
 
-  async #createNew(request: CreatePrediction): Promise<void> {
-    const { id } = request;
+  async #createNew(asked: CreatePrediction): Promise<void> {
+    const { id } = asked;
+    const lane = this.#attempts.newLane(id, asked.spec.deployment_key);
+    const request = lane === 0 ? asked : { ...asked, lane };
     const shownInputRef = await this.#spillShownInput(request);
     // The slot is asked for beside the commit; the attempt starts only after it.
     const slot = this.#attempts.ask(id, request);
@@ -271,8 +274,8 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     const row = this.#store.get(id);
     const state = row?.stage.life.state;
     if (row === null || (state !== "queued" && state !== "starting")) return null;
-    const { spec } = row.request;
-    return deploymentStub(this.env, spec.deployment_key)
+    const { spec, lane = 0 } = row.request;
+    return deploymentStub(this.env, laneName(spec.deployment_key, lane))
       .waitingFor({ prediction_id: id, attempt: row.stage.life.attempt })
       .catch(() => null);
   }
@@ -421,7 +424,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     const { id, request } = row;
     switch (effect.kind) {
       case "release":
-        return [this.#store.addToOutbox(`deployment:${request.spec.deployment_key}`, releaseMessage(row, effect))];
+        return [this.#store.addToOutbox(deploymentOwner(request), releaseMessage(row, effect))];
       case "settle":
         return [
           this.#store.addToOutbox(`account:${request.account_id}`, { kind: "settle", prediction_id: id }),
@@ -502,7 +505,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
   }
 
   async leasesHeld(keys: LeaseKey[]): Promise<boolean[]> {
-    return keys.map((key) => this.#attempts.isHeld(key));
+    return keys.map((key) => this.#attempts.claims(key));
   }
 
   async inputOf(id: string): ReturnType<PredictionApi["inputOf"]> {

@@ -32,6 +32,8 @@ export interface RolloutInput extends Omit<ScalingInput, "queued" | "instances" 
   older: BootGroup[];
   /** when the current way to boot became the current one */
   released_at: number;
+  /** `max_instances` is 0 because its account's caps allow no instance; absent is false */
+  is_unpaid?: boolean;
   /** the last placement found no room, and none succeeded since */
   no_room: boolean;
   /** instances that finish what they run */
@@ -48,7 +50,8 @@ export function decideRollout(input: RolloutInput, now: number): RolloutDecision
   if (max === 0) {
     const drain = [current, ...older].flatMap(idsOf);
     const { measures } = decideScaling({ ...input, ...current }, now);
-    return { wanted: 0, reason: "disabled", place: [], drain, decide_again_at: null, measures };
+    const reason = input.is_unpaid === true ? "budget used up" : "disabled";
+    return { wanted: 0, reason, place: [], drain, decide_again_at: null, measures };
   }
   const needed = older.filter((group) => group.queued > 0);
   const neededLive = sum(needed, liveOf);

@@ -97,6 +97,7 @@ export const SCALING_REASONS = [
   "nothing to do",
   "older release",
   "disabled",
+  "budget used up",
 ] as const;
 export type ScalingReason = (typeof SCALING_REASONS)[number];
 

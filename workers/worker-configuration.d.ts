@@ -7,6 +7,7 @@ interface __BaseEnv_Env {
 	PUBLIC_URL: string;
 	RETENTION: string;
 	PREDICTION_POOL_SIZE: string;
+	LANE_LEASES_PER_S: string;
 	LOCATION_HINT: string;
 	LOOP_TURN: string;
 	ALLOW_PRIVATE_URLS: string;
@@ -41,7 +42,7 @@ type StringifyValues<EnvType extends Record<string, unknown>> = {
 	[Binding in keyof EnvType]: EnvType[Binding] extends string ? EnvType[Binding] : string;
 };
 declare namespace NodeJS {
-	interface ProcessEnv extends StringifyValues<Pick<Cloudflare.Env, "PUBLIC_URL" | "RETENTION" | "PREDICTION_POOL_SIZE" | "LOCATION_HINT" | "LOOP_TURN" | "ALLOW_PRIVATE_URLS" | "UPLOAD_RELAY_URL" | "FREE_CREDITS_MICROS" | "OTLP_TRACES_URL" | "OTLP_HEADERS" | "SIGNING_SECRET" | "JOIN_TOKEN_SHA256">> {}
+	interface ProcessEnv extends StringifyValues<Pick<Cloudflare.Env, "PUBLIC_URL" | "RETENTION" | "PREDICTION_POOL_SIZE" | "LANE_LEASES_PER_S" | "LOCATION_HINT" | "LOOP_TURN" | "ALLOW_PRIVATE_URLS" | "UPLOAD_RELAY_URL" | "FREE_CREDITS_MICROS" | "OTLP_TRACES_URL" | "OTLP_HEADERS" | "SIGNING_SECRET" | "JOIN_TOKEN_SHA256">> {}
 }
 declare module "*.sql" {
 	const value: string;

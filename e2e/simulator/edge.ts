@@ -88,6 +88,7 @@ export class EdgeWorker implements EdgeCalls {
       ...VARS,
       ...Object.fromEntries(BINDINGS.map((binding) => [binding, host.namespace(actor, binding)])),
       ...{ SIGNING_SECRET, PREDICTION_POOL_SIZE: String(POOL), LOCATION_HINT: "" },
+      LANE_LEASES_PER_S: String(this.#scenario.leasesPerLane),
       FILES: this.#bucket.bindingOf(actor),
       DB: catalog,
       LOCAL_ORIGIN: { fetch: (url: URL, init: RequestInit) => this.#callOrigin(actor, url, init) },

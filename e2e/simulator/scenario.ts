@@ -38,6 +38,8 @@ export interface Scenario {
   /** what each account's row says about money */
   terms: Record<string, StoredTerms>;
   predictions: PlannedPrediction[];
+  /** leases a second above which a deployment has one more lane: so few that some runs have several */
+  leasesPerLane: number;
 }
 
 /** Micro-dollars for a second of a model: a dollar, so that a short run costs many units. */
@@ -93,6 +95,7 @@ function drawPlan(random: Random, longShare: number): ModelPlan {
 
 export function drawScenario(seed: number, random: Random): Scenario {
   const isParted = random.chance(0.1);
+  const hasLanes = !isParted && random.chance(0.15);
   const accounts = ["alice", "bob", "carol"].slice(0, random.int(1, 3));
   const specs: RunSpec[] = [];
   const count = random.chance(0.3) ? 2 : 1;
@@ -105,7 +108,7 @@ export function drawScenario(seed: number, random: Random): Scenario {
       weights: null,
       // What the isolate remembers of models and hardware is of this run alone.
       model: `cogway/test${n}-${seed}`,
-      slots: random.pick([1, 1, 2, 3]),
+      slots: hasLanes ? random.int(4, 8) : random.pick([1, 1, 2, 3]),
       memory_bytes: 1_000,
       hardware: hardwareOf(seed),
       idempotent: random.chance(isParted ? 0.9 : 0.5),
@@ -116,10 +119,10 @@ export function drawScenario(seed: number, random: Random): Scenario {
       setup_timeout_ms: 10_000,
     });
   }
-  const faultsUntil_ms = isParted ? random.int(50_000, 90_000) : random.int(4_000, 30_000);
+  const faultsUntil_ms = isParted ? random.int(50_000, 90_000) : random.int(hasLanes ? 20_000 : 4_000, 30_000);
   const predictions: PlannedPrediction[] = [];
-  const wanted = random.int(2, 8);
-  const isBurst = random.chance(0.4);
+  const wanted = hasLanes ? random.int(10, 30) : random.int(2, 8);
+  const isBurst = !hasLanes && random.chance(0.4);
   for (let n = 0; n < wanted; n++) {
     const deployment = random.int(0, count - 1);
     const plan = drawPlan(random, isParted ? 0.5 : 0.06);
@@ -154,6 +157,7 @@ export function drawScenario(seed: number, random: Random): Scenario {
     accounts,
     terms: Object.fromEntries(accounts.map((account) => [account, drawTerms(random)])),
     predictions,
+    leasesPerLane: hasLanes ? 0.05 : 100,
   };
 }
 

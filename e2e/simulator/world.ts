@@ -152,7 +152,8 @@ export class World {
 
   #committed(slot: ObjectSlot): void {
     if (slot.binding === "PREDICTIONS") this.checks.committedPredictions(slot);
-    if (slot.binding === "DEPLOYMENTS" && slot.life !== null) {
+    // Lane 0 tells what all have; what another one holds of an instance is a part of that.
+    if (slot.binding === "DEPLOYMENTS" && slot.life !== null && !slot.name.includes("#")) {
       const { life } = slot;
       runAs(life, () => {
         void (life.instance as DeploymentObject)

@@ -92,6 +92,7 @@ export const ScalingSchema = z
     current: z.object({
       wanted_instances: z.number().int(),
       reason,
+      lanes: z.number().int().describe("objects that share its work: more than one above 100 leases a second"),
       ...MeasuresSchema.shape,
       held_back: z
         .object({ until: z.string(), detail: z.string() })

@@ -177,11 +177,11 @@ export async function scalingOf(edge: Edge, release: ReleaseRow): Promise<z.infe
     scaling = await object.scaling();
   }
   if (scaling === null) throw notFound(owner, name);
-  const { wanted_instances, reason, measures, targets, held_back, decisions } = scaling;
+  const { wanted_instances, reason, lanes, measures, targets, held_back, decisions } = scaling;
   const { stable_window_ms, panic_window_ms, ...bounds } = targets;
   return {
     current: {
-      ...{ wanted_instances, reason, ...measures },
+      ...{ wanted_instances, reason, lanes, ...measures },
       held_back: held_back === null ? null : { ...held_back, until: new Date(held_back.until).toISOString() },
     },
     targets: bounds,
