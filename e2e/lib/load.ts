@@ -57,13 +57,14 @@ export function send(
 
 /**
  * Calls `one` `rate` times a second for `seconds`, whether or not earlier calls were answered; resolves when all are. Where `most` are open, callers as
- * many as that have given up waiting to be connected: counted as unsent.
+ * many as that have given up waiting to be connected: counted as unsent. `dueAt` is when a call should have begun (performance.now): who measures from there
+ * leaves out nothing that this process or the system held back.
  */
 export async function openLoop(
   rate: number,
   seconds: number,
   most: number,
-  one: (n: number) => Promise<void>,
+  one: (n: number, dueAt: number) => Promise<void>,
 ): Promise<{ sent: number; unsent: number }> {
   const began = performance.now();
   const open = new Set<Promise<void>>();
@@ -79,7 +80,7 @@ export async function openLoop(
       continue;
     }
     sent++;
-    const call = one(n).finally(() => open.delete(call));
+    const call = one(n, dueAt).finally(() => open.delete(call));
     open.add(call);
   }
   await Promise.all(open);
