@@ -33,6 +33,13 @@ describe("an instance that is held in memory", () => {
       // No word of its origin is waited for.
       await vi.waitFor(() => expect(around.grantedIds()).toEqual([first.prediction_id, second.prediction_id]));
       expect(around.granted.at(-1)).toMatchObject({ instance_id: "instance1", origin_id: "origin1" });
+      // A word from before it was resumed, told late or once more: it lives, and takes what comes next.
+      await deployment.instancesChanged("origin1", [aStatus({ state: "paused" })]);
+      await deployment.release([keyOf(second)]);
+      expect(await deployment.enqueue(anEnqueue())).toMatchObject({
+        kind: "leased",
+        lease: { instance_id: "instance1" },
+      });
     }));
 });
 

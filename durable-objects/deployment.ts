@@ -306,9 +306,9 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
   #applyStatus(originId: string, status: InstanceStatus, now: number): void {
     const known = this.#queue.instance(status.instance_id);
     if (known !== null && isEnded(known.state)) return;
-    // The fleet holds it, in case that it is wanted again: here it is gone.
+    // The fleet holds it, in case that it is wanted again: here it is gone. Only what was let go is paused: of another this is from before it was resumed.
     if (status.state === "paused") {
-      this.#instanceEnded(status.instance_id, now);
+      if (known?.state === "draining") this.#instanceEnded(status.instance_id, now);
       return;
     }
     // A drain that we decided is not undone by a state from before it.

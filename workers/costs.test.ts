@@ -188,18 +188,37 @@ describe("a budget", () => {
 });
 
 describe("what comes together and what comes later", () => {
-  it("keeps a budget under 100 creates at once; what was held and not spent serves others", async () => {
-    const { token, id: account } = await withTerms({ day_micros: 10 * MINUTE_MICROS });
-    const answers = await Promise.all(Array.from({ length: 100 }, () => exports.default.fetch(aRequest(token))));
+  it("keeps a budget under 500 creates at once, to the micro-dollar, though each run wants more than was held", async () => {
+    const cap = 10 * MINUTE_MICROS + 5_000;
+    const { token, id: account } = await withTerms({ day_micros: cap });
+    const answers = await Promise.all(Array.from({ length: 500 }, () => exports.default.fetch(aRequest(token))));
     const won = await Promise.all(answers.filter(({ status }) => status === 201).map(predictionOf));
     expect(won).toHaveLength(10);
     const refused = answers.filter(({ status }) => status === 402);
-    expect(refused).toHaveLength(90);
+    expect(refused).toHaveLength(490);
     expect(await problemOf(refused[0] ?? new Response())).toMatchObject({ code: "billing.budget_exceeded" });
-    for (const { id } of won) await origin.succeed(id, "y");
-    for (const { id } of won) await charged(account, id);
+    // A minute and a half each, half a minute more than is held: all of them together would cost 90,000.
+    const finished = { type: "finished", status: "succeeded", metrics: {}, predict_time_s: 90 } as const;
+    for (const { id } of won) {
+      await origin.attemptOf(id);
+      await origin.events(id, 0, [{ type: "started" }, finished]);
+    }
+    const rows = (await Promise.all(won.map(({ id }) => charged(account, id)))).flat();
+    const sum = rows.reduce((total, { amount_micros }) => total + amount_micros, 0);
+    expect(sum).toBeLessThanOrEqual(cap);
+    // The first end had room for what it wanted, the others for what was held.
+    expect(rows.map(({ amount_micros }) => amount_micros).sort()).toEqual([...Array<number>(9).fill(6_000), 9_000]);
     const balance = await accountStub(env, account).balance({} as never);
-    expect(balance).toMatchObject({ reserved_micros: 0, spent: { day_micros: 100 } });
+    expect(balance).toMatchObject({ reserved_micros: 0, spent: { day_micros: sum } });
+    expect((await create(token)).status).toBe(402);
+  }, 60_000);
+
+  it("lets others use what was held and not spent", async () => {
+    const { token, id: account } = await withTerms({ day_micros: MINUTE_MICROS + 10 });
+    const first = await predictionOf(await create(token));
+    expect((await create(token)).status).toBe(402);
+    await origin.succeed(first.id, "y");
+    await charged(account, first.id);
     expect((await create(token)).status).toBe(201);
   });
 
