@@ -11,23 +11,12 @@ import {
   standing,
   welcome,
 } from "./budgets.ts";
-import { type AccountTerms, type Charge, dayOf, monthOf, WELCOME_CREDIT } from "./ledger.ts";
-import {
-  amountMicros,
-  type CostLine,
-  cappedLines,
-  costLines,
-  type PriceItem,
-  paidQuantity,
-  type Rates,
-  sumMicros,
-  usd,
-} from "./pricing.ts";
+import { type AccountTerms, type Charge, dayOf, endOfDay, WELCOME_CREDIT } from "./ledger.ts";
+import { type CostLine, costLines, type Rates, sumMicros } from "./pricing.ts";
 import { MemoryBooks } from "./testing/memory-books.ts";
 
 const NOW = Date.UTC(2026, 10, 25, 12);
 const DAY_MS = 86_400_000;
-const CPU: PriceItem = { unit: "second", price_micros: 100, per: 1_000_000 };
 
 function terms(change: Partial<AccountTerms> = {}): AccountTerms {
   const budget = { day_micros: null, month_micros: null };
@@ -56,73 +45,6 @@ function settle(books: MemoryBooks, id: string, told: Charge | null): void {
   release(books, id);
   if (told !== null) book(books, told);
 }
-
-describe("prices", () => {
-  it("round each line once, half up, and never disagree with exact fractions", () => {
-    fc.assert(
-      fc.property(
-        fc.nat(90_000_000_000),
-        fc.nat(100_000),
-        fc.integer({ min: 1, max: 1_000_000 }),
-        fc.nat(1_000_000),
-        (quantity, price_micros, per, discount_ppm) => {
-          const amount = BigInt(amountMicros(quantity, { unit: "second", price_micros, per }, discount_ppm));
-          const exact = BigInt(quantity) * BigInt(price_micros) * BigInt(1_000_000 - discount_ppm);
-          const unit = BigInt(per) * 1_000_000n;
-          // amount - 1/2 <= exact / unit < amount + 1/2
-          expect((2n * amount - 1n) * unit <= 2n * exact).toBe(true);
-          expect(2n * exact < (2n * amount + 1n) * unit).toBe(true);
-        },
-      ),
-    );
-    expect(amountMicros(1_500_000, CPU, 0)).toBe(150);
-    expect(amountMicros(5_000, CPU, 0)).toBe(1);
-    expect(amountMicros(4_999, CPU, 0)).toBe(0);
-    expect(usd(1_234_567)).toBe("1.234567");
-    expect(usd(-5)).toBe("-0.000005");
-  });
-
-  it("find the most units that a sum pays for", () => {
-    fc.assert(
-      fc.property(fc.nat(1_000_000), fc.nat(1_000), fc.integer({ min: 1, max: 1_000 }), (micros, price_micros, per) => {
-        const item = { unit: "image" as const, price_micros, per, discount_ppm: 0 };
-        const most = paidQuantity(micros, item, 10_000);
-        expect(amountMicros(most, item, 0)).toBeLessThanOrEqual(micros);
-        if (most < 10_000) expect(amountMicros(most + 1, item, 0)).toBeGreaterThan(micros);
-      }),
-    );
-  });
-
-  it("keep a capped bill at its cap, each line still its quantity times its price", () => {
-    const rates: Rates = {
-      basis: "output",
-      hardware: "",
-      discount_ppm: 0,
-      items: [
-        { unit: "input_token", price_micros: 3_000_000, per: 1_000_000 },
-        { unit: "output_token", price_micros: 3_750_000, per: 1_000_000 },
-        { unit: "image", price_micros: 40_000, per: 1 },
-      ],
-    };
-    fc.assert(
-      fc.property(
-        fc.nat(100_000),
-        fc.nat(100_000),
-        fc.nat(20),
-        fc.nat(2_000_000),
-        (input_token, output_token, image, cap) => {
-          const units = { input_token, output_token, image };
-          const all = costLines({ predict_time_s: 1, platform_failure: false, units }, rates);
-          const lines = cappedLines(all, cap);
-          expect(sumMicros(lines)).toBeLessThanOrEqual(cap);
-          for (const line of lines)
-            expect(line.amount_micros).toBe(amountMicros(line.quantity, line, line.discount_ppm));
-          if (sumMicros(all) <= cap) expect(lines).toEqual(all);
-        },
-      ),
-    );
-  });
-});
 
 describe("budgets", () => {
   it("guarantee that what is booked never passes a cap, whatever comes in whatever order", () => {
@@ -187,6 +109,16 @@ describe("budgets", () => {
     expect(reserve(books, "b", 1, { terms: capped(501, 1_401), token: null }, NOW)).toBeNull();
   });
 
+  it("part what is spent: what ends on the stroke of midnight is the next day's", () => {
+    const books = new MemoryBooks();
+    const midnight = endOfDay(NOW);
+    book(books, charge("before", 60, { at: midnight - 1 }));
+    book(books, charge("after", 50, { at: midnight }));
+    const spend = { terms: capped(100), token: null };
+    expect(reserve(books, "a", 41, spend, midnight - 1)).toMatchObject({ resets_at: midnight });
+    expect(reserve(books, "a", 50, spend, midnight)).toBeNull();
+  });
+
   it("refuse what costs nothing by itself only where nothing is left", () => {
     const books = new MemoryBooks();
     const nothing = { terms: capped(100), token: null };
@@ -210,6 +142,40 @@ describe("budgets", () => {
 });
 
 describe("credits", () => {
+  const credit = (id: string, amount_micros: number, ends_in_days: number | null) =>
+    ({
+      ...{ id, kind: "free", amount_micros, note: "" },
+      expires_at: ends_in_days === null ? null : NOW + ends_in_days * DAY_MS,
+    }) as const;
+
+  it("pay only for the days from their own on, those that end first before others", () => {
+    const books = new MemoryBooks();
+    book(books, charge("earlier", 100, { at: NOW - DAY_MS }));
+    bookCredit(books, credit("ever", 50, null), NOW);
+    bookCredit(books, credit("late", 50, 30), NOW);
+    bookCredit(books, credit("soon", 50, 10), NOW);
+    expect(standing(books, NOW)).toMatchObject({ balance_micros: -100 });
+    book(books, charge("a", 70));
+    const left = standing(books, NOW).credits.map(({ id, left_micros }) => [id, left_micros]);
+    expect(left).toEqual([
+      ["soon", 0],
+      ["late", 30],
+      ["ever", 50],
+    ]);
+    expect(standing(books, NOW)).toMatchObject({ balance_micros: -100 });
+  });
+
+  it("of an operator who takes something back are booked the other way round", () => {
+    const books = new MemoryBooks();
+    bookCredit(books, { id: "p", kind: "payment", amount_micros: 500, expires_at: null, note: "" }, NOW);
+    bookCredit(books, { id: "x", kind: "adjustment", amount_micros: -200, expires_at: null, note: "" }, NOW);
+    expect(books.entries).toMatchObject([
+      { debit: "bank", credit: "customer", amount_micros: 500 },
+      { debit: "customer", credit: "adjustment", amount_micros: 200 },
+    ]);
+    expect([customerBalance(books), standing(books, NOW).balance_micros]).toEqual([300, 300]);
+  });
+
   it("are given once, used before paid balance, and end as a row; a prepaid account cannot spend beyond both", () => {
     const books = new MemoryBooks();
     const prepaid = terms({ billing: "prepaid", free_credits_micros: 1_000 });
