@@ -35,9 +35,10 @@ const EGRESS_WORKER = "export default { fetch: (request, env) => env.NETWORK.fet
  */
 const PAGE_WORKER = "export default { fetch: (request, env) => env.ASSETS.fetch(request) };";
 const PROBE_INTERVAL_MS = 3_000;
-const PROBE_TIMEOUT_MS = 10_000;
-/** Miniflare starts a dead workerd again by itself, in about a second; after so many failed probes it is started anew, a hung one too. */
-const PROBES_FAILED_MAX = 3;
+/** No answer for so long: it hangs. One that has more to do than it can answers late, and starting it anew would break all that it has begun. */
+const PROBE_TIMEOUT_MS = 60_000;
+/** Miniflare starts a dead workerd again by itself, in about a second; after so many refused probes it is started anew. */
+const PROBES_REFUSED_MAX = 3;
 
 const ENDING_SIGNALS = ["SIGINT", "SIGTERM"] as const;
 
@@ -200,11 +201,12 @@ export class Edge {
   }
 
   #watchOver(): void {
-    let failed = 0;
+    let refused = 0;
     const probe = async (): Promise<void> => {
-      failed = (await answers(this.#settings.port)) ? 0 : failed + 1;
-      if (failed === PROBES_FAILED_MAX && !this.#isStopped) {
-        failed = 0;
+      const probed = await probeEdge(this.#settings.port);
+      refused = probed === "refused" ? refused + 1 : 0;
+      if ((probed === "silent" || refused === PROBES_REFUSED_MAX) && !this.#isStopped) {
+        refused = 0;
         tellRestart(this.#log, "The edge (workerd) does not answer and is started again.");
         await this.#dispose();
         await this.#startMiniflare();
@@ -250,16 +252,19 @@ function isAddressInUse(error: unknown): boolean {
 }
 
 /** Whether the edge gives any answer at all: what it answers is not the launcher's to judge. */
-function answers(port: number): Promise<boolean> {
+function probeEdge(port: number): Promise<"answered" | "refused" | "silent"> {
   return new Promise((resolve) => {
     const request = get({ host: "127.0.0.1", port, path: "/healthz", agent: false, timeout: PROBE_TIMEOUT_MS });
     request.on("response", (response) => {
       response.resume();
-      resolve(true);
+      resolve("answered");
     });
-    request.on("timeout", () => request.destroy());
-    request.on("error", () => resolve(false));
-    request.on("close", () => resolve(false));
+    request.on("timeout", () => {
+      resolve("silent");
+      request.destroy();
+    });
+    request.on("error", () => resolve("refused"));
+    request.on("close", () => resolve("refused"));
   });
 }
 
