@@ -227,6 +227,21 @@ export function printComparisons(comparisons: Comparison[]): void {
       times(ours.dollars / boundAtOnce.dollars),
     ]),
   );
+  const ratio = (of: (one: Comparison) => number, to: (one: Comparison) => number): string =>
+    times(comparisons.reduce((sum, one) => sum + of(one), 0) / comparisons.reduce((sum, one) => sum + to(one), 0));
+  const cold = ratio(
+    ({ cogway: ours }) => ours.cold,
+    ({ equalCost }) => equalCost.cold,
+  );
+  const paid = ratio(
+    ({ equalCost }) => equalCost.dollars,
+    ({ cogway: ours }) => ours.dollars,
+  );
+  const bound = ratio(
+    ({ cogway: ours }) => ours.dollars,
+    ({ bound: least }) => least.dollars,
+  );
+  console.log(`\nAll together: ${cold} the cold starts of b, which costs ${paid}; ${bound} the cost of the bound.`);
 }
 
 function times(ratio: number): string {
