@@ -11,7 +11,7 @@ import {
   standing,
   welcome,
 } from "./budgets.ts";
-import { type AccountTerms, type Charge, dayOf, endOfDay, WELCOME_CREDIT } from "./ledger.ts";
+import { type AccountTerms, type Charge, dayOf, endOfDay, monthOf, WELCOME_CREDIT } from "./ledger.ts";
 import { type CostLine, costLines, type Rates, sumMicros } from "./pricing.ts";
 import { MemoryBooks } from "./testing/memory-books.ts";
 
