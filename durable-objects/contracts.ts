@@ -438,8 +438,13 @@ export interface FleetApi {
   buildEnded(buildId: string, originId: string): Promise<void>;
   /** For /healthz: how many origins are alive. */
   health(): Promise<{ origins_alive: number }>;
-  /** Every origin that joined and was not removed, with what runs there: for the operator. */
-  listOrigins(): Promise<OriginListing[]>;
+  /**
+   * Origins that joined and were not removed, with what runs there, for the operator: `limit` of them behind the one whose id is `after`, shard by shard in the
+   * order of their ids.
+   */
+  listOrigins(after: string | null, limit: number): Promise<OriginListing[]>;
+  /** How many origins and instances there are, by state. */
+  figures(): Promise<FleetFigures>;
   /**
    * `on`: nothing new goes there, neither instances nor builds; its instances serve on until others replace them where that is needed, then finish what they
    * run and go. Kept over restarts of either side until `on` is false. Null: no such origin.
@@ -462,6 +467,12 @@ export interface FleetShardApi extends FleetApi {
   hasRoom(): Promise<boolean>;
   /** Takes an origin whose join token the first shard has checked, under the id that it chose. Idempotent, but for a new key each time. */
   adopt(originId: string, request: Register, prices: Record<string, number>): Promise<RegisterResult>;
+}
+
+export interface FleetFigures {
+  origins: Partial<Record<OriginListing["state"], number>>;
+  /** `unknown`: no heartbeat has told of it */
+  instances: Partial<Record<InstanceStatus["state"] | "unknown", number>>;
 }
 
 /** One origin as its operator sees it. */

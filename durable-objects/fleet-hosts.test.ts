@@ -188,7 +188,8 @@ describe("draining a host", () => {
       }
       expect(await again.placeBuild("b1", true, [])).toEqual({ origin_id: second });
       expect(await again.placeBuild("b1", true, [second])).toMatchObject({ refused: expect.any(String) });
-      expect((await again.listOrigins()).map(({ state }) => state)).toEqual(["drained", "ready"]);
+      const states = (await again.listOrigins(null, 9)).map(({ origin_id, state }) => [origin_id, state]);
+      expect(Object.fromEntries(states)).toEqual({ [first]: "drained", [second]: "ready" });
       expect(await again.drainOrigin(first, false)).toMatchObject({ state: "ready" });
       expect((await placed(again, { memory_bytes: 2_000 })).origin_id).toBe(first);
     }));
@@ -219,7 +220,7 @@ describe("draining a host", () => {
         origin,
         [one, idle].map((each) => aStatus({ ...each, state: "stopped" })),
       );
-      const listing = (await fleet.listOrigins()).find(({ origin_id }) => origin_id === origin);
+      const listing = (await fleet.listOrigins(null, 9)).find(({ origin_id }) => origin_id === origin);
       expect(listing).toMatchObject({ state: "drained", used: { instances: 0, memory_bytes: 0 }, instances: [] });
     }));
 
@@ -235,7 +236,7 @@ describe("draining a host", () => {
       passTime(60_000);
       expect(await fleet.removeOrigin(origin_id)).toBe("removed");
       expect(tools.around.gone).toMatchObject([{ origin_id }]);
-      expect(await fleet.listOrigins()).toEqual([]);
+      expect(await fleet.listOrigins(null, 9)).toEqual([]);
     }));
 });
 
@@ -265,7 +266,7 @@ describe("an idle instance", () => {
       const { instance_id, origin_id } = await setUp(fleet, tools);
       expect(tools.around.told("pause")).toEqual([instance_id]);
       expect(tools.around.told("drain")).toEqual([]);
-      expect((await fleet.listOrigins()).find((each) => each.origin_id === origin_id)?.used.instances).toBe(1);
+      expect((await fleet.listOrigins(null, 9)).find((each) => each.origin_id === origin_id)?.used.instances).toBe(1);
       for (const other of [{ slots: 2 }, { version_id: "b".repeat(64) }, { deployment_key: "version:b" }]) {
         expect((await placed(fleet, other)).instance_id).not.toBe(instance_id);
       }
@@ -325,7 +326,15 @@ describe("shards", () => {
     expect(await originEntry(env, origin_id)).toMatchObject({ origin_id, alive: true });
     forgetShards();
     expect(await fleet.health()).toEqual({ origins_alive: ORIGINS_PER_SHARD + 1 });
-    expect(await fleet.listOrigins()).toHaveLength(ORIGINS_PER_SHARD + 1);
+    const listed: string[] = [];
+    for (let more = true; more; ) {
+      const page = await fleet.listOrigins(listed.at(-1) ?? null, 150);
+      listed.push(...page.map((origin) => origin.origin_id));
+      more = page.length === 150;
+    }
+    expect(new Set(listed).size).toBe(ORIGINS_PER_SHARD + 1);
+    expect([listed.length, listed.at(-1)]).toEqual([ORIGINS_PER_SHARD + 1, origin_id]);
+    expect(await fleet.figures()).toEqual({ origins: { ready: ORIGINS_PER_SHARD + 1 }, instances: {} });
     // Only the one in the second shard builds.
     expect(await fleet.placeBuild("b1", false, [])).toEqual({ origin_id });
     expect(await fleet.rotateKey(origin_id)).not.toBeNull();

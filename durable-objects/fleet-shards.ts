@@ -3,7 +3,7 @@
  * go straight there; a placement asks the shards one after another, from one that its deployment's key chooses, so that no shard is asked by all.
  */
 import { sha256Hex } from "../schema/ids.ts";
-import type { FleetApi, FleetShardApi, PlaceResult } from "./contracts.ts";
+import type { FleetApi, FleetShardApi, OriginListing, PlaceResult } from "./contracts.ts";
 
 /** Origins of one shard. */
 export const ORIGINS_PER_SHARD = 500;
@@ -80,8 +80,22 @@ export function shardedFleet(shard: (n: number) => FleetShardApi): FleetApi {
       const answers = await Promise.all((await all()).map((each) => each.health()));
       return { origins_alive: answers.reduce((sum, { origins_alive }) => sum + origins_alive, 0) };
     },
-    async listOrigins() {
-      return (await Promise.all((await all()).map((each) => each.listOrigins()))).flat();
+    async listOrigins(after, limit) {
+      const origins: OriginListing[] = [];
+      const shards = await count();
+      let from = after;
+      for (let n = after === null ? 0 : shardOf(after); n < shards && origins.length < limit; n++) {
+        origins.push(...(await shard(n).listOrigins(from, limit - origins.length)));
+        from = null;
+      }
+      return origins;
+    },
+    async figures() {
+      const answers = await Promise.all((await all()).map((each) => each.figures()));
+      return {
+        origins: sums(answers.map((each) => each.origins)),
+        instances: sums(answers.map((each) => each.instances)),
+      };
     },
     drainOrigin: (originId, on) => shard(shardOf(originId)).drainOrigin(originId, on),
     removeOrigin: (originId) => shard(shardOf(originId)).removeOrigin(originId),
@@ -94,4 +108,12 @@ function hopefuller(a: PlaceResult | null, b: PlaceResult): PlaceResult {
   const rank = (result: PlaceResult | null): number =>
     result?.kind === "refused" ? ["no_room", "no_version", "no_origin"].indexOf(result.reason) : 3;
   return rank(b) < rank(a) ? b : (a ?? b);
+}
+
+function sums<K extends string>(counts: Partial<Record<K, number>>[]): Partial<Record<K, number>> {
+  const total: Partial<Record<K, number>> = {};
+  for (const each of counts) {
+    for (const key of Object.keys(each) as K[]) total[key] = (total[key] ?? 0) + (each[key] ?? 0);
+  }
+  return total;
 }

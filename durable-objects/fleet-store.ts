@@ -140,6 +140,15 @@ export class FleetStore {
   }
 
   origins(originId?: string): OriginRow[] {
+    return originId === undefined ? this.#origins("", []) : this.#origins("WHERE origin_id = ?", [originId]);
+  }
+
+  /** In the order of their ids. */
+  originsAfter(originId: string, limit: number): OriginRow[] {
+    return this.#origins("WHERE origin_id > ? ORDER BY origin_id LIMIT ?", [originId, limit]);
+  }
+
+  #origins(where: string, params: (string | number)[]): OriginRow[] {
     if (!this.#exists()) return [];
     return this.#sql
       .exec<{
@@ -156,8 +165,8 @@ export class FleetStore {
         prices: string | null;
       }>(
         `SELECT origin_id, url, incarnation, region, driver, hardware, capacity, is_lost, runs, is_draining, prices FROM origins
-          ${originId === undefined ? "" : "WHERE origin_id = ?"}`,
-        ...(originId === undefined ? [] : [originId]),
+          ${where}`,
+        ...params,
       )
       .toArray()
       .map(({ hardware, capacity, is_lost, runs, is_draining, prices, ...row }) => ({

@@ -18,7 +18,14 @@ import {
 } from "../schema/origin-protocol.ts";
 import { decideBuildPlace } from "../schema/placement.ts";
 import { Alarms } from "./alarms.ts";
-import type { FleetShardApi, OriginEntry, OriginListing, PlaceRequest, PlaceResult } from "./contracts.ts";
+import type {
+  FleetFigures,
+  FleetShardApi,
+  OriginEntry,
+  OriginListing,
+  PlaceRequest,
+  PlaceResult,
+} from "./contracts.ts";
 import { type DrainReason, FleetPlacement, PAUSED_MAX_MS } from "./fleet-placement.ts";
 import { forgetShards, idIn, ORIGINS_PER_SHARD, SHARDS_MAX, shardOf } from "./fleet-shards.ts";
 import { type FleetInstanceRow, FleetStore, type KeyRow, type OriginRow } from "./fleet-store.ts";
@@ -309,8 +316,23 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
     return "removed";
   }
 
-  async listOrigins(): Promise<OriginListing[]> {
-    return this.#store.origins().map((origin) => this.#listing(origin));
+  async listOrigins(after: string | null, limit: number): Promise<OriginListing[]> {
+    return this.#store.originsAfter(after ?? "", limit).map((origin) => this.#listing(origin));
+  }
+
+  async figures(): Promise<FleetFigures> {
+    const origins = Object.groupBy(this.#store.origins(), (origin) => this.#stateOf(origin));
+    const states = Object.groupBy(
+      this.#store.instances(),
+      (row) => this.#seen.get(row.origin_id)?.instances.get(row.instance_id)?.state ?? "unknown",
+    );
+    return { origins: lengths(origins), instances: lengths(states) };
+  }
+
+  #stateOf(origin: OriginRow): OriginListing["state"] {
+    if (!this.#isAlive(origin)) return "lost";
+    if (!origin.is_draining) return "ready";
+    return this.#store.instances(origin.origin_id).length === 0 ? "drained" : "draining";
   }
 
   #listing(origin: OriginRow): OriginListing {
@@ -318,10 +340,9 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
     const rows = this.#store.instances(origin_id);
     const sum = (of: "memory_bytes" | "gpus"): number => rows.reduce((total, row) => total + row[of], 0);
     const seen = this.#seen.get(origin_id);
-    const drainState = rows.length === 0 ? "drained" : "draining";
     return {
       ...{ origin_id, url, region, driver, hardware, capacity },
-      state: !this.#isAlive(origin) ? "lost" : origin.is_draining ? drainState : "ready",
+      state: this.#stateOf(origin),
       used: { instances: rows.length, memory_bytes: sum("memory_bytes"), gpus: sum("gpus") },
       instances: rows.map(({ instance_id, deployment_key, version_id, memory_bytes, gpus, paused_at, placed_at }) => {
         const last = seen?.instances.get(instance_id);
@@ -448,6 +469,11 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
     const next = alive.map((origin) => this.#lastSeenAt(origin.origin_id) + ORIGIN_DEAD_AFTER_MS);
     if (next.length > 0) this.#alarms.set("lost", Math.min(...next));
   }
+}
+
+function lengths<K extends string>(groups: Partial<Record<K, unknown[]>>): Partial<Record<K, number>> {
+  const entries = Object.entries<unknown[] | undefined>(groups);
+  return Object.fromEntries(entries.map(([key, rows]) => [key, rows?.length ?? 0])) as Partial<Record<K, number>>;
 }
 
 function isRunning(status: InstanceStatus): boolean {

@@ -11,8 +11,16 @@ import {
   standing,
   welcome,
 } from "./budgets.ts";
-import { type AccountTerms, type Charge, dayOf, endOfDay, monthOf, WELCOME_CREDIT } from "./ledger.ts";
-import { type CostLine, costLines, type Rates, sumMicros } from "./pricing.ts";
+import {
+  type AccountTerms,
+  type Charge,
+  type CreditEntry,
+  dayOf,
+  endOfDay,
+  monthOf,
+  WELCOME_CREDIT,
+} from "./ledger.ts";
+import { type CostLine, costLines, type Rates } from "./pricing.ts";
 import { MemoryBooks } from "./testing/memory-books.ts";
 
 const NOW = Date.UTC(2026, 10, 25, 12);
@@ -142,11 +150,10 @@ describe("budgets", () => {
 });
 
 describe("credits", () => {
-  const credit = (id: string, amount_micros: number, ends_in_days: number | null) =>
-    ({
-      ...{ id, kind: "free", amount_micros, note: "" },
-      expires_at: ends_in_days === null ? null : NOW + ends_in_days * DAY_MS,
-    }) as const;
+  function credit(id: string, amount_micros: number, ends_in_days: number | null): CreditEntry {
+    const expires_at = ends_in_days === null ? null : NOW + ends_in_days * DAY_MS;
+    return { id, kind: "free", amount_micros, expires_at, note: "" };
+  }
 
   it("pay only for the days from their own on, those that end first before others", () => {
     const books = new MemoryBooks();
@@ -163,6 +170,10 @@ describe("credits", () => {
       ["ever", 50],
     ]);
     expect(standing(books, NOW)).toMatchObject({ balance_micros: -100 });
+    // A younger one is no younger for the days before it.
+    book(books, charge("b", 10, { at: NOW - 2 * DAY_MS }));
+    bookCredit(books, credit("older", 5, 20), NOW - DAY_MS);
+    expect(standing(books, NOW)).toMatchObject({ balance_micros: -105 });
   });
 
   it("of an operator who takes something back are booked the other way round", () => {

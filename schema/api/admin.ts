@@ -1,7 +1,7 @@
 /** The operator's routes on the wire: origins, models, tokens and whole accounts. */
 import { z } from "@hono/zod-openapi";
 import { TOKEN_ID_LENGTH } from "../tokens.ts";
-import { CURSOR_CHARACTERS_MAX } from "./common.ts";
+import { CURSOR_CHARACTERS_MAX, pageOf } from "./common.ts";
 
 export const OriginSchema = z
   .object({
@@ -17,7 +17,8 @@ export const OriginSchema = z
     instances: z.number().int(),
   })
   .openapi("Origin");
-export const OriginListSchema = z.object({ results: z.array(OriginSchema) }).openapi("OriginList");
+export const OriginPageSchema = pageOf(OriginSchema, "OriginPage");
+export const OriginsQuery = z.object({ cursor: z.string().max(CURSOR_CHARACTERS_MAX).optional() });
 export const OriginParams = z.object({ origin_id: z.string().max(64) });
 export const InvitedOriginSchema = z
   .object({ join_token: z.string().describe("shown this once, and used once"), expires_at: z.string() })

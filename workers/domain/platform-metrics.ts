@@ -1,5 +1,5 @@
 /** What /metrics tells of the whole platform: figures of the objects, asked for at each scrape. */
-import type { OriginListing } from "../../durable-objects/contracts.ts";
+import type { FleetFigures, OriginListing } from "../../durable-objects/contracts.ts";
 import type { PredictionFigures } from "../../durable-objects/prediction-counts.ts";
 import { fleetStub, predictionStub } from "../../durable-objects/stubs.ts";
 import { spanCounts } from "../../durable-objects/telemetry.ts";
@@ -15,7 +15,7 @@ const INSTANCE_STATES = ["boot", "setup", "ready", "draining", "paused", "unknow
 export async function platformMetrics(edge: Edge): Promise<Metric[]> {
   const [figures, origins] = await Promise.all([
     Promise.all(PREDICTION_POOL.map((name) => predictionStub(edge.env, name).figures())),
-    fleetStub(edge.env).listOrigins(),
+    fleetStub(edge.env).figures(),
   ]);
   return [...predictionMetrics(figures), ...originMetrics(origins), spanMetric()];
 }
@@ -82,8 +82,7 @@ export function predictionMetrics(figures: PredictionFigures[]): Metric[] {
   ];
 }
 
-function originMetrics(origins: OriginListing[]): Metric[] {
-  const instances = origins.flatMap((origin) => origin.instances);
+function originMetrics({ origins, instances }: FleetFigures): Metric[] {
   return [
     {
       name: "cogway_origins",
@@ -91,7 +90,7 @@ function originMetrics(origins: OriginListing[]): Metric[] {
       help: "Origins by state.",
       samples: ORIGIN_STATES.map((state) => ({
         labels: { state },
-        value: origins.filter((origin) => origin.state === state).length,
+        value: origins[state] ?? 0,
       })),
     },
     {
@@ -100,7 +99,7 @@ function originMetrics(origins: OriginListing[]): Metric[] {
       help: "Placed instances by the state that their origin told last.",
       samples: INSTANCE_STATES.map((state) => ({
         labels: { state },
-        value: instances.filter((instance) => (instance.state ?? "unknown") === state).length,
+        value: instances[state] ?? 0,
       })),
     },
   ];

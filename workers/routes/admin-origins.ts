@@ -1,15 +1,25 @@
 /** The operator's routes to origins: add one, look at them, empty and remove one. */
-import { createRoute, type z } from "@hono/zod-openapi";
+import { createRoute, z } from "@hono/zod-openapi";
 import type { OriginListing } from "../../durable-objects/contracts.ts";
 import { forgetOrigins } from "../../durable-objects/origin-directory.ts";
 import { fleetStub } from "../../durable-objects/stubs.ts";
-import { InvitedOriginSchema, OriginListSchema, OriginParams, OriginSchema } from "../../schema/api/admin.ts";
+import {
+  InvitedOriginSchema,
+  OriginPageSchema,
+  OriginParams,
+  OriginSchema,
+  OriginsQuery,
+} from "../../schema/api/admin.ts";
 import { bearer, problemResponses, problems } from "../../schema/api/common.ts";
 import { AppError } from "../../schema/problems.ts";
+import { decodeCursor, pageUrl } from "../domain/cursors.ts";
+import { edgeOf } from "../env.ts";
 import { allow, json, newRouter } from "./router.ts";
 
 export const adminOrigins = newRouter();
 const tags = ["operating"];
+const PAGE_ROWS = 100;
+const OriginsCursor = z.object({ after: z.string().max(64) });
 
 adminOrigins.openapi(
   createRoute({
@@ -19,9 +29,17 @@ adminOrigins.openapi(
     summary: "List the origins: what they have, what they run, how they are",
     security: bearer,
     middleware: allow("admin"),
-    responses: { 200: { description: "All of them", content: json(OriginListSchema) }, ...problemResponses },
+    request: { query: OriginsQuery },
+    responses: { 200: { description: "A page of them", content: json(OriginPageSchema) }, ...problemResponses },
   }),
-  async (c) => c.json({ results: (await fleetStub(c.env).listOrigins()).map(show) }, 200),
+  async (c) => {
+    const { after } = decodeCursor(c.req.valid("query").cursor, OriginsCursor) ?? { after: null };
+    const read = await fleetStub(c.env).listOrigins(after, PAGE_ROWS + 1);
+    const rows = read.slice(0, PAGE_ROWS);
+    const position = read.length > PAGE_ROWS ? { after: rows.at(-1)?.origin_id } : null;
+    const next = pageUrl(edgeOf(c).settings.publicUrl, "/admin/v1/origins", {}, position);
+    return c.json({ previous: null, next, results: rows.map(show) }, 200);
+  },
 );
 
 adminOrigins.openapi(

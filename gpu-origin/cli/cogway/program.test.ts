@@ -194,7 +194,7 @@ describe("cogway origin", () => {
   };
   const answers: Record<string, [number, unknown]> = {
     "POST /admin/v1/origins": [201, { join_token: "the-join-token", expires_at: "2026-01-02T03:04:05.000Z" }],
-    "GET /admin/v1/origins": [200, { results: [origin] }],
+    "GET /admin/v1/origins": [200, { previous: null, next: null, results: [origin] }],
     "POST /admin/v1/origins/abcd/drain": [200, origin],
     "POST /admin/v1/origins/abcd/undrain": [200, { ...origin, state: "ready" }],
     "DELETE /admin/v1/origins/abcd": [204, undefined],

@@ -1,7 +1,7 @@
 /** `cogway origin`: the hosts of a platform, as its operator adds, empties and removes them. */
 import { Command } from "commander";
 import type { z } from "zod";
-import type { InvitedOriginSchema, OriginListSchema, OriginSchema } from "../../../../schema/api/admin.ts";
+import type { InvitedOriginSchema, OriginSchema } from "../../../../schema/api/admin.ts";
 import { action, type CommonOptions, newCommand, type Runner } from "../command.ts";
 import { table } from "../terminal.ts";
 
@@ -30,8 +30,9 @@ export function originCommand(runner: Runner): Command {
   );
   const list = newCommand("ls", "List the origins", ["cogway origin ls"]).action(
     action<[], CommonOptions>(runner, async ({ http, terminal }) => {
-      const { results } = await http.json<z.infer<typeof OriginListSchema>>("GET", PATH);
-      terminal.answer({ origins: results }, () => originTable(results) || "There is no origin. cogway origin add");
+      const origins: Origin[] = [];
+      for await (const origin of http.pages<Origin>(PATH)) origins.push(origin);
+      terminal.answer({ origins }, () => originTable(origins) || "There is no origin. cogway origin add");
     }),
   );
   const remove = newCommand("rm", "Remove an origin and revoke its keys", ["cogway origin rm 4q2m…"])
