@@ -361,6 +361,35 @@ test("what a run costs is told before it, on it and in the bill; a budget is set
   await page.getByRole("alert").getByText("Raise the budget").waitFor();
 });
 
+test("the status page tells live what waits and runs, and how an instance failed", async () => {
+  const caller = await signIn("page-status");
+  await page.getByRole("navigation").getByRole("link", { name: "Status" }).click();
+  const row = page.getByRole("listitem").filter({ has: page.getByRole("link", { name: "cogway/slow", exact: true }) });
+  await row.getByText("0 running").waitFor();
+  const made = await caller.request<{ id: string }>("POST", "/v1/models/cogway/slow/predictions", {
+    body: { input: { seconds: 60 } },
+    headers: { prefer: "respond-async" },
+  });
+  await row.getByText("1 running").waitFor();
+  await row.getByText("Online").waitFor();
+  await row.getByText(/\d ready/).waitFor();
+  await caller.request("POST", `/v1/predictions/${made.body.id}/cancel`);
+  await row.getByText("0 running").waitFor();
+
+  const idle = { queue_length: 0, running: 0, instances: {}, wanted_instances: 0, version: null };
+  const last_error = { at: new Date().toISOString(), state: "failed", reason: "CUDA is out of memory" };
+  const failed = { ...idle, model: "cogway/slow", state: "failed", reason: "setup failed", last_error };
+  let results: unknown[] = [failed];
+  await page.route("**/v1/status", (route) => route.fulfill({ json: { previous: null, next: null, results } }));
+  await page.reload();
+  await row.getByText("Failed").waitFor();
+  await row.getByText("Last worker error").click();
+  await row.getByText("CUDA is out of memory").waitFor();
+  results = [];
+  await page.getByText("No models yet").waitFor();
+  expect(faults).toEqual([]);
+});
+
 test("on a phone nothing is wider than the screen, and signing out forgets the token", async () => {
   const caller = await signIn("page-phone");
   await page.setViewportSize(PHONE);
@@ -374,6 +403,7 @@ test("on a phone nothing is wider than the screen, and signing out forgets the t
     "/p?show=batches",
     "/cogway/tokens?show=versions",
     "/billing",
+    "/status",
     `/billing/${new Date().toISOString().slice(0, 7)}`,
   ]) {
     await page.goto(caller.url + path);

@@ -18,7 +18,7 @@ const requestsPerMinute = z.number().int().min(1).max(REQUESTS_PER_MINUTE_MAX);
 
 /** First parts of addresses that are not accounts: nobody may be called so. */
 export const RESERVED_USERNAMES = new Set(
-  "admin assets billing docs docs-assets gateway healthz mcp metrics oauth openai openapi.json origin outputs p rtc v1 v2".split(
+  "admin assets billing docs docs-assets gateway healthz mcp metrics oauth openai openapi.json origin outputs p rtc status v1 v2".split(
     " ",
   ),
 );

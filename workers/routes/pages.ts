@@ -60,7 +60,7 @@ function page(c: Context<AppEnv>, title: string, head: string, body: string): Re
 }
 
 /** First parts of the page's addresses, with one more part behind them at most. */
-const PAGES = new Set(["p", "billing"]);
+const PAGES = new Set(["p", "billing", "status"]);
 
 /** The web page or one of its files; null where there is none and the address is the API's. */
 export async function readPage(c: Context<AppEnv>): Promise<Response | null> {

@@ -16,6 +16,7 @@ import type { FileSchema } from "../../../schema/api/files.ts";
 import type { ModelSchema, VersionSchema } from "../../../schema/api/models.ts";
 import type { PredictionSchema } from "../../../schema/api/predictions.ts";
 import type { SearchResultSchema } from "../../../schema/api/search.ts";
+import type { StatusPageSchema } from "../../../schema/api/status.ts";
 import type { WebhookEventSchema } from "../../../schema/api/webhooks.ts";
 import type { WaitingFor } from "../../../schema/prediction-document.ts";
 import type { ProblemDocument } from "../../../schema/problems.ts";
@@ -42,6 +43,8 @@ export type Billing = z.infer<typeof BillingSchema>;
 export type Usage = z.infer<typeof UsageSchema>;
 export type Invoice = z.infer<typeof InvoiceSchema>;
 export type InvoicePage = z.infer<typeof InvoicePageSchema>;
+/** How one model does right now. */
+export type ModelStatus = z.infer<typeof StatusPageSchema>["results"][number];
 export type Estimate = z.infer<typeof EstimateSchema>;
 export interface Page<T> {
   previous: string | null;
@@ -118,6 +121,8 @@ export interface Api {
   invoice(month: string): Promise<Invoice>;
   invoiceCsv(month: string): Promise<Blob>;
   estimate(request: { model?: string; version?: string; input: Record<string, unknown> }): Promise<Estimate>;
+  /** How the models do that the caller may see, by name. */
+  status(next?: string): Promise<Page<ModelStatus>>;
   /** Opens an event stream. The URL itself grants access. */
   openStream(url: string, lastEventId: string | null, signal: AbortSignal): Promise<Response>;
 }
@@ -213,6 +218,7 @@ export function createApi(token: string, onUnauthenticated: () => void): Api {
     invoice: (month) => json(`/v1/invoices/${encodeURIComponent(month)}`),
     invoiceCsv: async (month) => (await call(`/v1/invoices/${encodeURIComponent(month)}.csv`)).blob(),
     estimate: (request) => json("/v1/estimates", jsonBody("POST", request)),
+    status: (next) => json(next === undefined ? "/v1/status" : ownOrigin(next)),
     openStream: (url, lastEventId, signal) =>
       fetch(ownOrigin(url), { headers: eventStreamHeaders(lastEventId), signal, cache: "no-store" }),
   };

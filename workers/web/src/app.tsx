@@ -14,6 +14,7 @@ import { forgetToken, onTokenChanged, readToken, saveToken, signInFromAddress } 
 // The form's library is the largest part of the page, and lists need none of it.
 const BillingPage = lazy(() => import("./pages/billing-page.tsx"));
 const InvoicePage = lazy(() => import("./pages/invoice-page.tsx"));
+const StatusPage = lazy(() => import("./pages/status-page.tsx"));
 const ModelPage = lazy(() => import("./pages/model-page.tsx"));
 
 signInFromAddress();
@@ -98,6 +99,12 @@ function Page({ route }: { route: Route }) {
       return (
         <Suspense fallback={null}>
           <InvoicePage key={route.month} month={route.month} />
+        </Suspense>
+      );
+    case "status":
+      return (
+        <Suspense fallback={null}>
+          <StatusPage />
         </Suspense>
       );
     case "not-found":

@@ -8,6 +8,7 @@ import "./styles/predictions.css";
 import "./styles/runs.css";
 import "./styles/builds.css";
 import "./styles/billing.css";
+import "./styles/status.css";
 import "./styles/form.css";
 import "./styles/output.css";
 import "./styles/plot.css";

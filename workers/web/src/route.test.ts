@@ -21,6 +21,7 @@ it.each([
   ["/p/abc", { page: "prediction", id: "abc" }],
   ["/cogway/gemma", { page: "model", owner: "cogway", name: "gemma" }],
   ["/billing", { page: "billing" }],
+  ["/status", { page: "status" }],
   ["/billing/2026-11", { page: "invoice", month: "2026-11" }],
   ["/cogway", { page: "not-found" }],
   ["/a/b/c", { page: "not-found" }],

@@ -6,6 +6,7 @@ export type Route =
   | { page: "model"; owner: string; name: string }
   | { page: "billing" }
   | { page: "invoice"; month: string }
+  | { page: "status" }
   | { page: "not-found" };
 
 export function routeOf(pathname: string): Route {
@@ -19,6 +20,7 @@ export function routeOf(pathname: string): Route {
   if (first === undefined) return { page: "home" };
   if (first === "p" && second === undefined) return { page: "predictions" };
   if (first === "billing" && second === undefined) return { page: "billing" };
+  if (first === "status" && second === undefined) return { page: "status" };
   if (parts.length !== 2 || second === undefined) return { page: "not-found" };
   if (first === "p") return { page: "prediction", id: second };
   if (first === "billing") return { page: "invoice", month: second };
@@ -42,6 +44,7 @@ export const examplePath = (model: { owner: string; name: string }, id: string) 
   `${modelPath(model)}?${new URLSearchParams({ example: id })}`;
 export const BILLING_PATH = "/billing";
 export const invoicePath = (month: string) => `${BILLING_PATH}/${encodeURIComponent(month)}`;
+export const STATUS_PATH = "/status";
 export const PREDICTIONS_PATH = "/p";
 /** Of a prediction or training. */
 export const predictionPath = (id: string) => `${PREDICTIONS_PATH}/${encodeURIComponent(id)}`;

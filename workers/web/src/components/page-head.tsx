@@ -2,7 +2,7 @@
 import { Button } from "@cloudflare/kumo/components/button";
 import { SignOutIcon } from "@phosphor-icons/react";
 import type { Account } from "../api.ts";
-import { BILLING_PATH, PREDICTIONS_PATH } from "../route.ts";
+import { BILLING_PATH, PREDICTIONS_PATH, STATUS_PATH } from "../route.ts";
 import { Link, usePathname } from "../router.tsx";
 
 export function Mark() {
@@ -37,6 +37,9 @@ export function PageHead({ account, onSignOut }: { account: Account | undefined;
             </Link>
             <Link href={BILLING_PATH} {...here(BILLING_PATH)}>
               Billing
+            </Link>
+            <Link href={STATUS_PATH} {...here(STATUS_PATH)}>
+              Status
             </Link>
             <a href="/docs">API</a>
           </nav>

@@ -1,7 +1,8 @@
-/** The state of a prediction, training, batch or build, always as a word and never by colour alone. */
+/** The state of a prediction, training, batch, build or model, always as a word and never by colour alone. */
 import type { Batch, Build, Prediction } from "../api.ts";
+import type { Doing } from "../model-doing.ts";
 
-type AnyStatus = Prediction["status"] | Batch["status"] | Build["status"];
+type AnyStatus = Prediction["status"] | Batch["status"] | Build["status"] | Doing;
 
 const WORDS: Record<AnyStatus, string> = {
   starting: "Waiting",
@@ -13,6 +14,11 @@ const WORDS: Record<AnyStatus, string> = {
   canceling: "Canceling",
   canceled: "Canceled",
   aborted: "Aborted",
+  online: "Online",
+  booting: "Booting",
+  idle: "Idle",
+  preparing: "Preparing",
+  paused: "Paused",
 };
 
 export function Status({ status }: { status: AnyStatus }) {
