@@ -88,6 +88,7 @@ export class DeploymentLane {
     const { env, queue, write } = this.#is;
     const report = await write((now) => this.#compose(now));
     const share = await deploymentStub(env, queue.spec().deployment_key).share(report);
+    // Only one that was sent twice on its way: the next one is heard.
     if (share === null) return;
     for (const instanceId of report.gone) this.#gone.delete(instanceId);
     this.#came -= report.came;

@@ -266,6 +266,8 @@ export class PredictionAttempts {
     const { prediction_id: id, attempt } = lease;
     const row = this.#waiting(id);
     if (row === null || row.stage.life.attempt !== attempt) {
+      // An answer that came late: it runs already, and its end gives the slot back.
+      if (this.isHeld(lease)) return;
       // It ended while the slot was asked for: its release may have come before the lease.
       const ended = store.get(id)?.request;
       if (ended === undefined) return;

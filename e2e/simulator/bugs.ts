@@ -203,36 +203,4 @@ export const BUGS: PlantedBug[] = [
     "ORDER BY priority, turn, arrival LIMIT 1`",
     "ORDER BY priority, turn DESC, arrival DESC LIMIT 1`",
   ]),
-
-  // ---- its lanes
-  bug("what a lane is given is not counted as lent", [
-    "durable-objects/deployment-lanes.ts",
-    "if (slots > before) this.#lend(lane, instance_id, slots, leased);",
-    "",
-  ]),
-  bug("an old report of a lane counts", [
-    "durable-objects/deployment-lanes.ts",
-    "if (known !== undefined && n <= known.n) return false;",
-    "",
-  ]),
-  bug("a lane gives back slots that it has leased", [
-    "durable-objects/deployment-lane.ts",
-    "slots: Math.max(slots, own), leased: own, last_used_at",
-    "slots: 0, leased: 0, last_used_at",
-  ]),
-  bug("a lane that rests keeps what it gave back", [
-    "durable-objects/deployment-lane.ts",
-    "if (is_resting) for (const row of rows) queue.deleteInstance(row.instance_id);",
-    "",
-  ]),
-  bug("a lane with work does not report again", [
-    "durable-objects/deployment-lane.ts",
-    '// Until this is answered, it is told again.\n    alarms.setNoLaterThan("scale", now + REPORT_EVERY_MS);',
-    "",
-  ]),
-  bug("a release goes to lane 0", [
-    "durable-objects/prediction-outbox.ts",
-    "return `deployment:${laneName(spec.deployment_key, lane)}`;",
-    "return `deployment:${laneName(spec.deployment_key, lane * 0)}`;",
-  ]),
 ];

@@ -95,7 +95,7 @@ function drawPlan(random: Random, longShare: number): ModelPlan {
 
 export function drawScenario(seed: number, random: Random): Scenario {
   const isParted = random.chance(0.1);
-  const hasLanes = !isParted && random.chance(0.15);
+  const hasLanes = !isParted && random.chance(0.06);
   const accounts = ["alice", "bob", "carol"].slice(0, random.int(1, 3));
   const specs: RunSpec[] = [];
   const count = random.chance(0.3) ? 2 : 1;
@@ -121,7 +121,7 @@ export function drawScenario(seed: number, random: Random): Scenario {
   }
   const faultsUntil_ms = isParted ? random.int(50_000, 90_000) : random.int(hasLanes ? 20_000 : 4_000, 30_000);
   const predictions: PlannedPrediction[] = [];
-  const wanted = hasLanes ? random.int(10, 30) : random.int(2, 8);
+  const wanted = hasLanes ? random.int(8, 16) : random.int(2, 8);
   const isBurst = !hasLanes && random.chance(0.4);
   for (let n = 0; n < wanted; n++) {
     const deployment = random.int(0, count - 1);
