@@ -6,6 +6,7 @@ import {
   book,
   bookCredit,
   expire,
+  isCapped,
   release,
   reserve,
   standing,
@@ -125,6 +126,14 @@ describe("budgets", () => {
     const spend = { terms: capped(100), token: null };
     expect(reserve(books, "a", 41, spend, midnight - 1)).toMatchObject({ resets_at: midnight });
     expect(reserve(books, "a", 50, spend, midnight)).toBeNull();
+  });
+
+  it("are in force where the account or the token has a cap, or nothing runs that is not paid before", () => {
+    const day = { day_micros: 1, month_micros: null };
+    const none = { day_micros: null, month_micros: null };
+    expect([isCapped(terms(), null), isCapped(terms(), none)]).toEqual([false, false]);
+    expect([isCapped(capped(1), null), isCapped(capped(null, 1), null)]).toEqual([true, true]);
+    expect([isCapped(terms(), day), isCapped(terms({ billing: "prepaid" }), null)]).toEqual([true, true]);
   });
 
   it("refuse what costs nothing by itself only where nothing is left", () => {
