@@ -1,4 +1,5 @@
 /** Room for one instance, two models: each boots when it is asked for, and goes when the other needs the room. */
+import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { System } from "./lib/system.ts";
 import { waitFor } from "./lib/wait.ts";
@@ -44,3 +45,25 @@ test("a prediction that waits says why, and a busy instance is not taken from wh
   expect(await system.api.untilEnd(running)).toMatchObject({ status: "succeeded", output: "done" });
   expect(await system.api.untilEnd(waiting)).toMatchObject({ status: "succeeded", output: "after" });
 });
+
+/** Whether a process stands still: the letter behind its name in /proc. */
+function isStopped(pid: number | undefined): boolean {
+  return / T /.test(/\)( \S )/.exec(readFileSync(`/proc/${pid}/stat`, "utf8"))?.[1] ?? "");
+}
+
+/** An instance that no more is known of stays for half a minute. */
+const PAUSED_WITHIN_MS = 90_000;
+
+test("an idle instance stands still in memory, goes on without a boot when it is wanted, and makes room for others", async () => {
+  expect(await system.api.run("noop", { text: "before" })).toMatchObject({ status: "succeeded" });
+  const [server] = instances();
+  await waitFor("the idle instance stands still", PAUSED_WITHIN_MS, () => (isStopped(server) ? true : null));
+  const asked = performance.now();
+  expect(await system.api.run("noop", { text: "on" })).toMatchObject({ status: "succeeded", output: "on" });
+  process.stderr.write(`scale: an answer of a paused instance after ${Math.round(performance.now() - asked)} ms\n`);
+  expect([instances(), isStopped(server)]).toEqual([[server], false]);
+
+  await waitFor("it stands still again", PAUSED_WITHIN_MS, () => (isStopped(server) ? true : null));
+  expect(await system.api.run("slow", { seconds: 0.1 })).toMatchObject({ status: "succeeded" });
+  await waitFor("it made room", 30_000, () => (instances().includes(server ?? 0) ? null : true));
+}, 240_000);
