@@ -64,6 +64,18 @@ describe("places of creates", () => {
     expect(now).toBeLessThan(WAITING_MAX * 10 * 1.1);
   });
 
+  it("tell a true time where they are served in bursts", () => {
+    let now = 0;
+    const places = new CreatePlaces(() => now);
+    const inside = enter(places, "a", PLACES + WAITING_MAX).map(letIn);
+    // All places at once, every second.
+    for (now = 1_000; now <= 5_000; now += 1_000) for (const entry of inside.splice(0, PLACES)) entry.leave();
+    enter(places, "a", 5 * PLACES);
+    const refused = places.enter("a");
+    const served_s = WAITING_MAX / PLACES;
+    expect(refused.kind === "refused" && Math.abs(refused.retry_after_s - served_s)).toBeLessThan(0.2 * served_s);
+  });
+
   it("guarantee that who is refused and waits as told is let in", () => {
     let now = 0;
     const places = new CreatePlaces(() => now);

@@ -15,9 +15,11 @@ const WAITING_MAX = 600;
 const WAITING_HARD_MAX = 2 * WAITING_MAX;
 /** The place of a request that was given up is never given back: it is free again after this, many times what an admission takes. */
 const ABANDONED_MS = 5_000;
-/** A first guess of the time between two that are served, and how much of it each newer one replaces. */
+/** A first guess of the time between two that are served. */
 const SERVED_EVERY_MS = 10;
-const NEWER_SHARE = 0.1;
+/** It is measured over spells of at least so long, and of more than one burst: they are served in bursts, when the thread comes to it. How much a newer one replaces. */
+const MEASURE_MS = 1_000;
+const NEWER_SHARE = 0.5;
 const RETRY_AFTER_MAX_S = 30;
 const LOOK_MIN_MS = 5;
 const LOOK_MAX_MS = 250;
@@ -39,7 +41,8 @@ export class CreatePlaces {
   readonly #now: () => number;
   #waiting = 0;
   #everyMs = SERVED_EVERY_MS;
-  #servedAt = 0;
+  /** of a spell in which somebody waited all the time */
+  #spell = { from: 0, served: 0 };
 
   constructor(now: () => number = Date.now) {
     this.#now = now;
@@ -63,6 +66,7 @@ export class CreatePlaces {
       const untilServed_ms = Math.max(line.waiting.length, 1) * lines * this.#everyMs;
       return { kind: "refused", retry_after_s: Math.min(Math.ceil(untilServed_ms / 1_000), RETRY_AFTER_MAX_S) };
     }
+    if (this.#waiting === 0) this.#spell = { from: this.#now(), served: 0 };
     const number = line.served + line.waiting.push(ticket);
     this.#lines.set(account, line);
     this.#waiting++;
@@ -90,10 +94,17 @@ export class CreatePlaces {
       if (line.waiting.length > 0) this.#lines.set(account, line);
       this.#waiting--;
       const now = this.#now();
-      this.#everyMs += NEWER_SHARE * (Math.min(now - this.#servedAt, 1_000) - this.#everyMs);
-      this.#servedAt = now;
+      this.#measure(now);
       this.#taken.set(ticket, now);
     }
+  }
+
+  #measure(now: number): void {
+    const took_ms = now - this.#spell.from;
+    this.#spell.served++;
+    if (took_ms < MEASURE_MS || this.#spell.served <= PLACES) return;
+    this.#everyMs += NEWER_SHARE * (took_ms / this.#spell.served - this.#everyMs);
+    this.#spell = { from: now, served: 0 };
   }
 
   #freeAbandoned(): void {
