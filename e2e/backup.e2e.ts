@@ -102,7 +102,7 @@ test("a backup of a running system, restored into an empty folder, has everythin
   const own = new Set(before.predictions.map(({ id }) => id));
   expect(after.predictions.filter(({ id }) => own.has(id))).toEqual(before.predictions);
   expect(after.predictions).toHaveLength(5);
-  expect(after.ledger.slice(-before.ledger.length)).toEqual(before.ledger);
+  expect(after.ledger.slice(0, before.ledger.length)).toEqual(before.ledger);
   expect(after).toMatchObject({ models: before.models, file: before.file, stream: before.stream });
   expect(await kept.run("noop", { text: "new" })).toMatchObject({ status: "succeeded", output: "new" });
 }, 240_000);

@@ -73,7 +73,8 @@ test("what ran runs again, and what waited runs", async () => {
   });
   const count = Number(running.input["count"]);
   const output = Array.from({ length: count }, (_, i) => `token ${i}\n`);
-  expect(await api.untilEnd(running)).toMatchObject({ status: "succeeded", output });
+  const ended = await api.untilEnd(running);
+  expect(ended, `${ended.error_code} ${ended.error}`).toMatchObject({ status: "succeeded", output });
   const reader = await StreamReader.readAll(here(streamUrl(running)));
   expect(reader.outputs()).toEqual(output);
 });

@@ -23,7 +23,7 @@ import { ProcessFiles, signal } from "./processes.ts";
 import { progress } from "./progress.ts";
 import { dataFolder, fromCaller, SetupFault } from "./settings.ts";
 
-/** Leases of what runs last 20 s, and the launcher starts an edge anew that is silent for half a minute. */
+/** Leases of what runs last 20 s, and the launcher starts an edge anew that is silent for a minute. */
 const PAUSE_MAX_MS = 12_000;
 /** The edge's state: databases, objects, files. Of an origin only who it is: the rest is made again, and what runs there ends as when its host dies. */
 const FOLDER = "edge";
