@@ -7,7 +7,7 @@ import type { Budget } from "../schema/ledger.ts";
 import { dayOf, endOfDay, endOfMonth, monthOf } from "../schema/ledger.ts";
 import { usd } from "../schema/pricing.ts";
 import { nextAttemptAt, signedHeaders } from "../schema/webhooks.ts";
-import type { Alert, AlertType, IdleDeployment } from "./alerts-contract.ts";
+import type { Alert, AlertType, ForsakenModel, IdleDeployment } from "./alerts-contract.ts";
 import { callWebhook } from "./webhook-call.ts";
 
 const TABLES = `
@@ -144,6 +144,24 @@ export class AccountAlerts {
     const data = { deployment, idle_since: new Date(idle_since).toISOString(), instances, hour_micros };
     const id = `alert_idle_${deployment.replace("/", "_")}_${idle_since}`;
     return this.#record({ id, type: "deployment.idle", detail, data }, webhook, now);
+  }
+
+  /** Inside a commit. True where there is something to send. */
+  unhealthy(forsaken: ForsakenModel, webhook: string | null, now: number): boolean {
+    const { model, version, unhealthy_since, used_at, error } = forsaken;
+    const days = Math.floor((now - used_at) / 86_400_000);
+    const why = error === null ? "" : ` It fails with: ${error}`;
+    const detail = `The example of ${model} fails, and nobody has run the model for ${days} days. Push a version that works, or make the model private.${why}`;
+    const since = {
+      unhealthy_since: new Date(unhealthy_since).toISOString(),
+      used_at: new Date(used_at).toISOString(),
+    };
+    const id = `alert_unhealthy_${model.replace("/", "_")}_${unhealthy_since}`;
+    return this.#record(
+      { id, type: "model.unhealthy", detail, data: { model, version, ...since, error } },
+      webhook,
+      now,
+    );
   }
 
   /** Inside a commit. */

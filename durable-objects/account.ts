@@ -36,7 +36,7 @@ import { AccountLedger } from "./account-ledger.ts";
 import { AccountStore, type IdempotencyRow } from "./account-store.ts";
 import { AccountWebhooks } from "./account-webhooks.ts";
 import { Alarms } from "./alarms.ts";
-import type { IdleDeployment } from "./alerts-contract.ts";
+import type { ForsakenModel, IdleDeployment } from "./alerts-contract.ts";
 import { GroupCommit } from "./group-commit.ts";
 import type {
   AccountTerms,
@@ -227,6 +227,15 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
       this.#store.setFullAt(this.#accountId(), this.#store.fullAt());
       const webhook = this.#ledger.terms()?.alert_webhook ?? null;
       if (this.#alerts.idle(idle, webhook, now)) this.#alarms.setNoLaterThan("alerts", now);
+    });
+  }
+
+  modelUnhealthy(model: ForsakenModel, webhook: string | null): Promise<void> {
+    return this.#writes.run(() => {
+      const now = Date.now();
+      this.#store.createTables();
+      this.#store.setFullAt(this.#accountId(), this.#store.fullAt());
+      if (this.#alerts.unhealthy(model, webhook, now)) this.#alarms.setNoLaterThan("alerts", now);
     });
   }
 

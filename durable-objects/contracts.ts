@@ -117,6 +117,8 @@ export interface CreatePrediction {
   priority?: 0 | 1;
   /** of its deployment, chosen by its PredictionObject for all its life; absent is 0 */
   lane?: number;
+  /** the platform tries a version by it: no run in its model's statistics */
+  is_canary?: true;
 }
 
 export interface PredictionApi {

@@ -37,6 +37,8 @@ export interface RunCounterApi {
   /** Adds a report once, however often it is sent. Answers the total. */
   add(report: RunReport): Promise<number>;
   total(): Promise<number>;
+  /** When a run of it ended last, to some ten seconds; null: never since this is kept. */
+  lastRunAt(): Promise<number | null>;
   /** How a version has run; null: nothing of it ended yet. */
   history(versionId: string): Promise<RunHistory | null>;
   /** The same of all versions of the model that ran last. */
@@ -47,6 +49,7 @@ export interface RunCounterApi {
 interface CounterProxy {
   add(report: RunReport): Promise<{ total: number }>;
   total(): Promise<{ total: number }>;
+  lastRun(): Promise<{ at: number | null }>;
   versions(): Promise<{ histories: Record<string, RunHistory> }>;
   version(versionId: string): Promise<{ history: RunHistory | null }>;
 }
@@ -58,6 +61,7 @@ export function runCounterProxy(namespace: Env["RUN_COUNTERS"], model: string): 
   return {
     add: async (report) => (await get().add(report)).total,
     total: async () => (await get().total()).total,
+    lastRunAt: async () => (await get().lastRun()).at,
     history: async (versionId) => (await get().version(versionId)).history,
     histories: async () => (await get().versions()).histories,
   };

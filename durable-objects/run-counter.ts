@@ -12,6 +12,8 @@ const VERSIONS_MAX = 100;
 
 export class RunCounter extends createDurable({ autoPersist: false, autoReturn: false }) {
   runs = 0;
+  /** epoch milliseconds of the newest report with a run; null: none since this is kept */
+  last_run_at: number | null = null;
   /** highest `seq` that was counted, by deployment, in the order of their last report */
   counted: Record<string, number> = {};
   /** by version, in the order of their last report */
@@ -25,6 +27,7 @@ export class RunCounter extends createDurable({ autoPersist: false, autoReturn: 
         [...Object.entries(others), [report.deployment_key, report.seq] as const].slice(-DEPLOYMENTS_MAX),
       );
       this.runs += report.runs;
+      if (report.runs > 0) this.last_run_at = Date.now();
       for (const [version, delta] of Object.entries(report.histories ?? {})) {
         const { [version]: known = NO_HISTORY, ...rest } = this.history;
         this.history = Object.fromEntries(
@@ -38,6 +41,10 @@ export class RunCounter extends createDurable({ autoPersist: false, autoReturn: 
 
   total(): { total: number } {
     return { total: this.runs };
+  }
+
+  lastRun(): { at: number | null } {
+    return { at: this.last_run_at };
   }
 
   version(versionId: string): { history: RunHistory | null } {

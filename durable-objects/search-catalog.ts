@@ -111,7 +111,7 @@ function documentOf({ model, latest, shares }: CatalogRow): Loaded {
     text: readme,
     card: isKept ? card : "",
     has_version: latest !== null,
-    is_failing: model.state === "failed",
+    is_failing: model.state === "failed" || (model.visibility === "public" && model.unhealthy_since !== null),
     is_official: model.is_official,
     updated_at: model.updated_at,
   });

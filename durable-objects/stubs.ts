@@ -7,6 +7,7 @@ import type { AccountApi } from "./account-contract.ts";
 import type { AuditApi } from "./audit-contract.ts";
 import type { BatchApi } from "./batch-contract.ts";
 import type { BuildApi } from "./build-contract.ts";
+import type { CanaryApi, CanaryRunsApi } from "./canary-contract.ts";
 import type { DeploymentApi, FleetApi, FleetShardApi, PredictionApi } from "./contracts.ts";
 import { shardedFleet } from "./fleet-shards.ts";
 import { type RunCounterApi, runCounterProxy } from "./itty.ts";
@@ -15,6 +16,8 @@ import type { SearchApi } from "./search-contract.ts";
 
 /** The one index today; one for each region once the catalog is read far away from it. */
 const SEARCH_INDEX = "catalog";
+/** One round through the whole catalog. */
+const CANARY_ROUND = "catalog";
 /** Shards of the fleet are `region:number`. */
 const FLEET_REGION = "local";
 
@@ -76,6 +79,15 @@ export function fleetShard(env: Env, shard: number): FleetShardApi {
 
 export function searchStub(env: Env): SearchApi {
   return env.SEARCHES.getByName(SEARCH_INDEX, placed(env)) as unknown as SearchApi;
+}
+
+export function canaryStub(env: Env): CanaryApi {
+  return env.CANARIES.getByName(CANARY_ROUND, placed(env)) as unknown as CanaryApi;
+}
+
+/** What the Worker does for the CanaryObject: another entry of this same Worker (workers/canary-runs.ts), which needs no binding. */
+export function canaryRuns(ctx: DurableObjectState): CanaryRunsApi {
+  return (ctx.exports as unknown as { CanaryRuns: CanaryRunsApi }).CanaryRuns;
 }
 
 /** The counter of runs of `model` (owner/name). */

@@ -13,5 +13,6 @@ export { PredictionObject } from "../durable-objects/prediction.ts";
 export { RepositoryObject } from "../durable-objects/repository.ts";
 export { RunCounter } from "../durable-objects/run-counter.ts";
 export { SearchObject } from "../durable-objects/search.ts";
+export { CanaryRuns } from "./canary-runs.ts";
 
 export default { fetch: app.fetch } satisfies ExportedHandler<Env>;

@@ -13,6 +13,7 @@ interface __BaseEnv_Env {
 	ALLOW_PRIVATE_URLS: string;
 	UPLOAD_RELAY_URL: string;
 	FREE_CREDITS_MICROS: string;
+	CANARY_INTERVAL: string;
 	OTLP_TRACES_URL: string;
 	OTLP_HEADERS: string;
 	SIGNING_SECRET: string;
@@ -42,7 +43,7 @@ type StringifyValues<EnvType extends Record<string, unknown>> = {
 	[Binding in keyof EnvType]: EnvType[Binding] extends string ? EnvType[Binding] : string;
 };
 declare namespace NodeJS {
-	interface ProcessEnv extends StringifyValues<Pick<Cloudflare.Env, "PUBLIC_URL" | "RETENTION" | "PREDICTION_POOL_SIZE" | "LANE_LEASES_PER_S" | "LOCATION_HINT" | "LOOP_TURN" | "ALLOW_PRIVATE_URLS" | "UPLOAD_RELAY_URL" | "FREE_CREDITS_MICROS" | "OTLP_TRACES_URL" | "OTLP_HEADERS" | "SIGNING_SECRET" | "JOIN_TOKEN_SHA256">> {}
+	interface ProcessEnv extends StringifyValues<Pick<Cloudflare.Env, "PUBLIC_URL" | "RETENTION" | "PREDICTION_POOL_SIZE" | "LANE_LEASES_PER_S" | "LOCATION_HINT" | "LOOP_TURN" | "ALLOW_PRIVATE_URLS" | "UPLOAD_RELAY_URL" | "FREE_CREDITS_MICROS" | "CANARY_INTERVAL" | "OTLP_TRACES_URL" | "OTLP_HEADERS" | "SIGNING_SECRET" | "JOIN_TOKEN_SHA256">> {}
 }
 declare module "*.sql" {
 	const value: string;

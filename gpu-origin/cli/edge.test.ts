@@ -28,6 +28,7 @@ beforeAll(async () => {
     port: await freePort(),
     publicUrl: "http://public.example",
     retention: "2h",
+    canaryInterval: "3h",
     uploadRelayUrl: "http://127.0.0.1:1",
     otlp: { url: "http://127.0.0.1:4318/v1/traces", headers: "a=b" },
     allowPrivateCidrs: [],
@@ -83,6 +84,7 @@ describe("the options", () => {
     expect(worker("edge").bindings).toMatchObject({
       PUBLIC_URL: "http://public.example",
       RETENTION: "2h",
+      CANARY_INTERVAL: "3h",
       UPLOAD_RELAY_URL: "http://127.0.0.1:1",
       OTLP_TRACES_URL: "http://127.0.0.1:4318/v1/traces",
       OTLP_HEADERS: "a=b",

@@ -47,6 +47,7 @@ export interface EdgeSettings {
   port: number;
   publicUrl: string;
   retention: string;
+  canaryInterval: string;
   uploadRelayUrl: string;
   otlp: { url: string; headers: string };
   /** CIDRs of private networks that the Worker's fetch may reach */
@@ -95,6 +96,7 @@ export function edgeOptions(settings: EdgeSettings, log: LogFile): MiniflareOpti
           ...worker.bindings,
           PUBLIC_URL: settings.publicUrl,
           RETENTION: settings.retention,
+          CANARY_INTERVAL: settings.canaryInterval,
           ALLOW_PRIVATE_URLS: settings.allowPrivateCidrs.join(","),
           UPLOAD_RELAY_URL: settings.uploadRelayUrl,
           OTLP_TRACES_URL: settings.otlp.url,

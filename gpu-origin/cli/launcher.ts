@@ -78,6 +78,7 @@ export class Launcher {
         port,
         publicUrl: settings.publicUrl,
         retention: settings.retention,
+        canaryInterval: settings.canaryInterval,
         uploadRelayUrl: settings.uploadRelayUrl,
         otlp: settings.otlp,
         allowPrivateCidrs: cidrs(settings.allowPrivateUrls),

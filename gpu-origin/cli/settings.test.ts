@@ -29,6 +29,7 @@ describe("settings", () => {
       publicUrl: "http://127.0.0.1:8787",
       localUrl: "http://127.0.0.1:8787",
       retention: "1h",
+      canaryInterval: "1d",
       uploadRelayUrl: "",
       allowPrivateUrls: "",
       modelsAreExplicit: false,

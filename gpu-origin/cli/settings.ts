@@ -31,6 +31,8 @@ export interface Settings {
   isTls: boolean;
   allowPrivateUrls: string;
   retention: string;
+  /** how often examples of public versions are run; 0 is never */
+  canaryInterval: string;
   /** where spans of the edge go; empty: nowhere */
   otlp: { url: string; headers: string };
   /** of the first origin; undefined: none has any */
@@ -57,6 +59,10 @@ export interface OriginSettings {
 const PORT_MAX = 65535;
 const PortSchema = z.coerce.number("must be a port number").int().min(1).max(PORT_MAX);
 
+const DurationSchema = z
+  .string()
+  .regex(/^(\d{1,9}|(?=\d)(\d{1,9}d)?(\d{1,9}h)?(\d{1,9}m)?(\d{1,9}s)?)$/, "must be a duration such as 30m, 1h or 7d");
+
 const EnvironmentSchema = z.object({
   COGWAY_PORT: PortSchema.default(8787),
   COGWAY_ORIGIN_PORT: PortSchema.default(8788),
@@ -80,16 +86,14 @@ const EnvironmentSchema = z.object({
   COGWAY_OTLP_TRACES_URL: z.url({ protocol: /^https?$/, error: "must be an http or https URL" }).optional(),
   COGWAY_OTLP_HEADERS: z.string().default(""),
   COGWAY_METRICS_PORT: PortSchema.optional(),
+  COGWAY_CANARY_INTERVAL: DurationSchema.default("1d"),
   COGWAY_UPLOAD_RELAY: z.enum(["0", "1"], "must be 1 or 0").default("0"),
   /** for tests of faults: ports of loopback proxies, to the edge and then to each origin, that edge and origins reach each other through */
   COGWAY_PROXY_PORTS: z
     .string()
     .regex(/^\d{1,5}(,\d{1,5})+$/, "must be a comma list of ports, at least two")
     .optional(),
-  COGWAY_RETENTION: z
-    .string()
-    .regex(/^(\d{1,9}|(?=\d)(\d{1,9}d)?(\d{1,9}h)?(\d{1,9}m)?(\d{1,9}s)?)$/, "must be a duration such as 30m, 1h or 7d")
-    .default("1h"),
+  COGWAY_RETENTION: DurationSchema.default("1h"),
 });
 
 /** Reads the environment, and makes what is kept in the data folder: the token, the secrets. */
@@ -138,6 +142,7 @@ export function readSettings(env: NodeJS.ProcessEnv, originCount = 1): Settings 
     isTls,
     allowPrivateUrls: values.COGWAY_ALLOW_PRIVATE_URLS,
     retention: values.COGWAY_RETENTION,
+    canaryInterval: values.COGWAY_CANARY_INTERVAL,
     otlp: { url: values.COGWAY_OTLP_TRACES_URL ?? "", headers: values.COGWAY_OTLP_HEADERS },
     metricsPort: values.COGWAY_METRICS_PORT,
     uploadRelayUrl: values.COGWAY_UPLOAD_RELAY === "1" ? `http://127.0.0.1:${originPort}` : "",

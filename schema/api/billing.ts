@@ -102,7 +102,7 @@ export const BudgetSchema = z
 export const AlertSchema = z
   .object({
     id: z.string().describe("the header `webhook-id` of its calls"),
-    type: z.enum(["budget.threshold", "deployment.idle"]),
+    type: z.enum(["budget.threshold", "deployment.idle", "model.unhealthy"]),
     created_at: z.string(),
     detail: z.string(),
     state: z.enum(["pending", "delivered", "failed", "shown"]).describe("shown: there was no webhook to call"),

@@ -26,6 +26,28 @@ export const VersionHistorySchema = z
   })
   .openapi("VersionHistory");
 
+export const VersionHealthSchema = z
+  .object({
+    status: z
+      .enum(["healthy", "unhealthy", "unknown"])
+      .describe("unhealthy: its example failed three times in a row; one success ends that"),
+    unhealthy_since: z.string().nullable(),
+    failures_in_row: z.number().int(),
+    last_success_at: z.string().nullable().describe("of the example; predictions are in `history`"),
+    last_error: z.string().nullable().describe("of the newest run of the example that failed; null once one succeeded"),
+    runs: z
+      .array(
+        z.object({
+          outcome: z.enum(["succeeded", "failed", "skipped", "not_run"]),
+          at: z.string(),
+          duration_ms: milliseconds,
+          detail: z.string().nullable().describe("what failed, or why nothing ran"),
+        }),
+      )
+      .describe("the newest tries, newest first; skipped: no idle room, or the platform failed; not_run: no example"),
+  })
+  .openapi("VersionHealth");
+
 export const VersionSchema = z
   .object({
     id: z.string(),
@@ -40,6 +62,9 @@ export const VersionSchema = z
     history: VersionHistorySchema.nullable()
       .optional()
       .describe("extra member of a single version: how it ran lately, some ten seconds old; null before its first end"),
+    health: VersionHealthSchema.nullable()
+      .optional()
+      .describe("extra member of a single version: what the daily runs of its example say; null: none is planned"),
   })
   .openapi("Version");
 export const VersionPageSchema = pageOf(VersionSchema, "VersionPage");
@@ -65,6 +90,10 @@ export const ModelSchema = z
       .nullable()
       .describe("extra member: what `per` units of an official model's output cost, in millionths of a dollar"),
     run_count: z.number().int(),
+    unhealthy_since: z
+      .string()
+      .nullable()
+      .describe("extra member: since then the example of its latest version fails, three times in a row at least"),
     cover_image_url: z.string().nullable(),
     default_example: z.union([PredictionSchema, z.null()]),
     latest_version: z.union([VersionSchema, z.null()]),
@@ -106,7 +135,20 @@ export const ListModelsQuery = z.object({
 export const VersionParams = z.object({ owner: z.string(), name: z.string(), version_id: z.string() });
 export const ExampleParams = z.object({ owner: z.string(), name: z.string(), prediction_id: z.string() });
 export const ShareParams = z.object({ owner: z.string(), name: z.string(), username: z.string() });
-export const HardwareListSchema = z.array(z.object({ name: z.string(), sku: z.string() }));
+export const HardwareListSchema = z.array(
+  z.object({
+    name: z.string(),
+    sku: z.string(),
+    price_micros: z
+      .number()
+      .int()
+      .nullable()
+      .describe(
+        "extra member: micro-dollars a second, before discounts; null where the operator set no price: then it is free",
+      ),
+    price_usd: z.string().nullable().describe("extra member: the same in dollars, as text with six decimals"),
+  }),
+);
 
 /** Long texts are for READMEs. */
 const LINE_CHARACTERS_MAX = 255;

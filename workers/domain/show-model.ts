@@ -50,6 +50,7 @@ export async function showModel(
     weights_license: model.weights_license,
     pricing: model.is_official ? pricing : null,
     run_count,
+    unhealthy_since: isUnhealthy(model) ? new Date(model.unhealthy_since).toISOString() : null,
     cover_image_url: model.cover_image_url ?? (example === null ? null : coverImage(edge, example)),
     default_example: example === null ? null : showPrediction(edge, example, { userAgent }),
     latest_version: latest === null ? null : showVersion(latest),
@@ -57,6 +58,11 @@ export async function showModel(
     ...(latest === null && model.state !== "ready" ? { state: model.state } : {}),
     ...(model.state_reason !== null ? { state_reason: model.state_reason } : {}),
   };
+}
+
+/** No canary runs what is private: what was known of it before counts no more. */
+function isUnhealthy(model: ModelRow): model is ModelRow & { unhealthy_since: number } {
+  return model.visibility === "public" && model.unhealthy_since !== null;
 }
 
 export function showVersion(version: VersionRow): z.infer<typeof VersionSchema> {

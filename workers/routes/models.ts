@@ -18,6 +18,7 @@ import { isAllowed, mayManage, mayPush } from "../domain/model-access.ts";
 import { requireModel, requireOwnModel } from "../domain/resolve-version.ts";
 import { showModel } from "../domain/show-model.ts";
 import { invalidInput } from "../domain/validate-input.ts";
+import { showVersionWhole } from "../domain/version-history.ts";
 import { type Caller, edgeOf } from "../env.ts";
 import { callerOf } from "../middleware/authenticate.ts";
 import { deleteModel, insertModel, MODELS_PER_OWNER_MAX, saveLatest, updateModel } from "../storage/catalog-writes.ts";
@@ -121,7 +122,11 @@ models.openapi(
     const edge = edgeOf(c);
     const { owner, name } = c.req.valid("param");
     const found = await requireModel(edge, callerOf(c), owner, name);
-    return c.json(await showModel(edge, found, c.req.header("user-agent")), 200);
+    const [model, latest_version] = await Promise.all([
+      showModel(edge, found, c.req.header("user-agent")),
+      found.latest === null ? null : showVersionWhole(edge, found.latest),
+    ]);
+    return c.json({ ...model, latest_version }, 200);
   },
 );
 

@@ -1,7 +1,7 @@
 /** What origins call, but for output files (origin-outputs.ts): schema/origin-protocol.ts. All of it is signed, but the first registration, which carries a join token. */
 import { createRoute, z } from "@hono/zod-openapi";
 import { forgetOrigins } from "../../durable-objects/origin-directory.ts";
-import { fleetStub, predictionStub } from "../../durable-objects/stubs.ts";
+import { canaryStub, fleetStub, predictionStub } from "../../durable-objects/stubs.ts";
 import { problemResponses } from "../../schema/api/common.ts";
 import { isPredictionId, NAME_PATTERN } from "../../schema/ids.ts";
 import {
@@ -55,6 +55,7 @@ origins.openapi(
     if (!answer.ok) throw new AppError("origin.unauthenticated", answer.detail);
     forgetOrigins();
     await saveHardware(c.env.DB, request.hardware, Date.now());
+    c.executionCtx.waitUntil(canaryStub(c.env).wake());
     return c.json(answer.result, 200);
   },
 );

@@ -13,7 +13,7 @@ import { mayPush } from "../domain/model-access.ts";
 import { requireInsight, requireModel, requireOwnModel } from "../domain/resolve-version.ts";
 import { sharedRunSpec } from "../domain/run-spec.ts";
 import { showVersion } from "../domain/show-model.ts";
-import { showHistory, versionHistory } from "../domain/version-history.ts";
+import { showVersionWhole } from "../domain/version-history.ts";
 import { type Caller, type Edge, edgeOf } from "../env.ts";
 import { callerOf } from "../middleware/authenticate.ts";
 import { findAccountId } from "../storage/accounts.ts";
@@ -63,9 +63,7 @@ versions.openapi(
     const edge = edgeOf(c);
     const { owner, name, version_id } = c.req.valid("param");
     await requireModel(edge, callerOf(c), owner, name);
-    const shown = showVersion(await requireVersion(edge, owner, name, version_id));
-    const history = await versionHistory(edge, owner, name, version_id);
-    return c.json({ ...shown, history: history === null ? null : showHistory(history) }, 200);
+    return c.json(await showVersionWhole(edge, await requireVersion(edge, owner, name, version_id)), 200);
   },
 );
 

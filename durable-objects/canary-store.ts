@@ -1,0 +1,159 @@
+/** The rows of the CanaryObject: one for each version of a public model, about a kilobyte. */
+import { type CanaryState, NEW_CANARY } from "../schema/canaries.ts";
+import type { CanaryVersion } from "./canary-contract.ts";
+
+const TABLES = `
+CREATE TABLE IF NOT EXISTS canaries (
+  owner TEXT NOT NULL,
+  name TEXT NOT NULL,
+  version TEXT NOT NULL,
+  first_seen_at INTEGER NOT NULL,
+  due_at INTEGER NOT NULL,
+  running TEXT,
+  state TEXT NOT NULL,
+  PRIMARY KEY (owner, name, version)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS canaries_due ON canaries (due_at) WHERE running IS NULL;
+CREATE INDEX IF NOT EXISTS canaries_running ON canaries (running) WHERE running IS NOT NULL;
+CREATE TABLE IF NOT EXISTS walks (one INTEGER PRIMARY KEY CHECK (one = 1), owner TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL);
+`;
+
+const IS = "owner = ? AND name = ? AND version = ?";
+/** Behind every version there is. */
+const END = "\u{10ffff}";
+
+export class CanaryStore {
+  readonly #sql: SqlStorage;
+  #isReady = false;
+
+  constructor(sql: SqlStorage) {
+    this.#sql = sql;
+  }
+
+  /** Nothing is written before the first version is known. */
+  #exists(): boolean {
+    this.#isReady ||= this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'walks'").toArray().length > 0;
+    return this.#isReady;
+  }
+
+  isEmpty(): boolean {
+    return !this.#exists();
+  }
+
+  insert({ owner, name, version }: CanaryVersion, due_at: number, now: number): void {
+    if (!this.#exists()) this.#sql.exec(TABLES);
+    this.#sql.exec(
+      "INSERT OR IGNORE INTO canaries VALUES (?, ?, ?, ?, ?, NULL, ?)",
+      ...[owner, name, version, now, due_at, JSON.stringify(NEW_CANARY)],
+    );
+  }
+
+  #one<T extends Record<string, SqlStorageValue>>(columns: string, of: CanaryVersion): T | null {
+    if (!this.#exists()) return null;
+    const { owner, name, version } = of;
+    return this.#sql.exec<T>(`SELECT ${columns} FROM canaries WHERE ${IS}`, owner, name, version).toArray()[0] ?? null;
+  }
+
+  state(of: CanaryVersion): CanaryState | null {
+    const row = this.#one<{ state: string }>("state", of);
+    return row === null ? null : (JSON.parse(row.state) as CanaryState);
+  }
+
+  running(of: CanaryVersion): string | null {
+    return this.#one<{ running: string | null }>("running", of)?.running ?? null;
+  }
+
+  firstSeenAt(of: CanaryVersion): number {
+    return this.#one<{ first_seen_at: number }>("first_seen_at", of)?.first_seen_at ?? Date.now();
+  }
+
+  setDue({ owner, name, version }: CanaryVersion, due_at: number): void {
+    this.#sql.exec(`UPDATE canaries SET due_at = ? WHERE ${IS}`, due_at, owner, name, version);
+  }
+
+  setRunning({ owner, name, version }: CanaryVersion, id: string, now: number): void {
+    this.#sql.exec(`UPDATE canaries SET running = ?, due_at = ? WHERE ${IS}`, id, now, owner, name, version);
+  }
+
+  /** It does not run (any more). `due_at` null: as it was. */
+  save({ owner, name, version }: CanaryVersion, state: CanaryState, due_at: number | null): void {
+    this.#sql.exec(
+      `UPDATE canaries SET running = NULL, state = ?, due_at = coalesce(?, due_at) WHERE ${IS}`,
+      ...[JSON.stringify(state), due_at, owner, name, version],
+    );
+  }
+
+  remove({ owner, name, version }: CanaryVersion): void {
+    this.#sql.exec(`DELETE FROM canaries WHERE ${IS}`, owner, name, version);
+  }
+
+  /** Of these models (owner/name), no others than these versions are left. */
+  keepOnly(models: string[], versions: CanaryVersion[]): void {
+    if (!this.#exists()) return;
+    for (const model of models) {
+      const [owner = "", name = ""] = model.split("/");
+      const kept = versions.filter((row) => row.owner === owner && row.name === name).map((row) => row.version);
+      this.#sql.exec(
+        "DELETE FROM canaries WHERE owner = ? AND name = ? AND version NOT IN (SELECT value FROM json_each(?))",
+        ...[owner, name, JSON.stringify(kept)],
+      );
+    }
+  }
+
+  /** Between two places of a walk (null: the beginning, the end), no others than these are left. */
+  keepBetween(after: CanaryVersion | null, through: CanaryVersion | null, versions: CanaryVersion[]): void {
+    if (!this.#exists()) return;
+    const kept = JSON.stringify(versions.map(({ owner, name, version }) => `${owner}/${name}:${version}`));
+    const from = [after?.owner ?? "", after?.name ?? "", after?.version ?? ""];
+    const to = [through?.owner ?? END, through?.name ?? END, through?.version ?? END];
+    this.#sql.exec(
+      "DELETE FROM canaries WHERE (owner, name, version) > (?, ?, ?) AND (owner, name, version) <= (?, ?, ?) AND owner || '/' || name || ':' || version NOT IN (SELECT value FROM json_each(?))",
+      ...[...from, ...to, kept],
+    );
+  }
+
+  /** Longest due first. */
+  due(now: number, limit: number): CanaryVersion[] {
+    if (!this.#exists()) return [];
+    return this.#sql
+      .exec<{ owner: string; name: string; version: string }>(
+        "SELECT owner, name, version FROM canaries WHERE running IS NULL AND due_at <= ? ORDER BY due_at LIMIT ?",
+        ...[now, limit],
+      )
+      .toArray();
+  }
+
+  /** Null: none waits. */
+  nextDue(): number | null {
+    if (!this.#exists()) return null;
+    const least = "SELECT min(due_at) AS due FROM canaries WHERE running IS NULL";
+    return this.#sql.exec<{ due: number | null }>(least).one().due;
+  }
+
+  inFlight(): (CanaryVersion & { running: string })[] {
+    if (!this.#exists()) return [];
+    return this.#sql
+      .exec<{ owner: string; name: string; version: string; running: string }>(
+        "SELECT owner, name, version, running FROM canaries WHERE running IS NOT NULL",
+      )
+      .toArray();
+  }
+
+  /** Where the walk goes on; null: at the beginning. */
+  cursor(): CanaryVersion | null {
+    if (!this.#exists()) return null;
+    const rows = this.#sql.exec<{ owner: string; name: string; version: string }>(
+      "SELECT owner, name, version FROM walks",
+    );
+    return rows.toArray()[0] ?? null;
+  }
+
+  setCursor(cursor: CanaryVersion | null): void {
+    if (!this.#exists()) return;
+    if (cursor === null) this.#sql.exec("DELETE FROM walks");
+    else {
+      const { owner, name, version } = cursor;
+      this.#sql.exec("INSERT OR REPLACE INTO walks VALUES (1, ?, ?, ?)", owner, name, version);
+    }
+  }
+}
