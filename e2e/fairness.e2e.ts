@@ -1,6 +1,7 @@
 /**
  * One account asks a hundred times as often as its quota allows, for the same version as ten others: none of them is told to come later, and all that they
  * asked for ends. How much slower their answers became is printed: quiet and flooded spells take turns, so that both meet the same machine.
+ * COGWAY_FAIRNESS=600 makes the quota what an account has where nothing else is said, and the flood 1,000 a second.
  */
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Api, Page, Prediction } from "./lib/api.ts";
@@ -9,15 +10,15 @@ import { countAnswers, kept, latencies, openLoop, percentile, type Reply, send }
 import { System } from "./lib/system.ts";
 import { waitFor } from "./lib/wait.ts";
 
-/** Creates a minute of the account that floods: what an account has where nothing else is said. */
-const QUOTA = 600;
+/** Creates a minute of the account that floods. */
+const QUOTA = Number(process.env["COGWAY_FAIRNESS"] ?? 60);
 const FLOOD_TIMES = 100;
 const OTHERS = 10;
 /** Of all the others together: each stays below its own quota. */
 const OTHERS_A_SECOND = 20;
 const ROUNDS = 3;
 const SPELL_S = 10;
-/** Connections of the flooder, and of the others together. */
+/** Connections of the flooder. */
 const CONNECTIONS = 100;
 const END_MS = 120_000;
 
@@ -34,7 +35,7 @@ beforeAll(async () => {
 });
 afterAll(() => system?.stop());
 
-const agents = { flooder: kept(CONNECTIONS), others: kept(CONNECTIONS) };
+const agents = { flooder: kept(CONNECTIONS), others: kept(OTHERS_A_SECOND * SPELL_S) };
 afterAll(() => {
   agents.flooder.destroy();
   agents.others.destroy();
@@ -42,12 +43,11 @@ afterAll(() => {
 
 /** The others, each as often as it always asks, for one spell: each of them waits for the end of what it asked for. */
 async function spell(replies: Reply[]): Promise<void> {
-  const { unsent } = await openLoop(OTHERS_A_SECOND, SPELL_S, CONNECTIONS, async (n) => {
+  await openLoop(OTHERS_A_SECOND, SPELL_S, OTHERS_A_SECOND * SPELL_S, async (n) => {
     const { token } = others[n % OTHERS] as Api;
     const request = { method: "POST", token, body: { input: { text: `other ${n}` } }, headers: { prefer: "wait=60" } };
     replies.push(await send(agents.others, system.url + PATH, request));
   });
-  expect(unsent).toBe(0);
 }
 
 /** Until each of what the flooder got in has ended: the next quiet spell is quiet. */
@@ -64,6 +64,7 @@ test(`one account at ${FLOOD_TIMES} times its quota: ${OTHERS} others see no 429
   const flooded: Reply[] = [];
   const flood: Reply[] = [];
   let unsent = 0;
+  const began = performance.now();
   await spell([]);
   for (let round = 0; round < ROUNDS; round++) {
     await spell(quiet);
@@ -98,11 +99,10 @@ test(`one account at ${FLOOD_TIMES} times its quota: ${OTHERS} others see no 429
   expect(flooded).toHaveLength(OTHERS_A_SECOND * spells_s);
   // It was a flood, and its quota held: what it has at once, and what comes back while it asks.
   const admitted = flood.filter(({ status }) => status === 201).length;
-  expect(flood.length).toBeGreaterThan(10 * admitted);
+  const minutes = (performance.now() - began) / 60_000;
   expect(admitted).toBeGreaterThanOrEqual(QUOTA);
-  expect(
-    flood
-      .filter(({ status }) => status !== 201)
-      .every(({ status, retry_after_s }) => status === 429 && (retry_after_s ?? 0) >= 1),
-  ).toBe(true);
+  expect(admitted).toBeLessThanOrEqual(QUOTA * (1 + minutes));
+  const refused = flood.filter(({ status }) => status !== 201);
+  expect(refused.length).toBeGreaterThan(admitted);
+  expect(refused.filter(({ status, retry_after_s }) => status !== 429 || (retry_after_s ?? 0) < 1)).toEqual([]);
 }, 400_000);
