@@ -141,6 +141,13 @@ describe("the paid life of an instance", () => {
       const paid = books.time();
       await vi.waitFor(() => expect(tools.around.drainedIds()).toEqual(["instance1"]));
       expect(await deployment.enqueue(anEnqueue({ spec: spec() }))).toMatchObject({ kind: "refused", detail });
+      expect(await deployment.scaling()).toMatchObject({
+        ...{ wanted_instances: 0, reason: "budget used up", held_back: { detail, until: expect.any(Number) } },
+        decisions: [
+          { wanted: 0, reason: "budget used up" },
+          { wanted: 1, reason: "minimum" },
+        ],
+      });
       passTime(HOUR_MS);
       await deployment.alarm();
       await deployment.instancesChanged("origin1", [aStatus({ state: "stopped" })]);
@@ -149,6 +156,22 @@ describe("the paid life of an instance", () => {
       passTime(HOUR_MS);
       await deployment.alarm();
       await vi.waitFor(() => expect(tools.around.placements).toHaveLength(2));
+      expect(await deployment.scaling()).toMatchObject({ reason: "minimum", held_back: null });
+    }));
+
+  it("says to what waits that the budget is used up", () =>
+    withDeployment(async (deployment, tools) => {
+      const books = new Books(tools.around);
+      await aReady(deployment, tools);
+      const [running, waiting] = [anEnqueue({ spec: spec() }), anEnqueue({ spec: spec() })];
+      for (const request of [running, waiting]) await deployment.enqueue(request);
+      const detail = "The account's budget of $6 for this day does not allow it.";
+      books.refusal = { kind: "over_budget", code: "billing.budget_exceeded", detail, resets_at: null };
+      passTime(HOUR_MS);
+      await deployment.alarm();
+      await vi.waitFor(async () =>
+        expect(await deployment.waitingFor(waiting)).toMatchObject({ reason: "capacity", detail }),
+      );
     }));
 
   it("is not paid by anybody on shared hardware", () =>

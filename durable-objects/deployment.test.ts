@@ -1,10 +1,9 @@
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { EnqueueRequest, Lease, LeaseKey, PlaceResult, RunSpec } from "./contracts.ts";
+import type { EnqueueRequest, RunSpec } from "./contracts.ts";
 import { DeploymentObject } from "./deployment.ts";
-import { SETUP_FAILURES_MAX } from "./deployment-setups.ts";
 import type { RunReport } from "./itty.ts";
-import { keyOf, Surroundings, type Tools, withDeployment } from "./testing/deployment-world.ts";
+import { keyOf, Surroundings, withDeployment, withReady } from "./testing/deployment-world.ts";
 import {
   anEnqueue,
   aPredictionId,
@@ -15,20 +14,6 @@ import {
   stopClock,
   withObject,
 } from "./testing/harness.ts";
-
-/** A deployment with one ready instance of `slots` slots. */
-function withReady(slots: number, test: (deployment: DeploymentObject, tools: Tools) => Promise<void>): Promise<void> {
-  return withDeployment(async (deployment, tools) => {
-    const first = anEnqueue({ spec: aSpec({ slots }) });
-    await deployment.enqueue(first);
-    await vi.waitFor(() => expect(tools.around.placements).toHaveLength(1));
-    await deployment.instancesChanged("origin1", [aStatus({ slots })]);
-    await vi.waitFor(() => expect(tools.around.granted).toHaveLength(1));
-    await deployment.release([{ ...first, ran_ms: 100 }]);
-    tools.around.granted = [];
-    await test(deployment, tools);
-  });
-}
 
 beforeEach(stopClock);
 afterEach(() => {
@@ -303,156 +288,6 @@ describe("the queue", () => {
       expect(await deployment.enqueue(anEnqueue())).toMatchObject({ kind: "refused", code: "deployment.queue_full" });
       await deployment.release([{ prediction_id: "p1", attempt: 1, ran_ms: 0 }]);
       expect(await deployment.enqueue(anEnqueue())).toEqual({ kind: "queued", queue_position: 10_000 });
-    }));
-});
-
-describe("scaling", () => {
-  it("guarantees one instance from zero, and none again after its idle time", () =>
-    withDeployment(async (deployment, { around, restart }) => {
-      const request = anEnqueue();
-      await Promise.all([
-        deployment.enqueue(request),
-        deployment.enqueue(anEnqueue()),
-        deployment.enqueue(anEnqueue()),
-      ]);
-      await vi.waitFor(() => expect(around.placements).toHaveLength(1));
-      await deployment.instancesChanged("origin1", [aStatus()]);
-      for (let ended = 1; ended <= 3; ended++) {
-        await vi.waitFor(() => expect(around.granted).toHaveLength(ended));
-        await deployment.release([{ ...(around.granted[ended - 1] as Lease), ran_ms: 5 }]);
-      }
-      passTime(59_999);
-      await restart().alarm();
-      expect(around.drained).toEqual([]);
-      passTime(1);
-      await restart().alarm();
-      await vi.waitFor(() => expect(around.drained).toEqual([{ instance_id: "instance1", reason: "idle" }]));
-      await deployment.instancesChanged("origin1", [aStatus({ state: "stopped" })]);
-      expect((await deployment.describe()).instances).toEqual([]);
-      expect(around.placements).toHaveLength(1);
-    }));
-
-  it("guarantees that a placement without room is tried again, and that waiting long asks for a busy one's room", () =>
-    withDeployment(async (deployment, { around }) => {
-      around.placeAnswer = () => ({ kind: "refused", reason: "no_room", detail: "full" });
-      await deployment.enqueue(anEnqueue());
-      for (let tries = 1; tries <= 5; tries++) {
-        await vi.waitFor(() => expect(around.placements).toHaveLength(tries));
-        await vi.waitFor(async () => expect((await deployment.describe()).reason).toBe("held back"));
-        passTime(5_000);
-        await deployment.alarm();
-      }
-      expect(around.placements[0]).toMatchObject({ is_starving: false });
-      expect(around.placements.at(-1)).toMatchObject({ is_starving: true });
-    }));
-
-  it("guarantees that a lost instance is replaced while predictions wait", () =>
-    withDeployment(async (deployment, { around }) => {
-      await deployment.enqueue(anEnqueue());
-      await vi.waitFor(async () => expect((await deployment.describe()).instances).toHaveLength(1));
-      await deployment.instancesGone("origin1", ["instance1"]);
-      await vi.waitFor(() => expect(around.placements).toHaveLength(2));
-    }));
-
-  it("guarantees that an answer of a placement that comes after the instance's end does not revive it", () =>
-    withDeployment(async (deployment, { around }) => {
-      let answer: (result: PlaceResult) => void = () => {};
-      const slow = new Promise<PlaceResult>((resolve) => {
-        answer = resolve;
-      });
-      around.placeAnswer = () => slow as never;
-      await deployment.enqueue(anEnqueue());
-      await deployment.instancesChanged("origin1", [aStatus({ instance_id: "quick", state: "setup" })]);
-      await deployment.instancesChanged("origin1", [aStatus({ instance_id: "quick", state: "stopped" })]);
-      around.placeAnswer = () => ({ kind: "refused", reason: "no_room", detail: "" });
-      answer({ kind: "placed", instance_id: "quick", origin_id: "origin1" });
-      await vi.waitFor(() => expect(around.placements).toHaveLength(2));
-      expect((await deployment.describe()).instances).toEqual([]);
-    }));
-
-  it("guarantees that an idle instance goes for another's need, a busy one only after it served, and never below the minimum", () =>
-    withReady(1, async (deployment) => {
-      const spec = aSpec({ min_instances: 1 });
-      const [a, b] = [anEnqueue({ spec }), anEnqueue({ spec: aSpec() })];
-      await deployment.enqueue(a);
-      await deployment.release([keyOf(a)]);
-      expect(await deployment.evictIdle("instance1")).toBe(false);
-      await deployment.enqueue(b);
-      expect(await deployment.evictIdle("instance1")).toBe(false);
-      expect(await deployment.evictIdle("instance1", true)).toBe(false);
-      passTime(30_000);
-      expect(await deployment.evictIdle("instance1", true)).toBe(true);
-      expect(await deployment.describe()).toMatchObject({ instances: [{ state: "draining", leased: 1 }] });
-      await deployment.instancesChanged("origin1", [aStatus({ slots_busy: 1 })]);
-      expect(await deployment.enqueue(anEnqueue())).toMatchObject({ kind: "queued" });
-      expect(await deployment.evictIdle("unknown")).toBe(true);
-    }));
-});
-
-describe("setups that fail", () => {
-  const failed = (n: number) =>
-    aStatus({ instance_id: `instance${n}`, state: "failed", reason: "RuntimeError: secret path /home/x" });
-
-  it("guarantees three tries, then a reason without details for all that wait, then another try later", () =>
-    withDeployment(async (deployment, { around, restart }) => {
-      const waiting = [anEnqueue(), anEnqueue()];
-      for (const request of waiting) await deployment.enqueue(request);
-      for (let n = 1; n <= SETUP_FAILURES_MAX; n++) {
-        await vi.waitFor(() => expect(around.placements).toHaveLength(n));
-        await vi.waitFor(async () => expect((await deployment.describe()).instances).toHaveLength(1));
-        await deployment.instancesChanged("origin1", [failed(n)]);
-        await deployment.instancesChanged("origin1", [failed(n)]);
-        if (n < SETUP_FAILURES_MAX) {
-          expect(await deployment.waitingFor(waiting[0] as LeaseKey)).toMatchObject({ last_error: "RuntimeError" });
-          expect(around.refused).toEqual([]);
-        }
-        passTime(4_000);
-        await deployment.alarm();
-      }
-      await vi.waitFor(() => expect(around.refused).toHaveLength(2));
-      expect(around.refused.map((refusal) => refusal.prediction_id).sort()).toEqual(
-        waiting.map((request) => request.prediction_id).sort(),
-      );
-      expect(around.refused[0]).toMatchObject({
-        code: "model.setup_failed",
-        detail: "The model could not be set up: RuntimeError, 3 times in a row.",
-      });
-      expect(await restart().enqueue(anEnqueue())).toMatchObject({ kind: "refused", code: "model.setup_failed" });
-      passTime(30_000);
-      expect(await deployment.enqueue(anEnqueue())).toMatchObject({ kind: "queued" });
-      await vi.waitFor(() => expect(around.placements).toHaveLength(4));
-      await deployment.instancesChanged("origin1", [aStatus({ instance_id: "instance4" })]);
-      await vi.waitFor(() => expect(around.granted).toHaveLength(1));
-      await deployment.release([{ ...(around.granted[0] as Lease), ran_ms: 1 }]);
-      expect(await deployment.enqueue(anEnqueue())).toMatchObject({ kind: "leased" });
-    }));
-
-  it("guarantees the same end for a version that no origin can boot", () =>
-    withDeployment(async (deployment, { around }) => {
-      around.placeAnswer = () => ({ kind: "refused", reason: "no_version", detail: "version.not_found" });
-      await deployment.enqueue(anEnqueue());
-      for (let n = 1; n <= SETUP_FAILURES_MAX; n++) {
-        await vi.waitFor(() => expect(around.placements).toHaveLength(n));
-        await vi.waitFor(async () => expect((await deployment.describe()).reason).not.toBe("queued work"));
-        passTime(5_000);
-        await deployment.alarm();
-      }
-      await vi.waitFor(() => expect(around.refused).toMatchObject([{ code: "model.setup_failed" }]));
-      expect(around.refused[0]?.detail).toContain("version.not_found");
-    }));
-
-  it("guarantees that refusals are told again when their object was away", () =>
-    withDeployment(async (deployment, { around, restart }) => {
-      const request = anEnqueue();
-      await deployment.enqueue(request);
-      around.predictionsAway = true;
-      for (let n = 1; n <= SETUP_FAILURES_MAX; n++) await deployment.instancesChanged("origin1", [failed(n)]);
-      expect(await deployment.waitingFor(request)).toBeNull();
-      around.predictionsAway = false;
-      passTime(5_000);
-      await restart().alarm();
-      expect(around.refused).toMatchObject([{ prediction_id: request.prediction_id }]);
-      expect(await deployment.enqueue(request)).toMatchObject({ kind: "refused" });
     }));
 });
 

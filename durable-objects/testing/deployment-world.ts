@@ -1,9 +1,10 @@
 /** A real DeploymentObject over real SQLite, between predictions and a fleet that are only pretended. */
+import { expect, vi } from "vitest";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import type { AccountApi } from "../account-contract.ts";
 import type { EnqueueRequest, Lease, LeaseKey, PlaceRequest, PlaceResult, Release } from "../contracts.ts";
 import { DeploymentObject } from "../deployment.ts";
-import { aDocument, envWith, freshName, withObject } from "./harness.ts";
+import { aDocument, anEnqueue, aSpec, aStatus, envWith, freshName, withObject } from "./harness.ts";
 
 /** What the objects around a deployment saw and answer. */
 export class Surroundings {
@@ -87,6 +88,23 @@ export function withDeployment(test: (deployment: DeploymentObject, tools: Tools
     const around = new Surroundings();
     const restart = () => new DeploymentObject(state as never, around.env());
     await test(restart(), { around, restart, state });
+  });
+}
+
+/** A deployment with one ready instance of `slots` slots. */
+export function withReady(
+  slots: number,
+  test: (deployment: DeploymentObject, tools: Tools) => Promise<void>,
+): Promise<void> {
+  return withDeployment(async (deployment, tools) => {
+    const first = anEnqueue({ spec: aSpec({ slots }) });
+    await deployment.enqueue(first);
+    await vi.waitFor(() => expect(tools.around.placements).toHaveLength(1));
+    await deployment.instancesChanged("origin1", [aStatus({ slots })]);
+    await vi.waitFor(() => expect(tools.around.granted).toHaveLength(1));
+    await deployment.release([{ ...first, ran_ms: 100 }]);
+    tools.around.granted = [];
+    await test(deployment, tools);
   });
 }
 
