@@ -30,6 +30,8 @@ export interface CreateBatch {
   spend?: SpendRequest;
   /** id of the token that created it */
   token_id?: string | null;
+  /** W3C traceparent of the request that made it: says whether somebody wants spans. Its inputs have traces of their own, since one of them all would be too large to be shown */
+  traceparent?: string | null;
 }
 
 /** A validated input, in its place. */
@@ -55,6 +57,10 @@ export interface BatchApi {
   get(accountId: string): Promise<BatchDocument | null>;
   /** What waits ends at once; answers when what runs has ended, after 10 s at the latest. */
   cancel(accountId: string): Promise<BatchDocument | null>;
+  /** Predictions that its inputs became, from the index `from` on; `next` is where to go on, null at the end. None for another account. */
+  predictions(accountId: string, from: number, limit: number): Promise<{ ids: string[]; next: number | null }>;
+  /** Its account goes: inputs, names and results go now, and its counts stay. False while it runs still. */
+  erase(accountId: string): Promise<boolean>;
   /** From PredictionObjects' outboxes, told at least once. */
   settled(settlements: BatchSettlement[]): Promise<void>;
 }

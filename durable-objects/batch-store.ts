@@ -205,6 +205,25 @@ export class BatchStore {
     this.#sql.exec("UPDATE inputs SET result = NULL, result_ref = NULL");
   }
 
+  /** What its inputs were called. */
+  dropNames(): void {
+    this.#sql.exec("UPDATE inputs SET custom_id = NULL");
+  }
+
+  /** What `limit` inputs from index `from` on became. */
+  predictions(from: number, limit: number): { ids: string[]; next: number | null } {
+    const rows = this.#sql
+      .exec<{ i: number; prediction_id: string | null }>(
+        "SELECT i, prediction_id FROM inputs WHERE i >= ? ORDER BY i LIMIT ?",
+        from,
+        limit,
+      )
+      .toArray();
+    const last = rows.at(-1);
+    const next = last === undefined || rows.length < limit ? null : last.i + 1;
+    return { ids: rows.flatMap(({ prediction_id }) => (prediction_id === null ? [] : [prediction_id])), next };
+  }
+
   /** All of it: a batch that was never sealed. */
   drop(): void {
     this.#sql.exec("DROP TABLE IF EXISTS inputs; DROP TABLE IF EXISTS batch;");

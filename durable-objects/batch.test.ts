@@ -2,6 +2,7 @@
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
+import { traceIdOf } from "../schema/tracing.ts";
 import { BatchObject } from "./batch.ts";
 import type { BatchInput, CreateBatch } from "./batch-contract.ts";
 import { resultsKey } from "./batch-results.ts";
@@ -154,6 +155,22 @@ describe("a batch", () => {
       await ring(world, 61_000);
       expect(world.created.map((request) => request.id)).toEqual([named]);
     }));
+
+  it("guarantees each of its predictions a trace of its own, the same when it is made again, with spans where its caller wants some", async () => {
+    for (const flags of ["00", "01"]) {
+      await withBatch(async (world) => {
+        await begin(world, 2, { traceparent: `00-${"a".repeat(32)}-${"b".repeat(16)}-${flags}` });
+        await untilCreated(world, 2);
+        world.restart();
+        await ring(world, 61_000);
+        await untilCreated(world, 4);
+        const traces = new Map(world.created.map(({ id, traceparent }) => [id, traceparent]));
+        expect(new Set(world.created.map(({ traceparent }) => traceparent))).toEqual(new Set(traces.values()));
+        expect(new Set([...traces.values()].map(traceIdOf)).size).toBe(2);
+        for (const one of traces.values()) expect(one).toMatch(new RegExp(`^00-[0-9a-f]{32}-[0-9a-f]{16}-${flags}$`));
+      });
+    }
+  });
 
   it("guarantees that an end told twice, or of another prediction, counts once", () =>
     withBatch(async (world) => {

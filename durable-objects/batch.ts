@@ -18,6 +18,7 @@ import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { isTerminal } from "../schema/prediction-lifecycle.ts";
 import { viewOf } from "../schema/render-prediction.ts";
 import { seal, unseal } from "../schema/sealed.ts";
+import { ownTrace, traceparent } from "../schema/tracing.ts";
 import { Alarms } from "./alarms.ts";
 import type { BatchApi, BatchInput, BatchSettlement, CreateBatch } from "./batch-contract.ts";
 import { RESULT_ROW_BYTES_MAX, refusedLine, resultKey, resultLine, writeResults } from "./batch-results.ts";
@@ -133,6 +134,20 @@ export class BatchObject extends DurableObject<Env> implements BatchApi {
     await this.#cancelAll();
     await this.#untilOver(CANCEL_ANSWER_MS);
     return this.#document();
+  }
+
+  async predictions(accountId: string, from: number, limit: number): Promise<{ ids: string[]; next: number | null }> {
+    if (this.#store.get()?.request.account_id !== accountId) return { ids: [], next: null };
+    return this.#store.predictions(from, limit);
+  }
+
+  async erase(accountId: string): Promise<boolean> {
+    const row = this.#store.get();
+    if (row === null || row.request.account_id !== accountId) return true;
+    if (row.state !== "succeeded" && row.state !== "canceled") return false;
+    await this.#removeData();
+    await this.#writes.run(() => this.#store.dropNames());
+    return true;
   }
 
   async #cancelAll(): Promise<void> {
@@ -251,6 +266,7 @@ export class BatchObject extends DurableObject<Env> implements BatchApi {
       ...(rates === undefined ? {} : { rates }),
       reserved_micros: spend?.reserve_micros ?? null,
       token_id: token_id ?? null,
+      traceparent: traceparent(ownTrace(input.prediction_id, row.request.traceparent)),
     });
     if (isTerminal(document.state)) {
       await this.settled([{ index: input.i, prediction_id: document.id, document }]);

@@ -6,7 +6,7 @@
  * none of that happens, or readers are left behind, it goes after the default retention.
  */
 import { parseDuration } from "../schema/durations.ts";
-import { isTerminal } from "../schema/prediction-lifecycle.ts";
+import { isTerminal, withoutError } from "../schema/prediction-lifecycle.ts";
 import { boundedMetrics } from "../schema/prediction-log.ts";
 import { loadDocument, removeObjects } from "./prediction-document.ts";
 import type { OutboxRow, PredictionRow, PredictionStore } from "./prediction-store.ts";
@@ -84,6 +84,7 @@ export class PredictionRetention {
 
   /** Its account goes: the data goes now, and nothing of it waits for a webhook. What the account is owed is sent first. */
   async erase(row: PredictionRow): Promise<void> {
+    if (row.stage.removed_at !== null) return this.#forgetError(row.id);
     if (this.#host.store.hasOutbox(row.id) && (await this.#postpone(row.id))) return;
     await this.#removeData({ ...row, request: { ...row.request, keeps_nothing: true } });
   }
@@ -119,10 +120,20 @@ export class PredictionRetention {
       const now = Date.now();
       store.dropData(id);
       const last_metrics = boundedMetrics(document.metrics);
-      store.save(id, { ...stage, has_objects: false, removed_at: now, last_metrics }, now + ROW_AFTER_REMOVAL_MS);
+      const life = request.keeps_nothing === true ? withoutError(stage.life) : stage.life;
+      store.save(id, { ...stage, life, has_objects: false, removed_at: now, last_metrics }, now + ROW_AFTER_REMOVAL_MS);
       return this.#host.owe(row);
     });
     this.#host.send(outbox);
+  }
+
+  /** The data went before its account did, and what went wrong was kept. */
+  #forgetError(id: string): Promise<void> {
+    const { store, commit } = this.#host;
+    return commit(() => {
+      const stage = store.get(id)?.stage;
+      if (stage !== undefined) store.save(id, { ...stage, life: withoutError(stage.life) });
+    });
   }
 
   async #removeRow(id: string): Promise<void> {

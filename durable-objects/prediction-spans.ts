@@ -7,10 +7,12 @@ export function predictionSpan({ id, request, stage }: PredictionRow, now: numbe
   const parent = parseTraceparent(request.traceparent);
   if (parent?.sampled !== true) return null;
   const { life } = stage;
+  const { span_id } = predictionContext(parent, id);
   return {
     trace_id: parent.trace_id,
-    span_id: predictionContext(parent, id).span_id,
-    parent_span_id: parent.span_id,
+    span_id,
+    // In a trace of its own it is the first.
+    parent_span_id: parent.span_id === span_id ? null : parent.span_id,
     name: request.kind,
     kind: "internal",
     start_ms: life.created_at,

@@ -239,7 +239,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       ids.map(async (id) => {
         await this.cancel(id, accountId);
         const row = this.#store.get(id);
-        if (row === null || row.request.account_id !== accountId || row.stage.removed_at !== null) return null;
+        if (row === null || row.request.account_id !== accountId) return null;
         if (isTerminal(row.stage.life.state)) await this.#retention.erase(row);
         return this.#store.get(id)?.stage.removed_at === null ? id : null;
       }),

@@ -286,6 +286,13 @@ function end(
   };
 }
 
+const ERROR_REMOVED = "What went wrong was removed with its data.";
+
+/** Without the words of an error, which may tell of the input: where nothing of a prediction may stay. Its code stays. */
+export function withoutError<T extends { error: string | null }>(of: T): T {
+  return of.error === null ? of : { ...of, error: ERROR_REMOVED };
+}
+
 /**
  * What a terminal prediction used, counted once; null before its end. Units of what it made count where it made it: not of one that failed by itself.
  */

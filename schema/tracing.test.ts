@@ -4,6 +4,7 @@ import {
   childOf,
   otlpBody,
   otlpHeaders,
+  ownTrace,
   parseTraceparent,
   predictionContext,
   type Span,
@@ -52,6 +53,14 @@ describe("traceparent", () => {
     const request = { trace_id: TRACE, span_id: SPAN, sampled: true };
     expect(predictionContext(request, "a")).toEqual(predictionContext(request, "a"));
     expect(predictionContext(request, "a")).not.toEqual(predictionContext(request, "b"));
+  });
+
+  it("of a prediction that no request made begins with the prediction, and wants spans as its cause did", () => {
+    const own = ownTrace("a", traceparent({ trace_id: TRACE, span_id: SPAN, sampled: false }));
+    expect(own).toEqual(predictionContext(own, "a"));
+    expect([own.trace_id, own.sampled]).toEqual([expect.stringMatching(/^[0-9a-f]{32}$/), false]);
+    expect(ownTrace("a", null)).toEqual({ ...own, sampled: true });
+    expect(ownTrace("b", null).trace_id).not.toBe(own.trace_id);
   });
 });
 

@@ -62,6 +62,18 @@ export function predictionContext(requestContext: TraceContext, predictionId: st
   return { ...requestContext, span_id: spanIdOf(`prediction ${predictionId}`) };
 }
 
+/**
+ * The context of a prediction that no request made, such as one of a batch's inputs: a trace of its own, whose first span is the prediction's. Found again by
+ * its id, so that who makes it twice names the same. Sampled as the request was that asked for all of them.
+ */
+export function ownTrace(predictionId: string, cause: string | null | undefined): TraceContext {
+  return {
+    trace_id: sha256Hex(`trace of prediction ${predictionId}`).slice(0, 32),
+    span_id: spanIdOf(`prediction ${predictionId}`),
+    sampled: parseTraceparent(cause)?.sampled ?? true,
+  };
+}
+
 export function traceIdOf(traceparentText: string | null | undefined): string | null {
   return parseTraceparent(traceparentText)?.trace_id ?? null;
 }

@@ -2,7 +2,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it, vi } from "vitest";
-import { auditStub } from "../durable-objects/stubs.ts";
+import { accountStub, auditStub, batchStub } from "../durable-objects/stubs.ts";
 import { predictionObjectName } from "../schema/ids.ts";
 import { hashToken, tokenId } from "../schema/tokens.ts";
 import {
@@ -246,6 +246,69 @@ describe("deleting an account", () => {
     expect(
       entries.find(({ action, target }) => action === "account.deleted" && target === account.username),
     ).toBeDefined();
+  });
+
+  it("removes the predictions of batches, and what errors said of inputs, also where the data went before", async () => {
+    const account = await anAccount();
+    const failing = async (retention: string) => {
+      const made = await predictionOf(await create(account.token, {}, { "cogway-retention": retention }));
+      await origin.attemptOf(made.id);
+      const finished = { type: "finished", status: "failed", error: "planted-error", metrics: {}, predict_time_s: 0.1 };
+      await origin.events(made.id, 0, [{ type: "started" }, finished as never]);
+      const url = `/v1/predictions/${made.id}`;
+      await call("GET", url, { token: account.token });
+      return made.id;
+    };
+    const [early, late] = [await failing("1s"), await failing("1h")];
+    const list = accountStub(env, account.id);
+    const listed = async (kind: "prediction" | "batch") => (await list.list({ kind, limit: 10 })).rows;
+    await vi.waitFor(
+      async () =>
+        expect((await listed("prediction")).find((row) => row.prediction_id === early)?.document).toMatchObject({
+          data_removed: true,
+          error: "planted-error",
+        }),
+      { timeout: 15_000, interval: 200 },
+    );
+
+    const before = origin.attempts.length;
+    const body = {
+      version,
+      inputs: [{ text: "planted-a" }, { text: "planted-b" }, { text: "planted-c" }],
+      max_concurrency: 2,
+    };
+    const batch = await (await call("POST", "/v1/batches", { token: account.token, body })).json<{ id: string }>();
+    await vi.waitFor(() => expect(origin.attempts.length).toBe(before + 2), { timeout: 10_000 });
+    const [first, second] = origin.attempts.slice(before).map(({ prediction_id }) => prediction_id);
+    await origin.succeed(first ?? "", "planted-output");
+    // One has ended, one runs, and one waits or runs too.
+    await erase(account.username);
+
+    for (const id of [early, late]) {
+      const document = await env.PREDICTIONS.getByName(predictionObjectName(id)).get(id, account.id);
+      expect(document).toMatchObject({ data_removed: true, error: expect.stringContaining("removed") });
+    }
+    for (const id of [first ?? "", second ?? ""]) {
+      const document = await env.PREDICTIONS.getByName(predictionObjectName(id)).get(id, account.id);
+      expect(document).toMatchObject({ data_removed: true, output: null, input: {} });
+    }
+    expect((await env.FILES.list({ prefix: `batches/${batch.id}/` })).objects).toEqual([]);
+    // The list's copies go with the next delivery of the outboxes.
+    await vi.waitFor(async () => expect(JSON.stringify(await listed("prediction"))).not.toContain("planted"));
+    const dumps = await Promise.all(
+      [env.ACCOUNTS.getByName(account.id), batchStub(env, batch.id)].map((stub) =>
+        runInDurableObject(stub as never, (_object, state) =>
+          state.storage.sql
+            .exec<{ name: string }>(
+              "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '\\_%' ESCAPE '\\'",
+            )
+            .toArray()
+            .flatMap(({ name }) => state.storage.sql.exec(`SELECT * FROM "${name}"`).toArray()),
+        ),
+      ),
+    );
+    expect(JSON.stringify(dumps)).not.toContain("planted");
+    expect(await listed("batch")).toHaveLength(1);
   });
 
   it("is refused for the operator, and for the last owner of an organization", async () => {

@@ -72,6 +72,32 @@ describe("the trace of a create", () => {
   });
 });
 
+describe("the traces of a batch", () => {
+  it("are one for each of its predictions, the same in its answer and at the origin", async () => {
+    const before = origin.attempts.length;
+    const body = { version, inputs: [{ text: "a" }, { text: "b" }], max_concurrency: 2 };
+    const made = await call("POST", "/v1/batches", { token, body, headers: { traceparent: TRACEPARENT } });
+    expect(made.status).toBe(201);
+    const ran = await vi.waitFor(
+      () => {
+        const attempts = origin.attempts.slice(before);
+        expect(attempts).toHaveLength(2);
+        return attempts;
+      },
+      { timeout: 10_000 },
+    );
+    const traces = await Promise.all(
+      ran.map(async ({ prediction_id, traceparent }) => {
+        const shown = await predictionOf(await call("GET", `/v1/predictions/${prediction_id}`, { token }));
+        expect(traceparent).toMatch(new RegExp(`^00-${shown["trace_id"]}-[0-9a-f]{16}-01$`));
+        return shown["trace_id"];
+      }),
+    );
+    expect(new Set([...traces, TRACE]).size).toBe(3);
+    await Promise.all(ran.map(({ prediction_id }) => origin.succeed(prediction_id, "y")));
+  });
+});
+
 describe("the exporter", () => {
   const span: Span = {
     trace_id: TRACE,

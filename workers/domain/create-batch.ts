@@ -13,6 +13,7 @@ import { firstHold } from "../../schema/prediction-cost.ts";
 import type { Rates } from "../../schema/pricing.ts";
 import { AppError } from "../../schema/problems.ts";
 import { tokenId } from "../../schema/tokens.ts";
+import { traceparent } from "../../schema/tracing.ts";
 import type { Caller, Edge } from "../env.ts";
 import type { VersionRow } from "../storage/models.ts";
 import { refused } from "./admission.ts";
@@ -82,6 +83,7 @@ export async function createBatch(edge: Edge, command: CreateBatchCommand): Prom
       rates,
       ...(spend === null || spend.reserve_micros === 0 ? {} : { spend }),
       token_id: tokenId(caller.token.hash),
+      traceparent: edge.trace === undefined ? null : traceparent(edge.trace),
     });
     for await (const inputs of batchInputs(await linesOf(command.source), version)) {
       await batch.append(await withOwnFiles(edge, caller, inputs));

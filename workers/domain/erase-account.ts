@@ -5,6 +5,7 @@
  */
 import { accountStub, batchStub, deploymentStub, predictionStub, repositoryStub } from "../../durable-objects/stubs.ts";
 import { predictionObjectName } from "../../schema/ids.ts";
+import { withoutError } from "../../schema/prediction-lifecycle.ts";
 import type { Edge } from "../env.ts";
 import {
   type AccountRow,
@@ -27,13 +28,16 @@ export type Step = (typeof STEPS)[number];
 
 /** Things of one call: a prediction that runs takes up to 8 s to stop, and those of a page stop together. */
 const PAGE_ROWS = 50;
-const R2_DELETE_MAX = 1_000;
+/** Inputs of a batch in one call: it is over by then, and nothing of them runs. */
+const BATCH_PAGE_ROWS = 200;
 
 /** Where the next call goes on. */
 export interface Position {
   step: Step;
   /** of a list that keeps its rows */
   before: { created_at: number; prediction_id: string } | null;
+  /** of the batch after `before`: the index of its next input. Absent: its first */
+  input?: number | undefined;
 }
 
 export interface Piece {
@@ -53,7 +57,7 @@ export async function eraseNext(edge: Edge, account: AccountRow, position: Posit
     case "trainings":
       return eraseListed(edge, account.id, "training", at);
     case "batches":
-      return eraseListed(edge, account.id, "batch", at);
+      return eraseBatch(edge, account.id, at);
     case "files":
       return eraseFiles(edge, account.id, at);
     case "deployments":
@@ -74,20 +78,20 @@ function stepAfter({ step }: Position, removed: number): Piece {
 async function eraseListed(
   edge: Edge,
   accountId: string,
-  kind: "prediction" | "training" | "batch",
+  kind: "prediction" | "training",
   at: Position,
 ): Promise<Piece> {
-  const { rows, more } = await accountStub(edge.env, accountId).list({ kind, limit: PAGE_ROWS, before: at.before });
+  const account = accountStub(edge.env, accountId);
+  const { rows, more } = await account.list({ kind, limit: PAGE_ROWS, before: at.before });
   const ids = rows.map(({ prediction_id }) => prediction_id);
-  const left =
-    kind === "batch" ? await eraseBatches(edge, accountId, ids) : await erasePredictions(edge, accountId, ids);
+  const left = await erasePredictions(edge, accountId, ids);
   if (left.length > 0) {
-    return {
-      removed: ids.length - left.length,
-      next: at,
-      waiting_for: `${left.length} of kind ${kind} that still end`,
-    };
+    const waiting_for = `${left.length} of kind ${kind} that still end`;
+    return { removed: ids.length - left.length, next: at, waiting_for };
   }
+  // The list remembers longer than the predictions do. A copy whose data is there still is replaced by its prediction, which forgot the words too.
+  const remembered = rows.flatMap(({ document }) => (document?.data_removed === true ? [document] : []));
+  if (remembered.length > 0) await account.removeData(remembered.map(withoutError));
   const last = rows.at(-1);
   if (!more || last === undefined) return stepAfter(at, ids.length);
   const before = { created_at: last.created_at, prediction_id: last.prediction_id };
@@ -103,12 +107,23 @@ async function erasePredictions(edge: Edge, accountId: string, ids: string[]): P
   return left.flat();
 }
 
-async function eraseBatches(edge: Edge, accountId: string, ids: string[]): Promise<string[]> {
-  for (const id of ids) {
-    await batchStub(edge.env, id).cancel(accountId);
-    await deletePrefix(edge.env.FILES, `batches/${id}/`);
-  }
-  return [];
+/** One batch: canceled first, then the predictions of its inputs a page at a time, then its results. */
+async function eraseBatch(edge: Edge, accountId: string, at: Position): Promise<Piece> {
+  const account = accountStub(edge.env, accountId);
+  const { rows, more } = await account.list({ kind: "batch", limit: 1, before: at.before });
+  const row = rows[0];
+  if (row === undefined) return stepAfter(at, 0);
+  const batch = batchStub(edge.env, row.prediction_id);
+  await batch.cancel(accountId);
+  const { ids, next } = await batch.predictions(accountId, at.input ?? 0, BATCH_PAGE_ROWS);
+  const left = await erasePredictions(edge, accountId, ids);
+  const removed = ids.length - left.length;
+  if (left.length > 0) return { removed, next: at, waiting_for: `${left.length} inputs of a batch that still end` };
+  if (next !== null) return { removed, next: { ...at, input: next }, waiting_for: null };
+  if (!(await batch.erase(accountId))) return { removed, next: at, waiting_for: "a batch that still ends" };
+  if (!more) return stepAfter(at, removed + 1);
+  const before = { created_at: row.created_at, prediction_id: row.prediction_id };
+  return { removed: removed + 1, next: { ...at, before, input: undefined }, waiting_for: null };
 }
 
 async function eraseFiles(edge: Edge, accountId: string, at: Position): Promise<Piece> {
@@ -168,12 +183,4 @@ async function eraseModels(edge: Edge, owner: string, at: Position): Promise<Pie
   return found.length === PAGE_ROWS
     ? { removed: found.length, next: at, waiting_for: null }
     : stepAfter(at, found.length);
-}
-
-async function deletePrefix(files: R2Bucket, prefix: string): Promise<void> {
-  for (;;) {
-    const { objects } = await files.list({ prefix, limit: R2_DELETE_MAX });
-    if (objects.length === 0) return;
-    await files.delete(objects.map(({ key }) => key));
-  }
 }

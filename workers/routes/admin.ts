@@ -34,6 +34,7 @@ const tags = ["operating"];
 const PositionSchema = zod.object({
   step: zod.enum(STEPS),
   before: zod.object({ created_at: zod.number().int(), prediction_id: zod.string() }).nullable(),
+  input: zod.number().int().min(0).optional(),
 });
 
 admin.openapi(
