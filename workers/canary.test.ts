@@ -5,13 +5,14 @@ import { CanaryObject } from "../durable-objects/canary.ts";
 import { newId } from "../schema/ids.ts";
 import type { AttemptStart, ModelAnnounce } from "../schema/origin-protocol.ts";
 import { jsonOf, type Person } from "./testing/catalog.ts";
-import { anAccount, anAnnounce, call, FakeOrigin, predictionOf } from "./testing/edge.ts";
+import { anAccount, anAnnounce, FakeOrigin } from "./testing/edge.ts";
 
 const WAIT = { timeout: 10_000, interval: 20 };
 const DAY_MS = 86_400_000;
 /** Of the examples here: what canaries run is known by it. */
 const EXAMPLE_TEXT = "the example";
 
+type Example = { id: string; status: string };
 interface Health {
   status: string;
   unhealthy_since: string | null;
@@ -54,9 +55,18 @@ async function aModel(change: Partial<ModelAnnounce> = {}): Promise<{ name: stri
   const path = `/v1/models/cogway/${name}`;
   await origin.announce(name, anAnnounce({ example_input: { text: EXAMPLE_TEXT }, ...change }));
   await known(name);
-  const { default_example: example } = await jsonOf<{ default_example: { id: string } | null }>("GET", path, person);
-  if (example !== null) await origin.succeed(example.id, "out");
+  await exampleSucceeds(path);
   return { name, path };
+}
+
+/** The run that a new version's example is. */
+async function exampleSucceeds(path: string): Promise<void> {
+  await vi.waitFor(async () => {
+    const { default_example: example } = await jsonOf<{ default_example: Example | null }>("GET", path, person);
+    if (example?.status === "succeeded") return;
+    if (example !== null) await origin.succeed(example.id, "out");
+    throw new Error("the example has not ended");
+  }, WAIT);
 }
 
 /** The object has heard of it. */
@@ -126,8 +136,11 @@ describe("a canary", () => {
       expect(found.models[0]?.model.unhealthy_since).toEqual(expect.any(String));
     }, WAIT);
 
+    const bad = (await modelOf(path)).latest_version.id;
     await origin.announce(name, anAnnounce({ example_input: { text: EXAMPLE_TEXT } }));
     await known(name, 2);
+    await vi.waitFor(async () => expect((await modelOf(path)).latest_version.id).not.toBe(bad), WAIT);
+    await exampleSucceeds(path);
     // Its canary is due at once.
     const [due] = await sql<{ n: number }>(
       "SELECT count(*) AS n FROM canaries WHERE name = ? AND due_at <= ?",

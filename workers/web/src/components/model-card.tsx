@@ -50,6 +50,15 @@ export function ModelCard({ model }: { model: Model }) {
 export function ModelMarks({ model }: { model: Model }) {
   return (
     <>
+      {model.unhealthy_since === null ? null : (
+        <span
+          className="state-word"
+          data-state="failed"
+          title="Its example is run every day, and has failed three times in a row or more"
+        >
+          <WarningIcon aria-hidden /> Unhealthy
+        </span>
+      )}
       {model.is_official ? (
         <span className="mark-word" title="Always warm, and its inputs and outputs stay as they are">
           <SealCheckIcon aria-hidden /> Official

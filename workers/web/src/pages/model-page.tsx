@@ -8,6 +8,7 @@ import { Explained, ExplainedError } from "../components/explained.tsx";
 import { Markdown } from "../components/markdown.tsx";
 import { ModelMarks } from "../components/model-card.tsx";
 import { PushGuide } from "../components/push-guide.tsx";
+import { UnhealthyNote, VersionRecord } from "../components/version-record.tsx";
 import { VersionsView } from "../components/versions-view.tsx";
 import { Workbench } from "../components/workbench.tsx";
 import { count, dateTime, words } from "../format.ts";
@@ -45,6 +46,7 @@ export default function ModelPage({ owner, name }: { owner: string; name: string
   return (
     <>
       <ModelHead model={model.data} />
+      <UnhealthyNote model={model.data} />
       <Views model={model.data} onChanged={model.reload} />
     </>
   );
@@ -99,6 +101,7 @@ function View({
           ) : (
             <VersionChosen model={model} />
           )}
+          {model.latest_version === null ? null : <VersionRecord version={model.latest_version} />}
           <Readme owner={model.owner} name={model.name} />
         </>
       );
@@ -126,7 +129,7 @@ function ModelHead({ model }: { model: Model }) {
       {model.description === null ? null : <p className="lede">{model.description}</p>}
       <ul className="model-facts">
         {model.latest_version === null ? null : <li>{count(model.run_count, "run", "runs")}</li>}
-        {model.is_official || model.stable || model.visibility === "private" ? (
+        {model.is_official || model.unhealthy_since !== null || model.stable || model.visibility === "private" ? (
           <li className="model-marks">
             <ModelMarks model={model} />
           </li>
