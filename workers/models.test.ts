@@ -97,7 +97,7 @@ describe("models", () => {
     const none = await call("GET", `/v1/models/cogway/echo/versions/${"0".repeat(63)}f`, { token: alice.token });
     expect((await problemOf(none)).code).toBe("version.not_found");
     expect(await (await call("GET", "/v1/hardware", { token: alice.token })).json()).toEqual([
-      { name: "CPU", sku: "cpu" },
+      { name: "CPU", sku: "cpu", price_micros: 100, price_usd: "0.000100" },
     ]);
   });
 });

@@ -7,9 +7,11 @@ import { drizzle } from "drizzle-orm/d1";
 import type { SQLiteColumn } from "drizzle-orm/sqlite-core";
 import type { z } from "zod";
 import type { HardwareSchema } from "../../schema/origin-protocol.ts";
+import { usd } from "../../schema/pricing.ts";
 import { accounts, hardware, models, prices, shares, versions } from "../../schema/tables/index.ts";
 import type { Caller } from "../env.ts";
 import { Memo } from "./memo.ts";
+import { listHardwarePrices } from "./prices.ts";
 
 export type ModelRow = Omit<typeof models.$inferSelect, "readme">;
 export type VersionRow = typeof versions.$inferSelect;
@@ -282,8 +284,21 @@ export async function saveHardware(db: D1Database, seen: z.infer<typeof Hardware
   }
 }
 
-export function listHardware(db: D1Database): Promise<{ name: string; sku: string }[]> {
-  return drizzle(db).select({ name: hardware.name, sku: hardware.sku }).from(hardware).orderBy(asc(hardware.sku)).all();
+/** With what a second costs now; null where the operator set no price. */
+export async function listHardware(
+  db: D1Database,
+): Promise<{ name: string; sku: string; price_micros: number | null; price_usd: string | null }[]> {
+  const [rows, book] = await Promise.all([
+    drizzle(db).select({ name: hardware.name, sku: hardware.sku }).from(hardware).orderBy(asc(hardware.sku)).all(),
+    listHardwarePrices(db),
+  ]);
+  const now = Date.now();
+  return rows.map((row) => {
+    // The oldest come first.
+    const price = book.findLast(({ sku, valid_from }) => sku === row.sku && valid_from <= now);
+    const price_micros = price?.price_micros ?? null;
+    return { ...row, price_micros, price_usd: price_micros === null ? null : usd(price_micros) };
+  });
 }
 
 export async function hasHardware(db: D1Database, sku: string): Promise<boolean> {
