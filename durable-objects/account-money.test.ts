@@ -306,6 +306,43 @@ describe("the ledger", () => {
       expect(await account.invoice("2089-12", none)).toMatchObject({ lines: [], due_micros: 0 });
     }));
 
+  it("ends where it is asked to: pages, months and days hold no more, and no time but of what is paid by time", () =>
+    withAccount(async ({ account }) => {
+      const line = {
+        unit: "image" as const,
+        quantity: 3,
+        price_micros: 10,
+        per: 1,
+        discount_ppm: 0,
+        amount_micros: 30,
+      };
+      const next = START + DAY_MS;
+      await account.settle([
+        anEnd(aPredictionId(), 100),
+        anEnd(aPredictionId(), 0, { lines: [line] }),
+        anEnd(aPredictionId(), 70, { at: next }),
+        anEnd(aPredictionId(), 7, { at: START + 40 * DAY_MS }),
+      ]);
+      const page = await account.ledger({ after_seq: 0, limit: 2, to: next });
+      expect([page.entries.map(({ amount_micros }) => amount_micros), page.more]).toEqual([[100, 30], false]);
+      expect(await account.ledger({ after_seq: 0, limit: 1, to: next })).toMatchObject({ more: true });
+      const [sum] = await account.usage({ from: 0, to: next, group_by: [] });
+      expect(sum).toMatchObject({ amount_micros: 130, time_us: 100 * 10_000, predictions: 2 });
+      // The clock of whoever tells an end may be ahead: no month that has not begun has an invoice.
+      expect(await account.months()).toEqual(["2090-01"]);
+      const back = { id: "x", kind: "adjustment", amount_micros: 40, expires_at: null, note: "" } as const;
+      await account.credit(back, terms());
+      const invoice = await account.invoice("2090-01", { volume: [], commitment_micros: 0 });
+      expect(invoice).toMatchObject({ charges_micros: 200, adjustments_micros: 40, due_micros: 160 });
+    }));
+
+  it("counts an end that a faster clock books in the next day against the running day's cap too", () =>
+    withAccount(async ({ account }) => {
+      await account.settle([anEnd(aPredictionId(), 80, { at: START + DAY_MS })]);
+      expect((await admitted(account, spend(21, capped(100)))).result.kind).toBe("over_budget");
+      expect((await admitted(account, spend(20, capped(100)))).result.kind).toBe("admitted");
+    }));
+
   it("begins beside the rows of an earlier release, and books nothing for ends that it recorded", () =>
     withAccount(async ({ account, restart, state }) => {
       await account.admit(anAdmit());

@@ -1,10 +1,12 @@
 /**
  * Money over the real system: what runs cost appears on them, caps hold under parallel creates, Cogway-Max-Cost refuses and stops, alerts arrive signed, and the bill
- * is computed again from its CSV alone. A second costs a cent here, so that short runs cost something.
+ * is computed again from its CSV by the formula of docs/billing.md alone. A second costs a cent here, so that short runs cost something.
  */
+import { readFileSync } from "node:fs";
 import { validateWebhook } from "replicate";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Api, Prediction, Problem } from "./lib/api.ts";
+import { computeFormula } from "./lib/formula.ts";
 import { WebhookReceiver } from "./lib/receiver.ts";
 import { System } from "./lib/system.ts";
 import { waitFor } from "./lib/wait.ts";
@@ -63,23 +65,27 @@ function untilBooked(api: Api): Promise<Billing> {
   });
 }
 
-/** As a spreadsheet does it, in whole numbers: quantity, price and discount of each row, and nothing else of the system. */
+/** The formula that people are told to use. */
+const FORMULA = /^=ROUND\(.*$/m.exec(readFileSync("docs/billing.md", "utf8"))?.[0] ?? "";
+
+/** As a spreadsheet does it: the guide's formula over the columns of each row, and nothing else of the system. */
 function recompute(csv: string): { rows: number; total: number; wrong: string[] } {
   const [head = "", ...lines] = csv.trimEnd().split("\r\n");
   const names = head.split(",");
-  let total = 0n;
+  let total = 0;
   const wrong: string[] = [];
   for (const line of lines) {
     const cells = line.split(",");
-    const value = (name: string) => BigInt(cells[names.indexOf(name)] ?? "");
-    const exact = value("quantity") * value("price_micros") * (1_000_000n - value("discount_ppm"));
-    const per = value("per") * 1_000_000n;
-    const size = exact < 0n ? -exact : exact;
-    const rounded = ((2n * size + per) / (2n * per)) * (exact < 0n ? -1n : 1n);
-    if (rounded !== value("amount_micros")) wrong.push(line);
-    total += rounded;
+    const value = (name: string): number => {
+      const text = cells[names.indexOf(name)] ?? "";
+      if (!/^-?\d+$/.test(text)) throw new Error(`no whole number in ${name} of ${line}`);
+      return Number(text);
+    };
+    const amount = computeFormula(FORMULA, value);
+    if (amount !== value("amount_micros")) wrong.push(line);
+    total += amount;
   }
-  return { rows: lines.length, total: Number(total), wrong };
+  return { rows: lines.length, total, wrong };
 }
 
 async function csvOf(api: Api, path: string): Promise<string> {
@@ -109,8 +115,14 @@ test("a prediction carries its cost, which is the sum of the ledger, of usage an
     (await billing(api)).spent.day_micros === total ? true : null,
   );
   const day = new Date().toISOString().slice(0, 10);
-  const { rows, total: sum, wrong } = recompute(await csvOf(api, `/v1/ledger?from=${day.slice(0, 8)}01&to=${day}`));
+  const csv = await csvOf(api, `/v1/ledger?from=${day.slice(0, 8)}01&to=${day}`);
+  const { rows, total: sum, wrong } = recompute(csv);
   expect({ rows, sum, wrong }).toEqual({ rows: ended.length, sum: total, wrong: [] });
+  // One micro-dollar more is seen.
+  expect(
+    recompute(csv.replace(/(\d+),(-?\d+\.\d{6})\r\n$/, (_, n, dollars) => `${Number(n) + 1},${dollars}\r\n`)).wrong,
+  ).toHaveLength(1);
+  process.stderr.write(`billing: ${rows} rows of the day by ${FORMULA} are $${(sum / DOLLAR).toFixed(6)}, as billed\n`);
   const usage = await api.request<{ total_micros: number }>("GET", "/v1/usage?group_by=model");
   expect(usage.body.total_micros).toBe(total);
   const month = day.slice(0, 7);
