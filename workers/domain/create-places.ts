@@ -22,7 +22,8 @@ const MEASURE_MS = 1_000;
 const NEWER_SHARE = 0.5;
 const RETRY_AFTER_MAX_S = 30;
 const LOOK_MIN_MS = 5;
-const LOOK_MAX_MS = 250;
+/** Looks cost too, and hundreds may wait: 600 a second at most. */
+const LOOK_MAX_MS = 1_000;
 
 export type Entry =
   /** `wait_ms` says when to look again, 0 when there is a place; `leave` gives it back, calling it again does nothing */
