@@ -214,6 +214,21 @@ describe("what is held", () => {
       expect(await booked(world, id)).toBe(17_500);
     }));
 
+  it("is never more than its caller allows", () =>
+    withPredictions(async (world) => {
+      const id = await running(world, { reserved_micros: 6_000, max_cost_micros: 8_000 });
+      passTime(58_000);
+      await ring(world);
+      expect(world.holds).toEqual([{ id, reserve_micros: 8_000 }]);
+      await world.send(id, 1, events(1, ended("succeeded", 100)));
+      expect(world.holds).toHaveLength(1);
+      expect(await booked(world, id)).toBe(8_000);
+      const short = await running(world, { reserved_micros: 600, max_cost_micros: 700 });
+      await world.send(short, 1, events(1, ended("succeeded", 8)));
+      expect(world.holds.at(-1)).toEqual({ id: short, reserve_micros: 700 });
+      expect(await booked(world, short)).toBe(700);
+    }));
+
   it("takes what little there is, and stops with a reason where there is no more", () =>
     withPredictions(async (world) => {
       world.hasRoom = (micros) => micros <= 6_600;
@@ -224,7 +239,12 @@ describe("what is held", () => {
       passTime(6_000);
       await ring(world);
       expect((await read(world, id)).state).toBe("processing");
-      passTime(2_005);
+      // It is not asked again and again for what is not there: only at the limit itself.
+      const asked = world.holds.length;
+      passTime(1_000);
+      await ring(world);
+      expect(world.holds).toHaveLength(asked);
+      passTime(1_005);
       world.restart();
       await ring(world);
       expect((await read(world, id)).state).toBe("canceling");
