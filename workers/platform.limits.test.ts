@@ -132,7 +132,8 @@ describe("rows of all objects", () => {
     expect(ended.input["key"]).toBe("key" in input ? "[REDACTED]" : undefined);
     expect(ended.logs.length).toBeLessThan(10_000);
     expect((await create(input, more, name)).id).toBe(prediction.id);
-    for (const namespace of [env.PREDICTIONS, env.ACCOUNTS, env.DEPLOYMENTS, env.FLEETS]) {
+    const platform = [env.PREDICTIONS, env.ACCOUNTS, env.DEPLOYMENTS, env.FLEETS, env.RUN_COUNTERS, env.AUDITS];
+    for (const namespace of [...platform, env.SEARCHES, env.BUILDS, env.CANARIES]) {
       for (const id of await listDurableObjectIds(namespace as unknown as DurableObjectNamespace)) {
         const stub = (namespace as unknown as DurableObjectNamespace).get(id);
         const { table, bytes } = await runInDurableObject(stub, (_object, state) => largestRow(state));

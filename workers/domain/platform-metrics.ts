@@ -55,7 +55,7 @@ export function predictionMetrics(figures: PredictionFigures[]): Metric[] {
     {
       name: "cogway_charged_micros_total",
       type: "counter",
-      help: "Micro-dollars that ended predictions cost: what the ledgers book for them.",
+      help: "Micro-dollars that ended predictions cost: what the ledgers book for them. Online time of instances is in usage alone.",
       samples: one(({ counts }) => counts.charged_micros),
     },
     {

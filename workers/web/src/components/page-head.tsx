@@ -24,7 +24,7 @@ export function PageHead({ account, onSignOut }: { account: Account | undefined;
       </a>
       <Link href="/" className="wordmark" aria-label="Cogway, start">
         <Mark />
-        Cogway
+        <span>Cogway</span>
       </Link>
       {onSignOut === null ? null : (
         <>
