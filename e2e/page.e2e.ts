@@ -1,8 +1,9 @@
 /** The web page in a real browser against the started system. */
-import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { delimiter, join } from "node:path";
+import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { chromiumPath } from "./lib/chromium.ts";
 import { Cli } from "./lib/cli.ts";
 import { newCaller, operator } from "./lib/shared-system.ts";
 import { modelFolder, temporaryFolder } from "./lib/system.ts";
@@ -14,17 +15,6 @@ const PHONE = { width: 390, height: 844 };
 const RUN_TIMEOUT_MS = 60_000;
 /** Search looks every minute for what it was not told. */
 const INDEXED_WITHIN_MS = 120_000;
-
-/** The test runner names one in COGWAY_CHROMIUM (gpu-origin/cli/chromium.ts). */
-function chromiumPath(): string {
-  const given = process.env["COGWAY_CHROMIUM"];
-  if (given !== undefined && given !== "") return given;
-  const paths = (process.env["PATH"] ?? "").split(delimiter).map((folder) => join(folder, "chromium"));
-  const found = paths.find((path) => existsSync(path));
-  if (found === undefined)
-    throw new Error("No Chromium: install it (Debian: chromium), or name one with COGWAY_CHROMIUM.");
-  return found;
-}
 
 let browser: Browser;
 let context: BrowserContext;
@@ -382,7 +372,7 @@ test("the status page tells live what waits and runs, and how an instance failed
   let results: unknown[] = [failed];
   await page.route("**/v1/status", (route) => route.fulfill({ json: { previous: null, next: null, results } }));
   await page.reload();
-  await row.getByText("Failed").waitFor();
+  await row.getByText("Failed", { exact: true }).waitFor();
   await row.getByText("Last worker error").click();
   await row.getByText("CUDA is out of memory").waitFor();
   results = [];

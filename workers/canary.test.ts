@@ -4,12 +4,13 @@ import { beforeAll, describe, expect, it, vi } from "vitest";
 import { CanaryObject } from "../durable-objects/canary.ts";
 import { newId } from "../schema/ids.ts";
 import type { AttemptStart, ModelAnnounce } from "../schema/origin-protocol.ts";
-import { jsonOf, type Person } from "./testing/catalog.ts";
-import { anAccount, anAnnounce, FakeOrigin } from "./testing/edge.ts";
+import { aModel as anOwnModel, aVersion, jsonOf, type Person } from "./testing/catalog.ts";
+import { anAccount, anAnnounce, FakeOrigin, theOperator } from "./testing/edge.ts";
 
 const WAIT = { timeout: 10_000, interval: 20 };
 const DAY_MS = 86_400_000;
 /** Of the examples here: what canaries run is known by it. */
+const END = { metrics: {}, predict_time_s: 0.1 };
 const EXAMPLE_TEXT = "the example";
 
 type Example = { id: string; status: string };
@@ -24,15 +25,28 @@ interface Health {
 type Model = {
   run_count: number;
   unhealthy_since: string | null;
-  latest_version: { id: string; health: Health | null; history: unknown };
+  latest_version: { id: string; health: Health | null; history: { runs: number } | null };
 };
 
 let person: Person;
 let origin: FakeOrigin;
+let operator: string;
 beforeAll(async () => {
+  operator = await theOperator();
   person = await anAccount();
-  origin = await FakeOrigin.join();
+  origin = await FakeOrigin.join({ capacity: { instances: 50, memory_bytes: 8_000_000_000 } });
+  vi.spyOn(origin, "report");
 });
+
+/** An origin that sends none for 20 s is lost. */
+async function heartbeat(): Promise<void> {
+  const boots = vi.mocked(origin.report).mock.calls.flatMap(([each]) => each);
+  const instances = boots.map(({ instance_id, deployment_key, version_id, slots, memory_bytes }) => {
+    return { instance_id, deployment_key, version_id, state: "ready", slots, slots_busy: 0, memory_bytes };
+  });
+  const body = JSON.stringify({ incarnation: "first", instances });
+  expect((await origin.send("POST", "/origin/v1/heartbeat", body)).status).toBe(200);
+}
 
 const canaries = () => env.CANARIES.getByName("catalog");
 
@@ -42,6 +56,7 @@ function sql<T>(query: string, ...values: SqlStorageValue[]): Promise<T[]> {
 
 /** Every canary of the model is due, and nothing else is. */
 async function ring(name: string, part: "run" | "walk" | "ask" = "run"): Promise<void> {
+  await heartbeat();
   await sql("UPDATE canaries SET due_at = ?", Date.now() + DAY_MS);
   await sql("UPDATE canaries SET due_at = 0 WHERE name = ?", name);
   await sql("INSERT OR REPLACE INTO deadlines VALUES (?, 1)", part);
@@ -51,6 +66,7 @@ async function ring(name: string, part: "run" | "walk" | "ask" = "run"): Promise
 
 /** A public model of the operator with an example, whose first run has succeeded. */
 async function aModel(change: Partial<ModelAnnounce> = {}): Promise<{ name: string; path: string }> {
+  await heartbeat();
   const name = `m${newId(10)}`;
   const path = `/v1/models/cogway/${name}`;
   await origin.announce(name, anAnnounce({ example_input: { text: EXAMPLE_TEXT }, ...change }));
@@ -63,8 +79,8 @@ async function aModel(change: Partial<ModelAnnounce> = {}): Promise<{ name: stri
 async function exampleSucceeds(path: string): Promise<void> {
   await vi.waitFor(async () => {
     const { default_example: example } = await jsonOf<{ default_example: Example | null }>("GET", path, person);
-    if (example?.status === "succeeded") return;
-    if (example !== null) await origin.succeed(example.id, "out");
+    if (example === null || example.status === "succeeded") return;
+    await origin.succeed(example.id, "out");
     throw new Error("the example has not ended");
   }, WAIT);
 }
@@ -95,17 +111,18 @@ async function ends(name: string, how: "succeeded" | "failed"): Promise<void> {
   await ring(name);
   const { prediction_id: id, input } = await attemptOf(name);
   expect(input).toMatchObject({ text: EXAMPLE_TEXT });
-  const end = { metrics: {}, predict_time_s: 0.1 };
   await origin.events(id, 0, [
     { type: "started" },
     how === "failed"
-      ? { type: "finished", status: "failed", error: "the weights are gone", ...end }
-      : { type: "finished", status: "succeeded", ...end },
+      ? { type: "finished", status: "failed", error: "the weights are gone", ...END }
+      : { type: "finished", status: "succeeded", ...END },
   ]);
-  await vi.waitFor(
-    async () => expect(await sql("SELECT 1 FROM canaries WHERE name = ? AND running IS NOT NULL", name)).toEqual([]),
-    WAIT,
-  );
+  await hasEnded(name);
+}
+
+function hasEnded(name: string): Promise<void> {
+  const running = "SELECT 1 FROM canaries WHERE name = ? AND running IS NOT NULL";
+  return vi.waitFor(async () => expect(await sql(running, name)).toEqual([]), WAIT);
 }
 
 const modelOf = (path: string): Promise<Model> => jsonOf<Model>("GET", path, person);
@@ -156,5 +173,100 @@ describe("a canary", () => {
     await hasHealth(path, { status: "healthy", failures_in_row: 0, last_error: null });
     // None of the four is a run of the model, and no invoice or list of the operator has one.
     expect((await modelOf(path)).run_count).toBeLessThanOrEqual(2);
+  });
+
+  it("says nothing of a model when the platform fails, nobody has room, or there is nothing to run", async () => {
+    const { name, path } = await aModel();
+    for (let day = 0; day < 4; day++) {
+      await ring(name);
+      const { prediction_id: id } = await attemptOf(name);
+      await origin.events(id, 0, [{ type: "started" }, { type: "lost", started: true, reason: "its host went down" }]);
+      await hasEnded(name);
+    }
+    await hasHealth(path, { status: "unknown", failures_in_row: 0, unhealthy_since: null });
+    const { path: bare, name: bareName } = await aModel({ example_input: undefined });
+    await ring(bareName);
+    const detail = "It has no example that fits its inputs, and its inputs have no defaults.";
+    await hasHealth(bare, { status: "unknown", runs: [expect.objectContaining({ outcome: "not_run", detail })] });
+  });
+
+  it("is no run of the model, costs nothing, and is in no list of the operator", async () => {
+    const { name, path } = await aModel();
+    await ends(name, "succeeded");
+    await hasHealth(path, { status: "healthy" });
+    const { history } = (await modelOf(path)).latest_version;
+    expect(history === null || history.runs <= 1).toBe(true);
+    const listed = await jsonOf<{ results: { model: string }[] }>("GET", "/v1/predictions", {
+      ...person,
+      token: operator,
+    });
+    expect(listed.results.filter(({ model }) => model === `cogway/${name}`)).toHaveLength(1);
+    expect(
+      (await jsonOf<{ total_micros: number }>("GET", "/v1/usage", { ...person, token: operator })).total_micros,
+    ).toBe(0);
+  });
+
+  it("that was lost by a crash is asked for, and counts once", async () => {
+    const { name, path } = await aModel();
+    await ring(name);
+    await attemptOf(name);
+    const [row] = await sql<{ running: string }>("SELECT running FROM canaries WHERE name = ?", name);
+    // As if the process that waits for it were gone: what it hears later is of a run that counted already.
+    await sql("UPDATE canaries SET running = 'aaaaaaaaaaaaaaaaaaaaaaaaaa' WHERE name = ?", name);
+    await origin.events(row?.running ?? "", 0, [
+      { type: "started" },
+      { type: "finished", status: "failed", error: "no", ...END },
+    ]);
+    await vi.waitFor(async () => {
+      await sql("UPDATE canaries SET running = ? WHERE name = ?", row?.running ?? "", name);
+      await ring(name, "ask");
+      await hasEnded(name);
+    }, WAIT);
+    await hasHealth(path, { failures_in_row: 1 });
+  });
+
+  it("of a model that became private is gone", async () => {
+    const { name } = await aModel();
+    await origin.announce(name, anAnnounce({ visibility: "private" }));
+    await known(name, 0);
+  });
+
+  it("tells the owner once, by webhook and page, when nobody has used an unhealthy model for 90 days", async () => {
+    const owner = await anAccount();
+    const calls: { body: { type: string; data: Record<string, unknown> } }[] = [];
+    const outside = globalThis.fetch;
+    vi.stubGlobal("fetch", async (input: RequestInfo | URL, init?: RequestInit) => {
+      const request = new Request(input, init);
+      if (new URL(request.url).hostname !== "alerts.example") return outside(request);
+      calls.push({ body: await request.json() });
+      return new Response(null, { status: 204 });
+    });
+    await env.DB.prepare("UPDATE accounts SET terms = ? WHERE id = ?")
+      .bind(JSON.stringify({ alert_webhook: "https://alerts.example/hook" }), owner.id)
+      .run();
+    const path = await anOwnModel(owner, { visibility: "public" });
+    const version = await aVersion(path);
+    const name = path.split("/").at(-1) ?? "";
+    await env.DB.prepare("UPDATE models SET default_example = ?, example_prediction_id = 'x' WHERE name = ?")
+      .bind(JSON.stringify({ id: "x", input: { text: EXAMPLE_TEXT }, account_id: owner.id, state: "succeeded" }), name)
+      .run();
+    await runInDurableObject(canaries(), (_object, state) =>
+      new CanaryObject(state, env).changed([`${owner.username}/${name}`]),
+    );
+    await known(name);
+    const old = Date.now() - 91 * DAY_MS;
+    for (let day = 0; day < 2; day++) await ends(name, "failed");
+    await sql("UPDATE canaries SET first_seen_at = ? WHERE name = ?", old, name);
+    await ends(name, "failed");
+    const told = () => calls.filter(({ body }) => body.type === "model.unhealthy");
+    await vi.waitFor(() => expect(told()).toHaveLength(1), WAIT);
+    expect(told()[0]?.body.data).toMatchObject({
+      ...{ model: `${owner.username}/${name}`, version, error: "the weights are gone" },
+      detail: expect.stringContaining("nobody has run the model for 91 days"),
+    });
+    const billing = await jsonOf<{ alerts: { type: string; state: string }[] }>("GET", "/v1/account/billing", owner);
+    expect(billing.alerts.map(({ type }) => type)).toEqual(["model.unhealthy"]);
+    await ends(name, "failed");
+    expect(told()).toHaveLength(1);
   });
 });
