@@ -1,6 +1,5 @@
 /** `npm start -- --origins 2`: two hosts to the edge. One dies under load, and callers of a version that may run again notice nothing. */
-import { readFileSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { rmSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { isAlive, killHard, type Process, processTree } from "./lib/processes.ts";
 import { type Ports, System, temporaryFolder } from "./lib/system.ts";
@@ -28,10 +27,7 @@ async function start(): Promise<System> {
 beforeAll(async () => {
   ports = await System.freePorts(2);
   await start();
-  // The second one prepares the models too, and tells nobody.
-  await waitFor("the models of the second origin", LOAD_TIMEOUT_MS, () =>
-    readFileSync(join(data, "logs", "gpu-origin-1.log"), "utf8").includes("models.done") ? true : null,
-  );
+  await system.untilPrepared(1);
 });
 afterAll(async () => {
   await system.stop();

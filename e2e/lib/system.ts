@@ -233,6 +233,14 @@ export class System {
     });
   }
 
+  /** The n-th origin has prepared its models too: the first one alone is waited for, and only it tells of them. */
+  async untilPrepared(n: number): Promise<void> {
+    const log = join(this.data, "logs", `gpu-origin-${n}.log`);
+    await waitFor(`the models of origin ${n}`, READY_TIMEOUT_MS, () =>
+      readFileSync(log, "utf8").includes("models.done") ? true : null,
+    );
+  }
+
   /** Sends a signal to the started process alone (for npm: its shell is npm's to signal), and waits for its end. */
   async signal(
     name: "SIGTERM" | "SIGINT" | "SIGKILL",
