@@ -55,7 +55,8 @@ describe("events", () => {
   it("come in their order, one at a time, with the prediction as `get` shows it", () =>
     withPredictions(async (world) => {
       const receiver = new Receiver();
-      const id = await running(world);
+      const items = [{ unit: "second" as const, price_micros: 5_000_000, per: 1_000_000 }];
+      const id = await running(world, { rates: { basis: "active", hardware: "cpu", items, discount_ppm: 0 } });
       await world.send(id, 1, events(0, started, output("a"), line("log\n"), succeeded));
       await world.idle();
       expect(receiver.events).toEqual(["start", "output", "logs", "completed"]);
@@ -63,8 +64,9 @@ describe("events", () => {
       expect(new Set(receiver.calls.map((call) => call.id)).size).toBe(4);
       const [start, , , completed] = receiver.calls;
       expect(start?.url).toBe(URL_);
-      expect(start?.body).toMatchObject({ id, status: "processing", completed_at: null, error: null });
+      expect(start?.body).toMatchObject({ id, status: "processing", completed_at: null, error: null, cost: null });
       expect(completed?.body).toMatchObject({ id, status: "succeeded", output: ["a"], logs: "log\n", webhook: URL_ });
+      expect(completed?.body).toMatchObject({ cost: 5_000, cost_usd: "0.005000" });
       expect(completed?.body["completed_at"]).not.toBeNull();
       expect(completed?.body["urls"]).toMatchObject({ get: expect.stringContaining(`/v1/predictions/${id}`) });
     }));
