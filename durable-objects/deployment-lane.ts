@@ -11,7 +11,7 @@ import { deploymentStub } from "./stubs.ts";
 /** While it has work it reports this often: so long a slot that became free elsewhere may take to come here. */
 const REPORT_EVERY_MS = 250;
 /** Not more often than this, whatever happens. */
-const REPORT_PAUSE_MS = 25;
+const REPORT_PAUSE_MS = 100;
 /** After so long without work it gives back what it holds, and rests. */
 export const LANE_REST_MS = 2_000;
 
