@@ -1,8 +1,9 @@
 /** The web page in a real browser against the started system. */
-import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { delimiter, join } from "node:path";
+import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { chromiumPath } from "./lib/chromium.ts";
 import { Cli } from "./lib/cli.ts";
 import { newCaller, operator } from "./lib/shared-system.ts";
 import { modelFolder, temporaryFolder } from "./lib/system.ts";
@@ -14,17 +15,6 @@ const PHONE = { width: 390, height: 844 };
 const RUN_TIMEOUT_MS = 60_000;
 /** Search looks every minute for what it was not told. */
 const INDEXED_WITHIN_MS = 120_000;
-
-/** The test runner names one in COGWAY_CHROMIUM (gpu-origin/cli/chromium.ts). */
-function chromiumPath(): string {
-  const given = process.env["COGWAY_CHROMIUM"];
-  if (given !== undefined && given !== "") return given;
-  const paths = (process.env["PATH"] ?? "").split(delimiter).map((folder) => join(folder, "chromium"));
-  const found = paths.find((path) => existsSync(path));
-  if (found === undefined)
-    throw new Error("No Chromium: install it (Debian: chromium), or name one with COGWAY_CHROMIUM.");
-  return found;
-}
 
 let browser: Browser;
 let context: BrowserContext;
