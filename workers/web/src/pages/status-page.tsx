@@ -67,6 +67,7 @@ function Models({ page, onMore }: { page: Page<ModelStatus>; onMore: () => void 
   if (page.results.length === 0) {
     return (
       <Empty
+        className="model-status-empty"
         icon={<PulseIcon size={40} aria-hidden />}
         title="No models yet"
         description="Push one, and how it does shows up here."
