@@ -26,8 +26,8 @@ const UNLIMITED = 1_000_000;
 const WARM_CLIENTS = 16;
 const WARM_MS = 60_000;
 const GROWTH_MAX_A_MINUTE = {
-  edge_mb: MINUTES < 20 ? 8 : 3,
-  origin_mb: MINUTES < 20 ? 8 : 3,
+  edge_mb: MINUTES < 20 ? 12 : 3,
+  origin_mb: MINUTES < 20 ? 12 : 3,
   edge_files: 10,
   origin_files: 3,
 };
