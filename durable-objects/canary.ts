@@ -54,7 +54,7 @@ export class CanaryObject extends DurableObject<Env> implements CanaryApi {
 
   async changed(models: string[]): Promise<void> {
     if (this.#intervalMs === 0) return;
-    const now = await this.#runs().versionsOf(models, PAGE_ROWS);
+    const now = await this.runs().versionsOf(models, PAGE_ROWS);
     // Of a model with more versions the older ones are left to the walk.
     if (now.length < PAGE_ROWS) this.#store.keepOnly(models, now);
     for (const listed of now) await this.#see(listed, true);
@@ -75,7 +75,7 @@ export class CanaryObject extends DurableObject<Env> implements CanaryApi {
     });
   }
 
-  #runs(): CanaryRunsApi {
+  protected runs(): CanaryRunsApi {
     return canaryRuns(this.ctx);
   }
 
@@ -84,7 +84,7 @@ export class CanaryObject extends DurableObject<Env> implements CanaryApi {
   /** One page of the catalog; the rest follows in the next turn. Changes are told, so a walk finds only what was lost on the way. */
   async #walk(): Promise<void> {
     const cursor = this.#store.cursor();
-    const page = await this.#runs().page(cursor, PAGE_ROWS);
+    const page = await this.runs().page(cursor, PAGE_ROWS);
     const last = page.at(-1);
     const isEnd = page.length < PAGE_ROWS || last === undefined;
     for (const listed of page) await this.#see(listed, false);
@@ -107,7 +107,7 @@ export class CanaryObject extends DurableObject<Env> implements CanaryApi {
     // Another version than the one that was unhealthy may be the latest now: what is known of it counts, and nothing known is no word yet.
     const isTold = known.unhealthy_since !== null || known.last_success_at !== null;
     if (!listed.is_latest || listed.unhealthy_since === known.unhealthy_since) return;
-    if (isTold) await this.#runs().mark(listed, known.unhealthy_since);
+    if (isTold) await this.runs().mark(listed, known.unhealthy_since);
     else if (isUnhealthy) this.#store.setDue(listed, now);
   }
 
@@ -121,7 +121,7 @@ export class CanaryObject extends DurableObject<Env> implements CanaryApi {
     }
     for (const version of this.#store.due(Date.now(), LOOKED_AT_PER_TURN)) {
       if (this.#store.inFlight().length >= IN_FLIGHT_MAX) break;
-      const prepared = await this.#runs().prepare(version);
+      const prepared = await this.runs().prepare(version);
       if (prepared.kind === "gone") {
         this.#store.remove(version);
         continue;
@@ -201,7 +201,7 @@ export class CanaryObject extends DurableObject<Env> implements CanaryApi {
     this.#store.save(version, after, nextCanary(result, this.#intervalMs, now, Math.random()));
     // Also where nothing changed: the model may be marked for an older version.
     const isLearned = result.outcome === "succeeded" || after.unhealthy_since !== null;
-    if (isLearned && result.duration_ms !== null) await this.#runs().mark(version, after.unhealthy_since);
+    if (isLearned && result.duration_ms !== null) await this.runs().mark(version, after.unhealthy_since);
     await this.#tell(version, after, result, now);
   }
 
@@ -215,7 +215,7 @@ export class CanaryObject extends DurableObject<Env> implements CanaryApi {
     );
     if (!isForsaken(state, used_at, now)) return;
     const error = state.results.find(({ outcome }) => outcome === "failed")?.detail ?? result.detail;
-    await this.#runs().tellOwner(version, { unhealthy_since, used_at, error });
+    await this.runs().tellOwner(version, { unhealthy_since, used_at, error });
     this.#store.save(version, { ...state, told_at: now }, null);
   }
 

@@ -227,6 +227,8 @@ export interface Release extends LeaseKey {
   };
   /** the origin does not know the instance */
   instance_gone?: boolean;
+  /** the platform tried a version by it: no run of its model */
+  is_canary?: true;
   /** owner/name whose run it was: fine-tunes run on the instances of their base. Absent is the model of the deployment. */
   model?: string;
 }

@@ -147,7 +147,8 @@ export function releaseMessage(
   const ran_ms = Math.round(stage.life.predict_time_s * 1000);
   const message = { kind: "release", prediction_id: id, attempt, ran_ms, instance_gone, model } as const;
   // What the platform tries by itself is no run of the model's.
-  if (meter === null || request.is_canary === true) return message;
+  if (request.is_canary === true) return { ...message, is_canary: true };
+  if (meter === null) return message;
   const { outcome, platform_failure, units } = meter;
   const end = { version: request.shown_version, outcome, platform_failure, ...(units === undefined ? {} : { units }) };
   return { ...message, end };

@@ -52,7 +52,7 @@ export function ModelMarks({ model }: { model: Model }) {
     <>
       {model.unhealthy_since === null ? null : (
         <span
-          className="state-word"
+          className="mark-word state-word"
           data-state="failed"
           title="Its example is run every day, and has failed three times in a row or more"
         >

@@ -5,6 +5,8 @@ import { useNow } from "../hooks.ts";
 import { Explained } from "./explained.tsx";
 
 const CLOCK_MS = 30_000;
+/** A longer text takes a line of its own. */
+const WIDE_CHARACTERS = 30;
 
 type Health = NonNullable<Version["health"]>;
 
@@ -49,7 +51,7 @@ export function VersionRecord({ version }: { version: Version }) {
       </p>
       <dl className="facts">
         {facts.map(([name, value]) => (
-          <div key={name}>
+          <div key={name} {...(value.length > WIDE_CHARACTERS ? { "data-wide": true } : {})}>
             <dt>{name}</dt>
             <dd>{value}</dd>
           </div>
