@@ -25,6 +25,7 @@ import { health } from "./routes/health.ts";
 import { metrics } from "./routes/metrics.ts";
 import { models } from "./routes/models.ts";
 import { organizations } from "./routes/organizations.ts";
+import { originCaches } from "./routes/origin-caches.ts";
 import { originOutputs } from "./routes/origin-outputs.ts";
 import { originPackages } from "./routes/origin-packages.ts";
 import { originRegistry } from "./routes/origin-registry.ts";
@@ -90,6 +91,7 @@ const routers = [
     metrics,
     origins,
     originOutputs,
+    originCaches,
     originPackages,
     originRegistry,
     originWeights,

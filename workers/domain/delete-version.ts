@@ -5,6 +5,7 @@ import type { Caller, Edge } from "../env.ts";
 import { deleteVersion, hasWeights, readVersionUses } from "../storage/catalog-writes.ts";
 import type { CatalogModel, VersionRow } from "../storage/models.ts";
 import { catalogChanged } from "./catalog-changed.ts";
+import { removeCompileCaches } from "./compile-caches.ts";
 import { mayPush } from "./model-access.ts";
 import { packageKey } from "./publish-version.ts";
 import { sharedRunSpec } from "./run-spec.ts";
@@ -22,6 +23,7 @@ export async function deleteModelVersion(
     throw new AppError("version.in_use", "Something began to use this version a moment ago. Look at it again.");
   }
   if (version.package !== null) edge.later(edge.env.FILES.delete(packageKey(owner, name, id)));
+  edge.later(removeCompileCaches(edge.env.FILES, id));
   if (version.weights !== null) edge.later(removeWeights(edge, version.weights.key));
   catalogChanged(edge, [`${owner}/${name}`]);
   console.log(

@@ -1,0 +1,45 @@
+/** Compile caches between origins and R2: signed, bounded, gone with their version. */
+import { env } from "cloudflare:workers";
+import { beforeAll, expect, it } from "vitest";
+import { OUTPUT_PART_BYTES } from "../schema/origin-protocol.ts";
+import { bodyDigest } from "../schema/request-signature.ts";
+import { compileCacheKey, removeCompileCaches } from "./domain/compile-caches.ts";
+import { anAnnounce, call, FakeOrigin, problemOf, theOperator } from "./testing/edge.ts";
+
+const KEY = "a".repeat(64);
+const CACHE = new TextEncoder().encode("a gzipped tar");
+let origin: FakeOrigin;
+let version: string;
+const pathOf = (id = version, key = KEY): string => `/origin/v1/compile-caches/${id}/${key}`;
+const put = (path: string, headers = {}, digest = bodyDigest(CACHE)): Promise<Response> =>
+  origin.send("PUT", path, CACHE, { "content-length": String(CACHE.byteLength), ...headers }, digest);
+
+beforeAll(async () => {
+  await theOperator();
+  origin = await FakeOrigin.join();
+  const announce = anAnnounce();
+  version = announce.version?.id ?? "";
+  await origin.announce("compiles", announce);
+});
+
+it("guarantees that the last one that was kept comes back, and goes with its version", async () => {
+  expect((await origin.send("GET", pathOf())).status).toBe(404);
+  expect((await put(pathOf())).status).toBe(200);
+  expect(await (await origin.send("GET", pathOf())).text()).toBe("a gzipped tar");
+  await removeCompileCaches(env.FILES, version);
+  expect(await env.FILES.head(compileCacheKey(version, KEY))).toBeNull();
+  expect((await origin.send("GET", pathOf())).status).toBe(404);
+});
+
+it("keeps nothing of a version that is not there, of too many bytes, or of other bytes than were signed", async () => {
+  expect((await put(pathOf("b".repeat(64)))).status).toBe(404);
+  const large = await put(pathOf(), { "content-length": String(OUTPUT_PART_BYTES + 1) });
+  expect([large.status, (await problemOf(large)).code]).toEqual([413, "request.too_large"]);
+  expect((await put(pathOf(), {}, bodyDigest("something else"))).status).toBeGreaterThanOrEqual(400);
+  expect(await env.FILES.head(compileCacheKey(version, KEY))).toBeNull();
+});
+
+it("is the origins' alone", async () => {
+  expect((await call("GET", pathOf(), {})).status).toBe(401);
+  expect((await call("PUT", pathOf(), { body: {} })).status).toBe(401);
+});
