@@ -214,10 +214,9 @@ test(`${FLOOD_TIMES} times what it can do: the accepted end, the rest come again
   expect(refused.filter(({ retry_after_s }) => !Number.isInteger(retry_after_s) || (retry_after_s ?? 0) < 1)).toEqual(
     [],
   );
-  // The time is true: what comes then is admitted.
+  // The time is true: what comes then is admitted. (How many of the bursts are refused depends on how full the lines are.)
   expect(limited.again.length).toBeGreaterThan(0);
   expect(limited.again.filter(({ waited_s }) => waited_s > QUOTA_WAIT_MAX_S)).toEqual([]);
-  expect(bursting.again.length).toBeGreaterThan(0);
   const refusedAgain = [...limited.again, ...bursting.again].filter(({ reply }) => reply.status !== 201);
   expect(refusedAgain).toEqual([]);
   // What was accepted is there and has succeeded; what was refused has left nothing.
