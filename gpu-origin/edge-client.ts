@@ -15,6 +15,7 @@ import {
   type Heartbeat,
   HeartbeatResultSchema,
   type ModelAnnounce,
+  OUTPUT_PART_BYTES,
   type OutputBegin,
   type OutputPart,
   OutputPartSchema,
@@ -173,9 +174,27 @@ export class EdgeClient {
     });
   }
 
+  /** A compile cache, as it was kept by {@link putCompileCache}. */
+  async fetchCompileCache(path: string): Promise<EdgeAnswer<Buffer>> {
+    return this.#bytes(await this.#get(path, OUTPUT_PART_BYTES));
+  }
+
+  /** In the place of an earlier one. `archive` may have OUTPUT_PART_BYTES. */
+  async putCompileCache(path: string, archive: Buffer): Promise<EdgeAnswer<unknown>> {
+    const headers = { "content-type": "application/gzip", "content-length": String(archive.length) };
+    const send = (request: http.ClientRequest): void => void request.end(archive);
+    return this.#parse(
+      await this.#call("PUT", path, headers, bodyDigest(archive), send, TRANSFER_IDLE_MS),
+      z.unknown(),
+    );
+  }
+
   /** Bytes of a manifest; their digest is the caller's to check. */
   async fetchManifest(repository: string, digest: string): Promise<EdgeAnswer<Buffer>> {
-    const answer = await this.#get(`/origin/v1/repositories/${repository}/manifests/${digest}`);
+    return this.#bytes(await this.#get(`/origin/v1/repositories/${repository}/manifests/${digest}`));
+  }
+
+  #bytes(answer: RawAnswer | Error): EdgeAnswer<Buffer> {
     if (answer instanceof Error) return { kind: "unavailable", detail: answer.message };
     return answer.status === 200
       ? { kind: "ok", value: answer.body }
@@ -278,8 +297,8 @@ export class EdgeClient {
     return { kind: "unavailable", detail: "the edge's answer is not of this protocol" };
   }
 
-  #get(path: string): Promise<RawAnswer | Error> {
-    return this.#call("GET", path, {}, bodyDigest(""), (request) => void request.end(), TRANSFER_IDLE_MS);
+  #get(path: string, bytesMax = DOCUMENT_BYTES_MAX): Promise<RawAnswer | Error> {
+    return this.#call("GET", path, {}, bodyDigest(""), (request) => void request.end(), TRANSFER_IDLE_MS, bytesMax);
   }
 
   #call(
@@ -289,6 +308,7 @@ export class EdgeClient {
     bodySha256: string,
     send: (request: http.ClientRequest) => void,
     idleMs: number,
+    bytesMax = DOCUMENT_BYTES_MAX,
   ): Promise<RawAnswer | Error> {
     return new Promise((resolve) => {
       const request = this.#transport.request(
@@ -297,7 +317,7 @@ export class EdgeClient {
           agent: this.#agent,
         },
         (response) => {
-          collect(response, DOCUMENT_BYTES_MAX).then(
+          collect(response, bytesMax).then(
             (body) => resolve(body instanceof Error ? body : { status: response.statusCode ?? 0, body }),
             resolve,
           );

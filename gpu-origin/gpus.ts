@@ -154,6 +154,11 @@ export class GpuAllocator {
     return this.#gpus.filter((gpu) => !this.#failed.has(gpu.uuid));
   }
 
+  /** As its driver says; empty when there is no such device. */
+  nameOf(uuid: string): string {
+    return this.#gpus.find((gpu) => gpu.uuid === uuid)?.name ?? "";
+  }
+
   /** Looks again. Answers the instances that hold a device that has failed since: they are of no use any more. */
   async refresh(): Promise<{ lost: string[]; isChanged: boolean }> {
     const before = this.working.map((gpu) => gpu.uuid).join();

@@ -5,6 +5,7 @@ import type { InstanceBoot } from "../schema/origin-protocol.ts";
 import type { BlobCache } from "./builds/blob-cache.ts";
 import type { Builder, Launch } from "./builds/builder.ts";
 import type { ProvideVersion } from "./builds/provide-version.ts";
+import type { CompileCaches } from "./compile-cache.ts";
 import type { GpuAllocator } from "./gpus.ts";
 import { type PreparedVersion, trainerOf } from "./prepared-version.ts";
 
@@ -18,6 +19,7 @@ export interface LaunchParts {
   builder: Pick<Builder, "launch">;
   weights: Pick<BlobCache, "hold">;
   gpus: Pick<GpuAllocator, "allocate" | "hold" | "release">;
+  caches: Pick<CompileCaches, "open">;
   /** cores that an instance may use */
   cpus: number;
 }
@@ -29,6 +31,8 @@ export interface InstanceLaunch {
   devices: string[];
   env: Record<string, string>;
   args: string[];
+  /** behind its first setup: keeps what compilers made in it */
+  keepCache: () => Promise<void>;
   release: () => void;
 }
 
@@ -76,9 +80,12 @@ export async function launchInstance(
   const weights = boot.weights === undefined ? null : await parts.weights.hold(boot.weights, signal);
   if (weights?.kind === "failed") return fail(weights.detail);
   if (weights !== null) held.push(() => weights.release());
+  const restores = options.devices === undefined;
+  const cache = await parts.caches.open(boot, version, { launch: built.launch, devices, restores });
+  held.push(cache.remove);
   if (signal.aborted) return fail("given up");
 
-  const { launch, weightsPath } = withWeights(built.launch, weights?.path ?? null);
+  const { launch, weightsPath } = withWeights(cache.launch, weights?.path ?? null);
   return {
     kind: "ready",
     launched: {
@@ -86,10 +93,12 @@ export async function launchInstance(
       launch,
       devices,
       env: {
+        ...cache.env,
         ...modelEnv(version, parts.cpus, boot.egress ?? false),
         ...(weightsPath === null ? {} : { COG_WEIGHTS: weightsPath }),
       },
       args: isTrainer ? ["--x-mode", "train"] : [],
+      keepCache: cache.keep,
       release,
     },
   };

@@ -54,6 +54,8 @@ export interface InstanceHost {
   driver: Driver;
   log: Log;
   onStatus: (status: InstanceStatus) => void;
+  /** once, behind its first setup and before its first prediction, which waits for it; never rejects */
+  onFirstSetup?: () => Promise<void>;
   saveRecord: (record: InstanceRecord) => void;
   deleteRecord: (instanceId: string) => void;
 }
@@ -85,6 +87,7 @@ export class Instance {
   #timers = new Set<NodeJS.Timeout>();
   #restarting: Promise<void> | null = null;
   #crashReason: string | null = null;
+  #isFirstSetupDone = false;
   /** being paused or resumed: no slot is given meanwhile */
   #pausing: Promise<boolean> | null = null;
   #stopping: Promise<void> | null = null;
@@ -249,6 +252,11 @@ export class Instance {
       // Standing still it answers nothing, and needs no look.
       if (this.#state === "paused" || this.#pausing !== null) return this.#poll(generation, READY_POLL_MS);
       const health = await this.#client?.health();
+      const isUp = health?.status === "READY" && (this.#state === "boot" || this.#state === "setup");
+      if (isUp && !this.#isFirstSetupDone && generation === this.#generation) {
+        this.#isFirstSetupDone = true;
+        await this.#host.onFirstSetup?.();
+      }
       if (generation !== this.#generation || this.isEnded || this.#stopping !== null) return;
       const next = this.#judge(health ?? null);
       if (next === "ended") return;

@@ -11,6 +11,7 @@ import { createBuilder } from "./builds/create-builder.ts";
 import { VersionMaker } from "./builds/make-version.ts";
 import { provideVersions } from "./builds/provide-version.ts";
 import { SourceFetch } from "./builds/source-fetch.ts";
+import { CompileCaches, cpuFeatures } from "./compile-cache.ts";
 import type { OriginConfig } from "./config.ts";
 import { createDriver } from "./drivers/create-driver.ts";
 import type { Driver } from "./drivers/driver.ts";
@@ -104,6 +105,14 @@ export class Origin {
       versions,
       provideVersion: provideVersions({ versions, blobs, policy, edge, sources }),
       builder,
+      caches: new CompileCaches({
+        folder: join(dataDir, "compile-caches"),
+        edge,
+        cpuFeatures: cpuFeatures(),
+        readFolder: this.#driver.readFolder?.bind(this.#driver),
+        deviceName: (uuid) => this.#gpus.nameOf(uuid),
+        log,
+      }),
       gpus: this.#gpus,
       inputs: new InputFetch(join(dataDir, "spool", "inputs"), edge, { policy, edgeUrl, publicUrl, weights: blobs }),
       outputs: new OutputFiles(edge, spool),

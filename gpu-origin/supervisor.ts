@@ -10,6 +10,7 @@ import type {
   InstanceBoot,
   InstanceStatus,
 } from "../schema/origin-protocol.ts";
+import type { CompileCaches } from "./compile-cache.ts";
 import type { Driver } from "./drivers/driver.ts";
 import type { EventPush } from "./event-push.ts";
 import type { InputFetch } from "./input-fetch.ts";
@@ -34,6 +35,7 @@ const REASON_CHARACTERS_MAX = 500;
 
 export interface SupervisorParts extends LaunchParts {
   driver: Driver;
+  caches: Pick<CompileCaches, "open" | "reap">;
   journal: Journal;
   push: EventPush;
   versions: VersionStore;
@@ -93,6 +95,7 @@ export class Supervisor {
     const kept = await Promise.all(saved.map((each) => this.#adopt(adopts ? each : { ...each, resume: null })));
     const adopted = kept.filter((isKept) => isKept).length;
     const reaped = saved.length - adopted + (await driver.reap(new Set(this.#instances.keys())));
+    await this.#parts.caches.reap(new Set(this.#instances.keys()));
     const lost = journal.liveAttempts();
     for (const row of lost) {
       const i = row.last_event_i + 1;
@@ -277,6 +280,7 @@ export class Supervisor {
           launched.release();
           this.#ended(boot.instance_id, files);
         },
+        onFirstSetup: launched.keepCache,
         saveRecord: (record) => journal.saveInstance({ record, resume: { boot, files: listening } }),
         deleteRecord: (instanceId) => journal.deleteInstance(instanceId),
       },

@@ -5,6 +5,7 @@
  *
  * The engine may go away at any time, with its containers: calls then fail as values, and when it is back what is gone is told as exits.
  */
+import type { Readable } from "node:stream";
 import { setTimeout as wait } from "node:timers/promises";
 import type Docker from "dockerode";
 import { newId } from "../../schema/ids.ts";
@@ -14,6 +15,7 @@ import { EngineEvents } from "./docker-events.ts";
 import { FILES_PORT, raiseFirewall } from "./docker-firewall.ts";
 import { InstanceNetworks } from "./docker-network.ts";
 import { ContainerOutput } from "./docker-output.ts";
+import { readContainerFolder } from "./docker-read-folder.ts";
 import { FolderSweep } from "./docker-sweep.ts";
 import type {
   Adopted,
@@ -287,6 +289,12 @@ export class DockerDriver implements Driver {
       this.#options.warn(`a container could not be paused or resumed: ${messageOf(error)}`);
       return false;
     }
+  }
+
+  async readFolder(instanceId: string, path: string): Promise<Readable> {
+    const found = [...this.#containers.values()].find(({ record }) => record.instance_id === instanceId);
+    if (found === undefined) throw new Error("the instance is gone");
+    return readContainerFolder(this.engine.docker.getContainer(found.record.handle), path);
   }
 
   async release(instanceId: string): Promise<void> {

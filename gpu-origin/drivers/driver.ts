@@ -2,6 +2,7 @@
  * How an instance's processes are run. Every failure is a typed result. `process` runs them on the host, `docker` in containers that are kept apart; all
  * pass driver-contract.ts. A driver never touches what it did not start.
  */
+import type { Readable } from "node:stream";
 import { z } from "zod";
 import type { Launch } from "../builds/builder.ts";
 
@@ -86,6 +87,11 @@ export interface Driver {
   pause(instanceId: string): Promise<boolean>;
   /** Lets a paused instance run on. False when there is nothing to resume. */
   resume(instanceId: string): Promise<boolean>;
+  /**
+   * A folder of the instance as a tar of its regular files; its bytes are the model's to choose. Absent where instances write to folders of the host. Rejects
+   * where it cannot be read.
+   */
+  readFolder?(instanceId: string, path: string): Promise<Readable>;
   /** Frees what `filesAddress` made. After the last `stop` of an instance. */
   release(instanceId: string): Promise<void>;
   /** Instances whose processes run. */
