@@ -94,7 +94,7 @@ test("three failures of its example make a model unhealthy in API, search and pa
   const page = await opened();
   await page.getByText("This model is unhealthy").waitFor();
   expect(await page.getByText("Unhealthy", { exact: true }).count()).toBeGreaterThan(0);
-  expect(await page.getByRole("region", { name: "How it runs" }).innerText()).toMatch(/failed \d+ times in a row/);
+  expect(await page.getByRole("region", { name: "How it runs" }).textContent()).toMatch(/failed \d+ times in a row/);
   await page.close();
 
   await system.stop();

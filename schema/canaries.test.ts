@@ -27,7 +27,7 @@ function aResult(outcome: CanaryResult["outcome"], change: Partial<CanaryResult>
   };
 }
 
-const after = (...outcomes: CanaryResult["outcome"][]): CanaryState =>
+const stateOf = (...outcomes: CanaryResult["outcome"][]): CanaryState =>
   outcomes.reduce((state, outcome, day) => withResult(state, aResult(outcome, { at: NOW + day * DAY_MS })), NEW_CANARY);
 
 function ended(change: Partial<PredictionDocument>): CanaryResult | null {
@@ -46,26 +46,26 @@ function ended(change: Partial<PredictionDocument>): CanaryResult | null {
 describe("a version's health", () => {
   it("is unhealthy from the third failure in a row on, and well again by one success", () => {
     expect(healthStatus(NEW_CANARY)).toBe("unknown");
-    expect(healthStatus(after("failed", "failed"))).toBe("unknown");
-    expect(healthStatus(after("succeeded", "failed", "failed"))).toBe("healthy");
-    const bad = after("failed", "failed", "failed", "failed");
+    expect(healthStatus(stateOf("failed", "failed"))).toBe("unknown");
+    expect(healthStatus(stateOf("succeeded", "failed", "failed"))).toBe("healthy");
+    const bad = stateOf("failed", "failed", "failed", "failed");
     expect(bad).toMatchObject({ failures_in_row: 4, unhealthy_since: NOW + 2 * DAY_MS });
     expect(healthStatus(bad)).toBe("unhealthy");
     const well = withResult({ ...bad, told_at: NOW }, aResult("succeeded", { at: NOW + 9 }));
     expect(well).toMatchObject({ failures_in_row: 0, unhealthy_since: null, last_success_at: NOW + 9, told_at: null });
-    expect(after("failed", "failed", "succeeded", "failed", "failed").unhealthy_since).toBeNull();
+    expect(stateOf("failed", "failed", "succeeded", "failed", "failed").unhealthy_since).toBeNull();
   });
 
   it("learns nothing from what did not run, which neither ends nor lengthens a row of failures", () => {
-    expect(after("failed", "skipped", "failed", "not_run").failures_in_row).toBe(2);
-    expect(after("failed", "skipped", "failed", "skipped", "failed").unhealthy_since).not.toBeNull();
-    expect(after("skipped", "skipped", "skipped", "skipped").unhealthy_since).toBeNull();
+    expect(stateOf("failed", "skipped", "failed", "not_run").failures_in_row).toBe(2);
+    expect(stateOf("failed", "skipped", "failed", "skipped", "failed").unhealthy_since).not.toBeNull();
+    expect(stateOf("skipped", "skipped", "skipped", "skipped").unhealthy_since).toBeNull();
   });
 
   it("keeps few results, and of tries that ran nothing the newest alone", () => {
-    const state = after("failed", ...Array.from({ length: 50 }, () => "skipped" as const));
+    const state = stateOf("failed", ...Array.from({ length: 50 }, () => "skipped" as const));
     expect(state.results.map(({ outcome }) => outcome)).toEqual(["skipped", "failed"]);
-    expect(after(...Array.from({ length: 50 }, () => "failed" as const)).results).toHaveLength(5);
+    expect(stateOf(...Array.from({ length: 50 }, () => "failed" as const)).results).toHaveLength(5);
   });
 });
 
@@ -102,10 +102,10 @@ describe("the time of the next", () => {
 
 describe("the owner", () => {
   it("is told of an unhealthy model that nobody used for 90 days, once", () => {
-    const bad = after("failed", "failed", "failed");
+    const bad = stateOf("failed", "failed", "failed");
     expect(isForsaken(bad, NOW, NOW + UNUSED_MS)).toBe(true);
     expect(isForsaken(bad, NOW, NOW + UNUSED_MS - 1)).toBe(false);
     expect(isForsaken({ ...bad, told_at: NOW }, NOW, NOW + 2 * UNUSED_MS)).toBe(false);
-    expect(isForsaken(after("failed"), NOW, NOW + UNUSED_MS)).toBe(false);
+    expect(isForsaken(stateOf("failed"), NOW, NOW + UNUSED_MS)).toBe(false);
   });
 });
