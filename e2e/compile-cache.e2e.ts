@@ -7,7 +7,7 @@ import { modelFolder, System, temporaryFolder } from "./lib/system.ts";
 import { waitFor } from "./lib/wait.ts";
 
 const NAME = "trend-forecast";
-/** Fifteen functions are compiled, beside everything else that the machine does. */
+/** Ten functions are compiled, beside everything else that the machine does. */
 const SETUP_WITHIN_MS = 240_000;
 const KEPT_WITHIN_MS = 30_000;
 

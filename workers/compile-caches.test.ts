@@ -3,7 +3,7 @@ import { env } from "cloudflare:workers";
 import { beforeAll, expect, it } from "vitest";
 import { OUTPUT_PART_BYTES } from "../schema/origin-protocol.ts";
 import { bodyDigest } from "../schema/request-signature.ts";
-import { compileCacheKey, removeCompileCaches } from "./domain/compile-caches.ts";
+import { COMPILE_CACHES_MAX, compileCacheKey, removeCompileCaches } from "./domain/compile-caches.ts";
 import { anAnnounce, call, FakeOrigin, problemOf, theOperator } from "./testing/edge.ts";
 
 const KEY = "a".repeat(64);
@@ -29,6 +29,15 @@ it("guarantees that the last one that was kept comes back, and goes with its ver
   await removeCompileCaches(env.FILES, version);
   expect(await env.FILES.head(compileCacheKey(version, KEY))).toBeNull();
   expect((await origin.send("GET", pathOf())).status).toBe(404);
+});
+
+it("keeps a bounded number of a version: the one that was written longest ago goes first", async () => {
+  const keys = Array.from({ length: COMPILE_CACHES_MAX + 2 }, (_, n) => String(n).padStart(64, "0"));
+  for (const key of keys) expect((await put(pathOf(version, key))).status).toBe(200);
+  const { objects } = await env.FILES.list({ prefix: `compile-caches/${version}/` });
+  expect(objects).toHaveLength(COMPILE_CACHES_MAX);
+  expect((await origin.send("GET", pathOf(version, keys.at(-1)))).status).toBe(200);
+  await removeCompileCaches(env.FILES, version);
 });
 
 it("keeps nothing of a version that is not there, of too many bytes, or of other bytes than were signed", async () => {

@@ -3,7 +3,7 @@ import { createRoute, z } from "@hono/zod-openapi";
 import { problemResponses, problems } from "../../schema/api/common.ts";
 import { OUTPUT_PART_BYTES } from "../../schema/origin-protocol.ts";
 import { AppError } from "../../schema/problems.ts";
-import { compileCacheKey } from "../domain/compile-caches.ts";
+import { compileCacheKey, makeRoomForCompileCache } from "../domain/compile-caches.ts";
 import { edgeOf } from "../env.ts";
 import { claimedDigest, verifyOrigin, verifyOriginHeaders } from "../middleware/verify-origin.ts";
 import { findVersions } from "../storage/models.ts";
@@ -67,6 +67,7 @@ originCaches.openapi(
       throw new AppError("version.not_found", "There is no such version.");
     }
     const body = c.req.raw.body?.pipeThrough(new FixedLengthStream(size)) ?? new Uint8Array();
+    await makeRoomForCompileCache(c.env.FILES, version_id, key);
     // R2 refuses bytes that are not what was signed.
     await c.env.FILES.put(compileCacheKey(version_id, key), body, { sha256: claimedDigest(c) });
     return c.json({}, 200);
