@@ -69,7 +69,8 @@ async function opened(): Promise<Page> {
   const page = await browser.newPage();
   await page.goto(`${system.url}/#token=${system.api.token}`);
   await page.getByRole("navigation", { name: "Main" }).waitFor();
-  await page.getByRole("link", { name: /cogway\/fickle\b/ }).click();
+  // Its example is on this page too, among what ran last.
+  await page.locator(".model-card a", { hasText: "cogway/fickle" }).click();
   await page.getByRole("heading", { name: "Fickle" }).waitFor();
   return page;
 }
