@@ -186,6 +186,16 @@ export class AccountLedger implements Books {
     }
   }
 
+  /** Adds to what instances' time came to since the account exists, and answers the sum. */
+  addOnline(micros: number): number {
+    return this.#sql
+      .exec<{ micros: number }>(
+        "INSERT INTO spent VALUES ('online', 'ever', ?) ON CONFLICT (scope, period) DO UPDATE SET micros = micros + excluded.micros RETURNING micros",
+        micros,
+      )
+      .one().micros;
+  }
+
   reserved(scope: string): number {
     return this.#sum("SELECT micros AS sum FROM reserved WHERE scope = ?", scope);
   }

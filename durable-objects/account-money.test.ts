@@ -63,16 +63,23 @@ function withAccount(
     account: AccountObject;
     restart: () => AccountObject;
     existing: Set<string>;
+    /** what was told of instances' time for metrics; `isAway`: nobody takes it */
+    online: { told: number[]; isAway: boolean };
     state: DurableObjectState;
   }) => Promise<void>,
 ): Promise<void> {
   return withObject("ACCOUNTS", freshName(), async (state) => {
     const existing = new Set<string>();
+    const online = { told: [] as number[], isAway: false };
     const predictions = {
       getMany: async (ids: string[]) => ids.map((id) => (existing.has(id) ? aDocument({ id }) : null)),
+      countOnline: async (_accountId: string, micros: number) => {
+        if (online.isAway) throw new Error("away");
+        online.told.push(micros);
+      },
     };
     const restart = () => new AccountObject(state as never, envWith({ predictions }));
-    await test({ account: restart(), restart, existing, state });
+    await test({ account: restart(), restart, existing, online, state });
   });
 }
 
@@ -227,6 +234,24 @@ describe("a prepaid account", () => {
       });
       expect(await restart().balance(prepaid)).toMatchObject({ credits: [], balance_micros: 0 });
       expect((await admitted(restart(), spend(1, prepaid))).result.kind).toBe("over_budget");
+    }));
+});
+
+describe("the time of instances", () => {
+  it("is told for metrics as the sum of what was booked, whatever is told twice, fails or restarts", () =>
+    withAccount(async ({ account, restart, online }) => {
+      const hour = (n: number, micros: number) =>
+        aCharge("", micros, { subject: `instance:i1:${n}`, basis: "online", deployment: "a/d" });
+      await account.settle([anEnd(aPredictionId(), 7)]);
+      await account.charge([hour(1, 100), hour(2, 20)]);
+      await account.charge([hour(1, 100)]);
+      online.isAway = true;
+      await expect(restart().charge([hour(3, 3)])).rejects.toThrow("away");
+      online.isAway = false;
+      await restart().charge([hour(3, 3)]);
+      // A question about money books nothing.
+      await restart().charge([{ ...hour(4, 0), lines: [], hold: { id: "deployment:a/d", micros: 0 } }]);
+      expect(online.told).toEqual([120, 120, 123]);
     }));
 });
 

@@ -256,9 +256,9 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     });
   }
 
-  #book(charge: Charge): void {
+  #book(charge: Charge): number {
     this.#ledger.createTables();
-    book(this.#ledger, charge);
+    return book(this.#ledger, charge);
   }
 
   /** Credits whose end has come are booked out; the next end rings. */
@@ -267,24 +267,33 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     if (next !== null) this.#alarms.set("credits", next);
   }
 
-  charge(charges: OnlineCharge[]): Promise<SpendRefusal | null> {
-    return this.#writes.run(() => {
-      let refusal: SpendRefusal | null = null;
-      for (const { hold, ...charge } of charges) {
-        this.#book(charge);
-        this.#watchCaps(null, null, Date.now());
-        if (hold === undefined) continue;
-        // What was held was for what is booked now.
-        release(this.#ledger, hold.id);
-        const terms = this.#ledger.terms();
-        if (hold.micros === 0 || terms === null) continue;
-        const { model, deployment } = charge;
-        const spend = { reserve_micros: hold.micros, terms, token: null, model, deployment };
-        const refused = this.#hold(hold.id, spend, Date.now());
-        refusal ??= refused;
-      }
-      return refusal;
-    });
+  /** What was booked counts for metrics before it is answered: where that fails, the whole is told again, and the sum is the same. */
+  async charge(charges: OnlineCharge[]): Promise<SpendRefusal | null> {
+    const { refusal, onlineMicros } = await this.#writes.run(() => this.#charge(charges));
+    if (charges.some(({ lines }) => lines.length > 0)) {
+      const accountId = this.#accountId();
+      await predictionStub(this.env, accountId).countOnline(accountId, onlineMicros);
+    }
+    return refusal;
+  }
+
+  #charge(charges: OnlineCharge[]): { refusal: SpendRefusal | null; onlineMicros: number } {
+    let refusal: SpendRefusal | null = null;
+    let added = 0;
+    for (const { hold, ...charge } of charges) {
+      added += this.#book(charge);
+      this.#watchCaps(null, null, Date.now());
+      if (hold === undefined) continue;
+      // What was held was for what is booked now.
+      release(this.#ledger, hold.id);
+      const terms = this.#ledger.terms();
+      if (hold.micros === 0 || terms === null) continue;
+      const { model, deployment } = charge;
+      const spend = { reserve_micros: hold.micros, terms, token: null, model, deployment };
+      const refused = this.#hold(hold.id, spend, Date.now());
+      refusal ??= refused;
+    }
+    return { refusal, onlineMicros: this.#ledger.addOnline(added) };
   }
 
   hold(requests: Parameters<AccountApi["hold"]>[0]): Promise<(SpendRefusal | null)[]> {

@@ -155,6 +155,8 @@ export interface PredictionApi {
   replayWebhook(id: string, accountId: string, event: string): Promise<ReplayResult>;
   /** For metrics: sums since the object exists, and what goes on now. */
   figures(): Promise<PredictionFigures>;
+  /** For metrics: what the time of an account's instances came to, in all. It only grows, so a repeat or an older sum changes nothing. */
+  countOnline(accountId: string, micros: number): Promise<void>;
   /** SSE: the request is `https://prediction/stream/<id>` with the reader's Last-Event-ID; ends after `done`. 404 when unknown, 410 after removal. */
   fetch(request: Request): Promise<Response>;
 }

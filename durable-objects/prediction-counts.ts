@@ -17,6 +17,8 @@ export type CountName =
 
 export interface PredictionFigures {
   counts: Record<CountName, number>;
+  /** micro-dollars of the time of instances that are paid by the hour */
+  online_micros: number;
   /** live ones by internal state */
   in_flight: Record<string, number>;
   /** rows that others have not taken yet */
@@ -33,6 +35,9 @@ const NAMES: CountName[] = [
   "webhook_calls_taken",
 ];
 
+/** Before the id of an account, for what its instances' time came to. */
+const ONLINE = "online:";
+
 export class PredictionCounts {
   readonly #sql: SqlStorage;
   #ready = false;
@@ -48,6 +53,25 @@ export class PredictionCounts {
 
   /** Inside a commit, before what it counts is stored: the first count takes over what lives. */
   add(name: CountName, by = 1): void {
+    this.#createTable();
+    this.#sql.exec(
+      "INSERT INTO counts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+      name,
+      by,
+    );
+  }
+
+  /** Inside a commit: the sum that an account told of its instances' time. Accounts lie in the pool by their ids, as predictions do by theirs. */
+  online(accountId: string, micros: number): void {
+    this.#createTable();
+    this.#sql.exec(
+      "INSERT INTO counts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
+      `${ONLINE}${accountId}`,
+      micros,
+    );
+  }
+
+  #createTable(): void {
     if (!this.#ready && !this.#has("counts")) {
       // What an earlier release left alive is counted when it ends, so it is counted as created.
       const live = this.#has("predictions")
@@ -57,11 +81,6 @@ export class PredictionCounts {
       this.#sql.exec("INSERT INTO counts VALUES ('created', ?)", live);
     }
     this.#ready = true;
-    this.#sql.exec(
-      "INSERT INTO counts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-      name,
-      by,
-    );
   }
 
   figures(): PredictionFigures {
@@ -71,6 +90,7 @@ export class PredictionCounts {
     const counts = Object.fromEntries(
       NAMES.map((name) => [name, rows.find((row) => row.name === name)?.value ?? 0]),
     ) as Record<CountName, number>;
+    const online_micros = rows.reduce((sum, { name, value }) => sum + (name.startsWith(ONLINE) ? value : 0), 0);
     const live = this.#has("predictions")
       ? this.#sql
           .exec<{ state: string; n: number }>(
@@ -80,6 +100,7 @@ export class PredictionCounts {
       : [];
     return {
       counts,
+      online_micros,
       in_flight: Object.fromEntries(live.map(({ state, n }) => [state, n])),
       outbox: this.#has("outbox") ? this.#number("SELECT count(*) AS n FROM outbox") : 0,
       webhooks_waiting: this.#has("webhooks")

@@ -515,6 +515,10 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     return { input: this.#store.inputs(id).input, input_ref, is_sealed: is_redacted };
   }
 
+  countOnline(accountId: string, micros: number): Promise<void> {
+    return this.#writes.run(() => this.#counts.online(accountId, micros));
+  }
+
   async figures(): Promise<PredictionFigures> {
     return this.#counts.figures();
   }

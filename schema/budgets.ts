@@ -191,8 +191,11 @@ export function standing(
   };
 }
 
-/** Books a charge, once. Credits that had ended when it came, and not when it was made, pay for it as they would have. */
-export function book(books: Books, charge: Charge): void {
+/**
+ * Books a charge, once, and answers how much that added: 0 for a repeat. Credits that had ended when it came, and not when it was made, pay for it as they
+ * would have.
+ */
+export function book(books: Books, charge: Charge): number {
   const ended = books
     .credits()
     .filter(
@@ -207,18 +210,21 @@ export function book(books: Books, charge: Charge): void {
       ]),
     );
   const before = ended.length === 0 ? null : usedOf();
+  let added = 0;
   for (const entry of chargeEntries(charge)) {
     if (!books.insert(entry)) continue;
+    added += entry.amount_micros;
     for (const scope of scopesOf(charge.token_id)) {
       books.addSpent(scope, dayOf(charge.at), monthOf(charge.at), entry.amount_micros);
     }
   }
-  if (before === null) return;
+  if (before === null) return added;
   const after = usedOf();
   for (const credit of ended) {
     const late = (after.get(credit.id) ?? 0) - (before.get(credit.id) ?? 0);
     if (late > 0) books.insert(lateUseEntry(credit, charge, late));
   }
+  return added;
 }
 
 /** Books a credit, once. Free ones end with a day. */

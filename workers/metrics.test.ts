@@ -1,8 +1,11 @@
 /** What a Prometheus reads: a text that parses, sums that add up at every look, and labels that nobody can add to. */
-import { runInDurableObject } from "cloudflare:test";
+import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it, vi } from "vitest";
+import type { OnlineCharge } from "../durable-objects/ledger-contract.ts";
 import { PredictionCounts } from "../durable-objects/prediction-counts.ts";
+import { accountStub, predictionStub } from "../durable-objects/stubs.ts";
+import { predictionObjectName } from "../schema/ids.ts";
 import { prometheusText } from "../schema/prometheus.ts";
 import { anAccount, anAnnounce, aToken, call, FakeOrigin, predictionOf, theOperator } from "./testing/edge.ts";
 
@@ -87,6 +90,25 @@ describe("/metrics", () => {
       expect((await scrape()).get('cogway_webhook_calls_total{outcome="failed"}')).toBeGreaterThan(0),
     );
     expect((await scrape()).get("cogway_webhooks_waiting")).toBeGreaterThan(0);
+  });
+
+  it("counts what instances' time costs once, whatever is told again or comes late", async () => {
+    const { id } = await anAccount();
+    const piece = (hour: number): OnlineCharge => ({
+      ...{ subject: `instance:i:${hour}`, at: Date.now(), basis: "online", model: "cogway/echo", version },
+      ...{ hardware: "cpu", token_id: null, deployment: null },
+      lines: [
+        { unit: "second", quantity: 36e8, price_micros: 100, per: 1_000_000, discount_ppm: 0, amount_micros: 360_000 },
+      ],
+    });
+    const charged = async (): Promise<number> => (await scrape()).get("cogway_charged_micros_total") ?? Number.NaN;
+    const before = await charged();
+    await accountStub(env, id).charge([piece(1)]);
+    await evictDurableObject(env.ACCOUNTS.getByName(id));
+    await evictDurableObject(env.PREDICTIONS.getByName(predictionObjectName(id)));
+    await accountStub(env, id).charge([piece(1), piece(2)]);
+    await predictionStub(env, id).countOnline(id, 360_000);
+    expect((await charged()) - before).toBe(720_000);
   });
 
   it("has labels of routes and states alone: paths, ids and queries of callers add none", async () => {

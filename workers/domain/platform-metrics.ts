@@ -55,8 +55,8 @@ export function predictionMetrics(figures: PredictionFigures[]): Metric[] {
     {
       name: "cogway_charged_micros_total",
       type: "counter",
-      help: "Micro-dollars that ended predictions cost: what the ledgers book for them. Online time of instances is in usage alone.",
-      samples: one(({ counts }) => counts.charged_micros),
+      help: "Micro-dollars that the ledgers book: for ended predictions, and for the time of instances that are paid by the hour.",
+      samples: one(({ counts, online_micros }) => counts.charged_micros + online_micros),
     },
     {
       name: "cogway_outbox_rows",
