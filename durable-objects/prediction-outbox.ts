@@ -132,13 +132,36 @@ export class PredictionOutbox {
   }
 }
 
+/** What an effect of a change owes, and to whom. */
+export function owedBy(row: PredictionRow, effect: Effect): Pick<OutboxRow, "owner" | "message">[] {
+  const { id, request } = row;
+  switch (effect.kind) {
+    case "release":
+      return [{ owner: deploymentOwner(request), message: releaseMessage(row, effect) }];
+    case "settle":
+      return [
+        { owner: `account:${request.account_id}`, message: { kind: "settle", prediction_id: id } },
+        ...(request.batch === null
+          ? []
+          : [
+              {
+                owner: `batch:${request.batch.batch_id}`,
+                message: { kind: "batch" as const, prediction_id: id, index: request.batch.index },
+              },
+            ]),
+      ];
+    default:
+      return [];
+  }
+}
+
 /** Who gets the slot of a prediction back. */
-export function deploymentOwner({ spec, lane = 0 }: PredictionRow["request"]): string {
+function deploymentOwner({ spec, lane = 0 }: PredictionRow["request"]): string {
   return `deployment:${laneName(spec.deployment_key, lane)}`;
 }
 
 /** Gives the slot of an attempt back; where the prediction ended with it, with how it ended. */
-export function releaseMessage(
+function releaseMessage(
   { id, request, stage }: PredictionRow,
   { attempt, instance_gone }: Extract<Effect, { kind: "release" }>,
 ): Extract<OutboxMessage, { kind: "release" }> {

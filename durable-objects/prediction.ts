@@ -6,14 +6,11 @@
  * Nothing here is needed in memory: after an eviction the alarm, the next batch or the next call finds all of it in SQLite.
  */
 import { DurableObject } from "cloudflare:workers";
-import { type Applied, applyAttemptEvents, applyLifecycle, newProgress } from "../schema/attempt-events.ts";
+import { type Applied, applyAttemptEvents, applyLifecycle } from "../schema/attempt-events.ts";
 import { laneName } from "../schema/lanes.ts";
 import type { AttemptAck, AttemptBatch } from "../schema/origin-protocol.ts";
-import { finalLines } from "../schema/prediction-cost.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
-import { type Effect, isTerminal, type LifecycleEvent, meterOf, newLife } from "../schema/prediction-lifecycle.ts";
-import type { StoredEvent } from "../schema/prediction-log.ts";
-import { sumMicros } from "../schema/pricing.ts";
+import { isTerminal, type LifecycleEvent } from "../schema/prediction-lifecycle.ts";
 import { viewOf } from "../schema/render-prediction.ts";
 import { encodeComment, encodeStored, positionAfter } from "../schema/stream-events.ts";
 import type { Settlement } from "./account-contract.ts";
@@ -22,41 +19,27 @@ import type { CreatePrediction, Lease, LeaseKey, PredictionApi, ReplayResult, We
 import { GroupCommit } from "./group-commit.ts";
 import { PredictionAttempts } from "./prediction-attempts.ts";
 import { PredictionCounts, type PredictionFigures } from "./prediction-counts.ts";
+import { PredictionDeadlines } from "./prediction-deadlines.ts";
 import { loadDocument, loadPage, outputsOf, settledDocument } from "./prediction-document.ts";
+import { PredictionIntake } from "./prediction-intake.ts";
 import { appendLog, spillLarge } from "./prediction-log-writer.ts";
-import { deploymentOwner, PredictionOutbox, releaseMessage } from "./prediction-outbox.ts";
+import { owedBy, PredictionOutbox } from "./prediction-outbox.ts";
 import { PredictionRetention } from "./prediction-retention.ts";
 import { predictionSpan } from "./prediction-spans.ts";
 import { chargeOf, PredictionSpending } from "./prediction-spending.ts";
-import {
-  LOG_ROW_BYTES_MAX,
-  NEVER,
-  type OutboxRow,
-  type PredictionRow,
-  PredictionStore,
-  type Stage,
-} from "./prediction-store.ts";
+import { NEVER, type OutboxRow, type PredictionRow, PredictionStore, type Stage } from "./prediction-store.ts";
+import { PredictionWaiters } from "./prediction-waiters.ts";
 import { PredictionWebhooks } from "./prediction-webhooks.ts";
 import { READERS_PER_PREDICTION_MAX, StreamReaders } from "./stream-readers.ts";
 import { deploymentStub } from "./stubs.ts";
 import { isTracing, recordSpan } from "./telemetry.ts";
 import { publishTraining, withdrawVersion } from "./training-publish.ts";
 
-/** A live prediction is looked after at least this often. */
-const CHECK_MS = 20_000;
 /** What others did not take is sent again after this. */
 const OUTBOX_RETRY_MS = 5_000;
 const OUTBOX_BATCH_MAX = 500;
-/** Deadlines handled by one alarm; the rest follow in the next. */
-const DUE_BATCH_MAX = 200;
-/** A running prediction's cost is looked at no more often than this. */
-const COST_CHECK_MIN_MS = 250;
-/** How long a prediction may last (design section 9). */
-const PREDICTION_MAX_MS = 86_400_000;
 /** A cancel is answered by then, whatever the origin does: polite for 5 s, by force, and given up on at 8 s. */
 const CANCEL_ANSWER_MS = 12_000;
-/** A live prediction's own answer is waited for at most this long. */
-const WAIT_MAX_MS = 60_000;
 
 type Deadline = "check" | "due" | "outbox" | "webhooks";
 type Change = Pick<Applied, "progress" | "stored" | "effects">;
@@ -65,11 +48,6 @@ interface Committed {
   row: PredictionRow;
   change: Change;
   outbox: OutboxRow[];
-}
-
-/** By then it ends, whatever it does. */
-function endsBy({ deadline_at, created_at }: Pick<CreatePrediction, "deadline_at" | "created_at">): number {
-  return Math.min(deadline_at ?? NEVER, created_at + PREDICTION_MAX_MS);
 }
 
 export class PredictionObject extends DurableObject<Env> implements PredictionApi {
@@ -82,9 +60,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     this.#alarms.forget();
     this.#webhooks.forget();
   });
-  readonly #waiters = new Map<string, Set<() => void>>();
-  /** predictions whose first commit is on its way */
-  readonly #storing = new Map<string, Promise<void>>();
+  readonly #waiters = new PredictionWaiters();
   readonly #outbox = new PredictionOutbox(this.env, {
     settlement: (id) => this.#settlement(id),
     document: (id) => this.#document(id),
@@ -94,6 +70,16 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     store: this.#store,
     step: (id, attempt, event) => this.#step(id, event, attempt),
     checkAt: (dueAt) => this.#alarms.setNoLaterThan("check", dueAt),
+    later: (work) => this.#later(work),
+  });
+  readonly #intake = new PredictionIntake({
+    env: this.env,
+    store: this.#store,
+    counts: this.#counts,
+    attempts: this.#attempts,
+    commit: (write) => this.#writes.run(write),
+    checkAt: (time) => this.#alarms.setNoLaterThan("check", time),
+    dueAt: (time) => this.#alarms.setNoLaterThan("due", time),
     later: (work) => this.#later(work),
   });
   readonly #spending = new PredictionSpending({
@@ -142,69 +128,25 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     sendAgain: () => this.#sendAgain(),
     later: (work) => this.#later(work),
   });
+  readonly #deadlines = new PredictionDeadlines({
+    store: this.#store,
+    attempts: this.#attempts,
+    spending: this.#spending,
+    retention: this.#retention,
+    step: (id, event) => this.#step(id, event),
+    commit: (write) => this.#writes.run(write),
+    dueAt: (time) => this.#alarms.setNoLaterThan("due", time),
+  });
 
   // ---- create, read, cancel
 
   async create(request: CreatePrediction): Promise<{ document: PredictionDocument; settled: boolean }> {
     const { id, wait_ms } = request;
-    if (this.#store.get(id) === null) {
-      const storing = this.#storing.get(id) ?? this.#createNew(request).finally(() => this.#storing.delete(id));
-      this.#storing.set(id, storing);
-      await storing;
-    }
+    await this.#intake.take(request);
     if (wait_ms > 0) await this.#untilEnd(id, wait_ms);
     const document = await this.#existing(id);
     if (wait_ms > 0 && isTerminal(document.state)) this.#retention.delivered(id);
     return { document, settled: this.#isOver(id) };
-  }
-
-  async #createNew(asked: CreatePrediction): Promise<void> {
-    const { id } = asked;
-    const lane = this.#attempts.newLane(id, asked.spec.deployment_key);
-    const request = lane === 0 ? asked : { ...asked, lane };
-    const shownInputRef = await this.#spillShownInput(request);
-    // The slot is asked for beside the commit; the attempt starts only after it.
-    const slot = this.#attempts.ask(id, request);
-    slot.catch(() => undefined);
-    try {
-      await this.#writes.run(() => this.#insert(request, shownInputRef));
-    } catch (error) {
-      this.#attempts.forget(id);
-      throw error;
-    }
-    this.#later(this.#attempts.dispatch(id, slot));
-  }
-
-  #insert(request: CreatePrediction, shown_input_ref: string | null): void {
-    const { input, shown_input, wait_ms: _, log_lines, ...kept } = request;
-    const now = Date.now();
-    const progress = newProgress(newLife(request.created_at, request.spec.idempotent));
-    const stage: Stage = {
-      ...progress,
-      log_entries: 0,
-      log_bytes: 0,
-      has_objects: request.input_ref !== null || shown_input_ref !== null,
-      expires_at: null,
-      removed_at: null,
-      origin_id: null,
-      last_metrics: null,
-    };
-    const dueAt = endsBy(request);
-    const shown = shown_input === null || shown_input_ref !== null ? null : JSON.stringify(shown_input);
-    this.#counts.add("created");
-    this.#store.insert(
-      { id: request.id, request: { ...kept, shown_input_ref, is_redacted: shown_input !== null }, stage },
-      input === null ? null : JSON.stringify(input),
-      shown,
-      dueAt,
-    );
-    if (log_lines.length > 0) {
-      const stored = log_lines.map((line): StoredEvent => ({ type: "log", data: `${line}\n` }));
-      const next = { ...stage, next_seq: stored.length };
-      this.#store.save(request.id, appendLog(this.#store, request.id, stored, 0, next, new Map()));
-    }
-    this.#alarms.setNoLaterThan("check", now + CHECK_MS);
-    this.#alarms.setNoLaterThan("due", dueAt);
   }
 
   async get(id: string, accountId: string): Promise<PredictionDocument | null> {
@@ -297,19 +239,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
 
   /** Resolves at the end of the prediction, or after `timeoutMs`. */
   async #untilEnd(id: string, timeoutMs: number): Promise<void> {
-    if (this.#isOver(id)) return;
-    await new Promise<void>((resolve) => {
-      const waiters = this.#waiters.get(id) ?? new Set();
-      const done = (): void => {
-        clearTimeout(timer);
-        waiters.delete(done);
-        if (waiters.size === 0) this.#waiters.delete(id);
-        resolve();
-      };
-      const timer = setTimeout(done, Math.min(timeoutMs, WAIT_MAX_MS));
-      waiters.add(done);
-      this.#waiters.set(id, waiters);
-    });
+    if (!this.#isOver(id)) await this.#waiters.untilEnd(id, timeoutMs);
   }
 
   // ---- events and steps
@@ -387,60 +317,23 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       // Whatever an attempt without a good end uploaded is found by its prefix.
       stage.has_objects ||= life.state !== "succeeded";
       const dueAt = expires_at ?? NEVER;
-      this.#countEnd({ ...row, stage });
+      this.#counts.ended({ ...row, stage });
       this.#store.save(id, stage, dueAt);
       if (request.is_redacted) this.#store.dropClearInput(id);
       if (dueAt !== NEVER) this.#alarms.setNoLaterThan("due", dueAt);
     } else {
       const dueAt = this.#spending.dueAt({ ...row, stage }, now);
       if (dueAt === null) this.#store.save(id, stage);
-      else this.#setDue({ ...row, stage }, dueAt);
+      else this.#deadlines.set({ ...row, stage }, dueAt);
     }
-    const outbox = change.effects.flatMap((effect) => this.#owe({ ...row, stage }, effect));
+    const outbox = change.effects
+      .flatMap((effect) => owedBy({ ...row, stage }, effect))
+      .map(({ owner, message }) => this.#store.addToOutbox(owner, message));
     this.#store.deleteFromOutbox(this.#outbox.takeSent());
     if (outbox.length > 0) this.#alarms.setNoLaterThan("outbox", now + OUTBOX_RETRY_MS);
     const saved = { ...row, stage };
     if (request.webhook !== null) this.#webhooks.record(saved, change.stored, now);
     return { row: saved, change, outbox };
-  }
-
-  #countEnd({ request, stage }: PredictionRow): void {
-    const meter = meterOf(stage.life, request.spec.hardware);
-    if (meter === null) return;
-    this.#counts.add(meter.outcome);
-    if (meter.platform_failure) this.#counts.add("platform_failures");
-    const cost = sumMicros(finalLines(stage, request, request.spec.hardware) ?? []);
-    if (cost > 0) this.#counts.add("charged_micros", cost);
-  }
-
-  /** Inside a commit: saves a live prediction whose cost is looked at by then. */
-  #setDue({ id, request, stage }: PredictionRow, dueAt: number): void {
-    const due = Math.min(dueAt, endsBy(request));
-    this.#store.save(id, stage, due);
-    this.#alarms.setNoLaterThan("due", due);
-  }
-
-  #owe(row: PredictionRow, effect: Effect): OutboxRow[] {
-    const { id, request } = row;
-    switch (effect.kind) {
-      case "release":
-        return [this.#store.addToOutbox(deploymentOwner(request), releaseMessage(row, effect))];
-      case "settle":
-        return [
-          this.#store.addToOutbox(`account:${request.account_id}`, { kind: "settle", prediction_id: id }),
-          ...(request.batch === null
-            ? []
-            : [
-                this.#store.addToOutbox(`batch:${request.batch.batch_id}`, {
-                  kind: "batch",
-                  prediction_id: id,
-                  index: request.batch.index,
-                }),
-              ]),
-        ];
-      default:
-        return [];
-    }
   }
 
   /** After the commit: readers and waiters hear of it, and what it owes is sent. */
@@ -453,7 +346,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       this.#readers.broadcast(id, text, isEnd);
     }
     if (isEnd) {
-      for (const done of [...(this.#waiters.get(id) ?? [])]) done();
+      this.#waiters.ended(id);
       this.#attempts.forget(id);
       this.#trace(row);
       const { is_redacted, input_ref } = row.request;
@@ -473,15 +366,6 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
   #trace(row: PredictionRow): void {
     const span = isTracing(this.env) ? predictionSpan(row, Date.now()) : null;
     if (span !== null) recordSpan(this.env, (work) => this.#later(work), span);
-  }
-
-  async #spillShownInput({ id, shown_input }: CreatePrediction): Promise<string | null> {
-    if (shown_input === null) return null;
-    const text = JSON.stringify(shown_input);
-    if (text.length <= LOG_ROW_BYTES_MAX) return null;
-    const key = `predictions/${id}/shown-input`;
-    await this.env.FILES.put(key, text);
-    return key;
   }
 
   async #settlement(id: string): Promise<Settlement | null> {
@@ -542,7 +426,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
   override async alarm(): Promise<void> {
     await this.#alarms.run(async (name) => {
       if (name === "check") await this.#check();
-      else if (name === "due") await this.#handleDue();
+      else if (name === "due") await this.#deadlines.handle();
       else if (name === "webhooks") await this.#webhooks.wake();
       else await this.#sendAgain();
     });
@@ -558,42 +442,6 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
     await this.#writes.run(() => {
       this.#store.deleteFromOutbox(this.#outbox.takeSent());
       if (this.#store.outbox(1).length > 0) this.#alarms.setNoLaterThan("outbox", Date.now() + OUTBOX_RETRY_MS);
-    });
-  }
-
-  async #handleDue(): Promise<void> {
-    const now = Date.now();
-    for (const id of this.#store.due(now, DUE_BATCH_MAX)) {
-      const row = this.#store.get(id);
-      if (row === null) continue;
-      if (!isTerminal(row.stage.life.state))
-        await (endsBy(row.request) <= now ? this.#deadlinePassed(row) : this.#costReached(id));
-      else await this.#retention.remove(row);
-    }
-    const next = this.#store.nextDueAt();
-    if (next !== null) this.#alarms.setNoLaterThan("due", Math.max(next, now + 1));
-  }
-
-  async #deadlinePassed({ id }: PredictionRow): Promise<void> {
-    if (this.#attempts.isLeased(id)) await this.#step(id, { type: "leased" });
-    await this.#step(id, { type: "deadline" });
-    await this.#writes.run(() => {
-      const row = this.#store.get(id);
-      if (row !== null && !isTerminal(row.stage.life.state)) this.#store.save(id, row.stage, NEVER);
-    });
-  }
-
-  async #costReached(id: string): Promise<void> {
-    const isAsked = await this.#spending.reached(id).then(
-      () => true,
-      () => false,
-    );
-    await this.#writes.run(() => {
-      const row = this.#store.get(id);
-      if (row === null || isTerminal(row.stage.life.state)) return;
-      const now = Date.now();
-      const dueAt = isAsked ? (this.#spending.dueAt(row, now) ?? NEVER) : now + OUTBOX_RETRY_MS;
-      this.#setDue(row, Math.max(dueAt, now + COST_CHECK_MIN_MS));
     });
   }
 

@@ -42,8 +42,8 @@ export const BUGS: PlantedBug[] = [
     '  succeeded: { cancel: ["canceling"] },',
   ]),
   bug("a deadline that passed is forgotten", [
-    "durable-objects/prediction.ts",
-    'await this.#step(id, { type: "deadline" });',
+    "durable-objects/prediction-deadlines.ts",
+    'await step(id, { type: "deadline" });',
     "",
   ]),
   bug("a cancel that its origin does not answer is not forced", [
@@ -76,9 +76,9 @@ export const BUGS: PlantedBug[] = [
 
   // ---- outbox
   bug("an end owes no release", [
-    "durable-objects/prediction.ts",
-    '      case "release":\n        return [this.#store',
-    '      case "release":\n        return [];\n        [this.#store',
+    "durable-objects/prediction-outbox.ts",
+    '    case "release":\n      return [{',
+    '    case "release":\n      return [];\n      [{',
   ]),
   bug("a row of the outbox goes before it was taken", [
     "durable-objects/prediction-outbox.ts",
