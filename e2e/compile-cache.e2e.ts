@@ -3,6 +3,7 @@ import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import type { Api } from "./lib/api.ts";
+import { printCounts } from "./lib/counts.ts";
 import { modelFolder, System, temporaryFolder } from "./lib/system.ts";
 import { waitFor } from "./lib/wait.ts";
 
@@ -58,8 +59,12 @@ test("the second cold setup takes at most half of the first one's time to compil
   const second = await coldSetup();
   expect(logged("a compile cache was restored")).toBe(true);
   const ratio = second.setup.seconds / first.setup.seconds;
-  const [before, after] = [first, second].map(({ setup }) => `${setup.seconds} s`);
-  console.log(`compile time of ${first.setup.functions} functions: ${before}, then ${after} (${ratio.toFixed(2)})`);
+  printCounts("compile time", {
+    functions: first.setup.functions,
+    first_s: first.setup.seconds,
+    second_s: second.setup.seconds,
+    ratio,
+  });
   expect(second.setup.hits).toBeGreaterThanOrEqual(first.setup.functions);
   expect(ratio).toBeLessThanOrEqual(0.5);
   expect(second.output).toEqual(first.output);
