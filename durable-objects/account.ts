@@ -11,10 +11,8 @@
  * | it was only slow, and created later     | `settle` lists it again                                            |
  */
 import { DurableObject } from "cloudflare:workers";
-import { ACCOUNT_SCOPE, book, bookCredit, expire, release, reserve, welcome } from "../schema/budgets.ts";
 import type { StoredFile } from "../schema/files.ts";
 import { predictionObjectName } from "../schema/ids.ts";
-import { dayOf, monthOf } from "../schema/ledger.ts";
 import type { Meter, PredictionDocument } from "../schema/prediction-document.ts";
 import { takeOne } from "../schema/rate-limit.ts";
 import type { WebhookEvent } from "../schema/webhooks.ts";
@@ -33,6 +31,7 @@ import type {
 } from "./account-contract.ts";
 import { AccountFiles, removeBytes } from "./account-files.ts";
 import { AccountLedger } from "./account-ledger.ts";
+import { AccountMoney } from "./account-money.ts";
 import { AccountStore, type IdempotencyRow } from "./account-store.ts";
 import { AccountWebhooks } from "./account-webhooks.ts";
 import { Alarms } from "./alarms.ts";
@@ -41,7 +40,6 @@ import { GroupCommit } from "./group-commit.ts";
 import type {
   AccountTerms,
   Balance,
-  Charge,
   CreditEntry,
   Discounts,
   InvoiceData,
@@ -49,7 +47,6 @@ import type {
   LedgerQuery,
   OnlineCharge,
   SpendRefusal,
-  SpendRequest,
   UsageRow,
 } from "./ledger-contract.ts";
 import { removeObjects } from "./prediction-document.ts";
@@ -78,6 +75,12 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
   readonly #ledger = new AccountLedger(this.ctx.storage.sql, (id) => this.#store.isSettled(id));
   readonly #alerts = new AccountAlerts(this.ctx.storage.sql);
   readonly #alarms = new Alarms<"confirm" | "files" | "credits" | "alerts">(this.ctx.storage);
+  readonly #money = new AccountMoney({
+    ledger: this.#ledger,
+    alerts: this.#alerts,
+    alertsAt: (time) => this.#alarms.setNoLaterThan("alerts", time),
+    creditsAt: (time) => this.#alarms.set("credits", time),
+  });
   readonly #writes = new GroupCommit(this.ctx.storage, () => {
     this.#store.forget();
     this.#ledger.forget();
@@ -104,7 +107,7 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
       ? ({ kind: "admitted", fullAt, remaining: limit, reset_s: 0 } as const)
       : takeOne(fullAt, limit, now);
     if (taken.kind === "limited") return { kind: "limited", retry_after_ms: taken.retry_after_ms, limit };
-    const refusal = request.spend === undefined ? null : this.#hold(request.prediction_id, request.spend, now);
+    const refusal = request.spend === undefined ? null : this.#money.hold(request.prediction_id, request.spend, now);
     if (refusal !== null) return refusal;
 
     this.#store.setFullAt(this.#accountId(), taken.fullAt);
@@ -144,7 +147,7 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
   unadmit(predictionId: string): Promise<void> {
     return this.#writes.run(() => {
       // One that ended meanwhile was there after all.
-      if (this.#store.remove(predictionId, true)) release(this.#ledger, predictionId);
+      if (this.#store.remove(predictionId, true)) this.#money.free(predictionId);
     });
   }
 
@@ -154,11 +157,7 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
       const now = Date.now();
       for (const settlement of settlements) {
         if (!this.#store.settle(settlement, now)) continue;
-        const token = this.#ledger.reservation(settlement.prediction_id)?.token ?? null;
-        release(this.#ledger, settlement.prediction_id);
-        if (settlement.charge === undefined) continue;
-        this.#book(settlement.charge);
-        this.#watchCaps(token, null, now);
+        this.#money.settle(settlement, now);
       }
     });
   }
@@ -188,37 +187,7 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     return this.#store.meters(limit);
   }
 
-  // ---- money (what is decided is in schema/budgets.ts)
-
-  /** Inside a commit: takes the terms that an admission brings, and reserves. */
-  #hold(id: string, spend: SpendRequest, now: number): SpendRefusal | null {
-    this.#ledger.createTables();
-    this.#ledger.setTerms(spend.terms);
-    if (welcome(this.#ledger, spend.terms, now)) this.#expireCredits(now);
-    const refusal = reserve(this.#ledger, id, spend.reserve_micros, spend, now);
-    if (refusal !== null) this.#watchCaps(spend.token, refusal, now);
-    return refusal;
-  }
-
-  /** Inside a commit in which money moved, or a cap refused some: thresholds that were reached are told. */
-  #watchCaps(token: SpendRequest["token"], refusal: SpendRefusal | null, now: number): void {
-    const terms = this.#ledger.terms();
-    if (terms === null) return;
-    const caps = [
-      { scope: ACCOUNT_SCOPE, budget: terms.budget },
-      ...(token?.budget == null ? [] : [{ scope: `token:${token.id}`, budget: token.budget }]),
-    ];
-    for (const { scope, budget } of caps) {
-      if (budget.day_micros === null && budget.month_micros === null) continue;
-      const spent = {
-        day_micros: this.#ledger.spentSince(scope, dayOf(now)),
-        month_micros: this.#ledger.spentSince(scope, monthOf(now)),
-      };
-      const refused = refusal?.cap?.scope === scope ? refusal.cap.length : undefined;
-      const isNew = this.#alerts.check({ scope, budget, spent, refused }, terms.alert_webhook, now);
-      if (isNew) this.#alarms.setNoLaterThan("alerts", now);
-    }
-  }
+  // ---- alerts
 
   deploymentIdle(idle: IdleDeployment): Promise<void> {
     return this.#writes.run(() => {
@@ -256,20 +225,11 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     });
   }
 
-  #book(charge: Charge): number {
-    this.#ledger.createTables();
-    return book(this.#ledger, charge);
-  }
-
-  /** Credits whose end has come are booked out; the next end rings. */
-  #expireCredits(now: number): void {
-    const next = expire(this.#ledger, now);
-    if (next !== null) this.#alarms.set("credits", next);
-  }
+  // ---- money
 
   /** What was booked counts for metrics before it is answered: where that fails, the whole is told again, and the sum is the same. */
   async charge(charges: OnlineCharge[]): Promise<SpendRefusal | null> {
-    const { refusal, onlineMicros } = await this.#writes.run(() => this.#charge(charges));
+    const { refusal, onlineMicros } = await this.#writes.run(() => this.#money.charge(charges));
     if (charges.some(({ lines }) => lines.length > 0)) {
       const accountId = this.#accountId();
       await predictionStub(this.env, accountId).countOnline(accountId, onlineMicros);
@@ -277,56 +237,23 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     return refusal;
   }
 
-  #charge(charges: OnlineCharge[]): { refusal: SpendRefusal | null; onlineMicros: number } {
-    let refusal: SpendRefusal | null = null;
-    let added = 0;
-    for (const { hold, ...charge } of charges) {
-      added += this.#book(charge);
-      this.#watchCaps(null, null, Date.now());
-      if (hold === undefined) continue;
-      // What was held was for what is booked now.
-      release(this.#ledger, hold.id);
-      const terms = this.#ledger.terms();
-      if (hold.micros === 0 || terms === null) continue;
-      const { model, deployment } = charge;
-      const spend = { reserve_micros: hold.micros, terms, token: null, model, deployment };
-      const refused = this.#hold(hold.id, spend, Date.now());
-      refusal ??= refused;
-    }
-    return { refusal, onlineMicros: this.#ledger.addOnline(added) };
-  }
-
   hold(requests: Parameters<AccountApi["hold"]>[0]): Promise<(SpendRefusal | null)[]> {
-    return this.#writes.run(() => {
-      const now = Date.now();
-      return requests.map(({ id, reserve_micros, spend }) => {
-        if (spend !== undefined) return this.#hold(id, { ...spend, reserve_micros }, now);
-        const terms = this.#ledger.terms();
-        const token = this.#ledger.reservation(id)?.token ?? null;
-        return terms === null ? null : reserve(this.#ledger, id, reserve_micros, { terms, token }, now);
-      });
-    });
+    return this.#writes.run(() => this.#money.holdMore(requests, Date.now()));
   }
 
   setTerms(terms: AccountTerms): Promise<void> {
     return this.#writes.run(() => {
       this.#store.createTables();
-      this.#ledger.createTables();
-      this.#ledger.setTerms(terms);
+      this.#money.setTerms(terms);
       this.#store.setFullAt(this.#accountId(), this.#store.fullAt());
     });
   }
 
   credit(entry: CreditEntry, terms: AccountTerms): Promise<Balance> {
     return this.#writes.run(() => {
-      const now = Date.now();
       this.#store.createTables();
-      this.#ledger.createTables();
-      this.#ledger.setTerms(terms);
       this.#store.setFullAt(this.#accountId(), this.#store.fullAt());
-      bookCredit(this.#ledger, entry, now);
-      this.#expireCredits(now);
-      return this.#ledger.balance(terms, now);
+      return this.#money.credit(entry, terms, Date.now());
     });
   }
 
@@ -349,6 +276,8 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
   async ledger(query: LedgerQuery): Promise<{ entries: LedgerEntry[]; more: boolean }> {
     return this.#ledger.page(query);
   }
+
+  // ---- files
 
   beginFile(begin: BeginFile): Promise<boolean> {
     return this.#writeFiles(() => this.#files.begin(begin));
@@ -399,6 +328,8 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     await this.#writeFiles(() => this.#files.forgetFiles(due.map(({ file_id }) => file_id)));
   }
 
+  // ---- webhooks
+
   async webhookKeys(): Promise<{ keys: string[] }> {
     const keys = await this.#writes.run(() =>
       this.#webhooks.keys(this.env.SIGNING_SECRET, this.#accountId(), Date.now()),
@@ -418,7 +349,7 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     await this.#alarms.run((name) => {
       if (name === "confirm") return this.#confirmAdmissions();
       if (name === "alerts") return this.#sendAlerts();
-      return name === "files" ? this.#removeDueFiles() : this.#writes.run(() => this.#expireCredits(Date.now()));
+      return name === "files" ? this.#removeDueFiles() : this.#writes.run(() => this.#money.expireCredits(Date.now()));
     });
   }
 
@@ -443,7 +374,7 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     await this.#writes.run(() => {
       for (const { id, exists } of answers.flat()) {
         if (exists) this.#store.confirm(id);
-        else if (this.#store.remove(id, true)) release(this.#ledger, id);
+        else if (this.#store.remove(id, true)) this.#money.free(id);
       }
       const next = this.#store.unconfirmed(1)[0];
       if (next !== undefined) this.#alarms.set("confirm", next.admitted_at + CONFIRM_AFTER_MS);

@@ -162,8 +162,8 @@ export const BUGS: PlantedBug[] = [
     ["durable-objects/account-ledger.ts", "  UNIQUE (subject, kind)\n", "  CHECK (kind <> '')\n"],
   ),
   bug("a reservation is not freed by the end", [
-    "durable-objects/account.ts",
-    "        release(this.#ledger, settlement.prediction_id);\n",
+    "durable-objects/account-money.ts",
+    "    release(this.#ledger, prediction_id);\n",
     "",
   ]),
   bug("what is held for others does not count against a cap", [
