@@ -7,8 +7,6 @@
  */
 
 import { DurableObject } from "cloudflare:workers";
-import { randomBytes } from "node:crypto";
-import { newId, sha256Hex } from "../schema/ids.ts";
 import {
   type Heartbeat,
   type InstanceStatus,
@@ -26,39 +24,31 @@ import type {
   PlaceRequest,
   PlaceResult,
 } from "./contracts.ts";
+import { FleetHeartbeats } from "./fleet-heartbeats.ts";
+import { FleetJoining } from "./fleet-joining.ts";
 import { type DrainReason, FleetPlacement, PAUSED_MAX_MS } from "./fleet-placement.ts";
-import { forgetShards, idIn, ORIGINS_PER_SHARD, SHARDS_MAX, shardOf } from "./fleet-shards.ts";
-import { type FleetInstanceRow, FleetStore, type KeyRow, type OriginRow } from "./fleet-store.ts";
+import { shardOf } from "./fleet-shards.ts";
+import { type FleetInstanceRow, FleetStore, type OriginRow } from "./fleet-store.ts";
 import { deploymentStub, fleetShard } from "./stubs.ts";
 
 /** A boot is under way for at most this long before the instance must be in the origin's list: two tries of the call, and a heartbeat. */
 const PLACED_GRACE_MS = 30_000;
-/** A key and the one before it: an origin that has not taken the new one yet can still talk. */
-const LIVE_KEYS_MAX = 2;
 /** How often a host that is being drained is looked at. */
 const DRAIN_INTERVAL_MS = 2_000;
-/** A join token that nobody used ends after this. */
-const INVITE_MS = 24 * 3_600_000;
-
-/** What heartbeats told and no one needs after a crash: the next heartbeat tells it again. */
-interface Seen {
-  at: number;
-  instances: Map<string, { state: InstanceStatus["state"]; told: boolean; idle_since: number | null }>;
-}
 
 export class FleetObject extends DurableObject<Env> implements FleetShardApi {
   readonly #store = new FleetStore(this.ctx.storage.sql);
   readonly #alarms = new Alarms<"lost" | "drain" | "paused">(this.ctx.storage);
-  readonly #seen = new Map<string, Seen>();
+  readonly #joining = new FleetJoining(this.env, this.#store);
+  readonly #heartbeats = new FleetHeartbeats();
   /** origin of each build that runs, only to spread them: an origin has a queue of its own, so nothing breaks when this is forgotten */
   readonly #builds = new Map<string, string>();
-  readonly #wokeAt = Date.now();
   readonly #placement = new FleetPlacement({
     env: this.env,
     store: this.#store,
     isOpen: (origin) => this.#isOpen(origin),
     entry: (originId) => this.#entries(originId)[0] ?? null,
-    seen: (row) => this.#seen.get(row.origin_id)?.instances.get(row.instance_id) ?? null,
+    seen: (row) => this.#heartbeats.instance(row),
   });
 
   // ---- joining
@@ -73,7 +63,7 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
       await this.#registered(verifiedOriginId, request, prices);
       return { ok: true, result: { origin_id: verifiedOriginId } };
     }
-    const originId = verifiedOriginId === null ? await this.#join(request) : null;
+    const originId = verifiedOriginId === null ? await this.#joining.join(request) : null;
     if (originId === null) {
       const detail = "The join token is wrong or was used, or the origin is not known.";
       return { ok: false, code: "origin.unauthenticated", detail };
@@ -83,51 +73,15 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
     return { ok: true, result: await adopter.adopt(originId, request, prices) };
   }
 
-  /** A one-time token makes an origin. The same start of the same process may use it again: its first answer may have been lost. */
-  async #join(request: Register): Promise<string | null> {
-    const tokenSha256 = sha256Hex(request.join_token ?? "");
-    if (request.join_token === undefined || !this.#isValidToken(tokenSha256)) return null;
-    const usedBy = (): string | null | undefined => {
-      const used = this.#store.joinToken(tokenSha256);
-      return used === null ? undefined : used.incarnation === request.incarnation ? used.origin_id : null;
-    };
-    if (usedBy() !== undefined) return usedBy() ?? null;
-    const shard = await this.#shardWithRoom();
-    if (shard === null) return null;
-    // Another call may have used it meanwhile.
-    if (usedBy() !== undefined) return usedBy() ?? null;
-    const originId = idIn(shard, newId(16));
-    this.#store.spendJoinToken(tokenSha256, originId, request.incarnation);
-    return originId;
-  }
-
-  #isValidToken(tokenSha256: string): boolean {
-    const given = this.env.JOIN_TOKEN_SHA256.toLowerCase().split(",");
-    return given.includes(tokenSha256) || this.#store.isInvited(tokenSha256, Date.now());
-  }
-
-  /** The first with room, a new one where all are full; null where there are as many as may be. */
-  async #shardWithRoom(): Promise<number | null> {
-    const count = this.#store.shards();
-    for (let shard = 0; shard < count; shard++) {
-      if (await (shard === 0 ? this : fleetShard(this.env, shard)).hasRoom()) return shard;
-    }
-    if (count >= SHARDS_MAX) return null;
-    // Another join may have added one meanwhile.
-    this.#store.setShards(Math.max(this.#store.shards(), count + 1));
-    forgetShards();
-    return count;
-  }
-
   async adopt(originId: string, request: Register, prices: Record<string, number>): Promise<RegisterResult> {
     this.#store.createTables();
-    const key = this.#newKey(originId);
+    const key = this.#joining.newKey(originId);
     await this.#registered(originId, request, prices);
     return { origin_id: originId, key };
   }
 
   async hasRoom(): Promise<boolean> {
-    return this.#store.countOrigins() < ORIGINS_PER_SHARD;
+    return this.#joining.hasRoom();
   }
 
   async shards(): Promise<number> {
@@ -136,10 +90,7 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
 
   async inviteOrigin(): Promise<{ join_token: string; expires_at: number }> {
     this.#store.createTables();
-    const join_token = `cwj_${Buffer.from(randomBytes(32)).toString("base64url")}`;
-    const expires_at = Date.now() + INVITE_MS;
-    this.#store.saveInvite(sha256Hex(join_token), expires_at, Date.now());
-    return { join_token, expires_at };
+    return this.#joining.invite();
   }
 
   async #registered(originId: string, request: Register, prices: Record<string, number>): Promise<void> {
@@ -156,7 +107,7 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
   async heartbeat(originId: string, heartbeat: Heartbeat): Promise<{ known: boolean; unowned: string[] }> {
     const origin = this.#store.origin(originId);
     if (origin === null || origin.incarnation !== heartbeat.incarnation) return { known: false, unowned: [] };
-    const isBack = !this.#isAlive(origin);
+    const isBack = !this.#heartbeats.isAlive(origin);
     if (origin.is_lost) this.#store.setLost(originId, false);
     if (heartbeat.capacity !== undefined) this.#store.setCapacity(originId, heartbeat.capacity);
     const gone = this.#reconcile(originId, heartbeat.instances, false);
@@ -178,36 +129,17 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
     const gone = this.#store.instances(originId).filter((row) => {
       if (running.has(row.instance_id)) return false;
       const mayBeBooting = !restarted && !ended.has(row.instance_id) && row.placed_at > now - PLACED_GRACE_MS;
-      return !mayBeBooting || this.#wasSeen(row);
+      return !mayBeBooting || this.#heartbeats.instance(row) !== null;
     });
     // The reason of an ended instance reaches its deployment as a change, which says more than that it is gone.
     for (const row of gone) if (ended.has(row.instance_id)) this.#placement.removeInstance(row.instance_id);
     return gone.filter((row) => !ended.has(row.instance_id));
   }
 
-  #wasSeen(row: FleetInstanceRow): boolean {
-    return this.#seen.get(row.origin_id)?.instances.has(row.instance_id) ?? false;
-  }
-
-  /**
-   * Remembers a sign of life. Answers the states that were the same in two reports and have not been told to their deployment from here: the
-   * origin pushes changes itself, so this only repairs what got lost, and never overtakes a newer push with an older state.
-   */
+  /** A sign of life: answers the states of which their deployments may not have heard. */
   #hear(originId: string, instances: InstanceStatus[], isChanged = true): InstanceStatus[] {
     const now = Date.now();
-    const before = this.#seen.get(originId)?.instances;
-    const settled: InstanceStatus[] = [];
-    const after: Seen["instances"] = new Map();
-    for (const status of instances) {
-      const last = before?.get(status.instance_id);
-      // A paused one is nobody's: there is nobody to tell.
-      const isSettled = last?.state === status.state && !last.told && status.state !== "paused";
-      if (isSettled) settled.push(status);
-      const idle_since = status.slots_busy > 0 ? null : (last?.idle_since ?? now);
-      const told = last?.state === status.state && (last.told || isSettled);
-      after.set(status.instance_id, { state: status.state, told, idle_since });
-    }
-    this.#seen.set(originId, { at: now, instances: after });
+    const settled = this.#heartbeats.heard(originId, instances, now);
     const origin = isChanged ? this.#store.origin(originId) : null;
     if (origin !== null) this.#placement.originChanged(origin);
     for (const row of this.#store.instances(originId)) this.#placement.instanceChanged(row);
@@ -236,11 +168,7 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
         [...byDeployment].map(([key, statuses]) => deploymentStub(this.env, key).instancesChanged(originId, statuses)),
       );
     } catch (error) {
-      const seen = this.#seen.get(originId)?.instances;
-      for (const { instance_id } of changed) {
-        const known = seen?.get(instance_id);
-        if (known !== undefined) known.told = false;
-      }
+      this.#heartbeats.untold(originId, changed);
       throw error;
     }
   }
@@ -298,7 +226,7 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
   }
 
   async #drainHosts(): Promise<void> {
-    const draining = this.#store.origins().filter((origin) => origin.is_draining && this.#isAlive(origin));
+    const draining = this.#store.origins().filter((origin) => origin.is_draining && this.#heartbeats.isAlive(origin));
     const busy = draining.filter(({ origin_id }) => this.#store.instances(origin_id).length > 0);
     if (busy.length > 0) this.#alarms.set("drain", Date.now() + DRAIN_INTERVAL_MS);
     for (const { origin_id } of busy) await this.#drainHost(origin_id);
@@ -308,11 +236,11 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
     const origin = this.#store.origin(originId);
     if (origin === null) return "unknown";
     const rows = this.#store.instances(originId);
-    if (this.#isAlive(origin) && rows.some((row) => row.paused_at === null)) return "in_use";
+    if (this.#heartbeats.isAlive(origin) && rows.some((row) => row.paused_at === null)) return "in_use";
     await this.#tellGone(originId, rows);
     this.#placement.originRemoved(originId);
     this.#store.deleteOrigin(originId);
-    this.#seen.delete(originId);
+    this.#heartbeats.forget(originId);
     return "removed";
   }
 
@@ -322,15 +250,12 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
 
   async figures(): Promise<FleetFigures> {
     const origins = Object.groupBy(this.#store.origins(), (origin) => this.#stateOf(origin));
-    const states = Object.groupBy(
-      this.#store.instances(),
-      (row) => this.#seen.get(row.origin_id)?.instances.get(row.instance_id)?.state ?? "unknown",
-    );
+    const states = Object.groupBy(this.#store.instances(), (row) => this.#heartbeats.instance(row)?.state ?? "unknown");
     return { origins: lengths(origins), instances: lengths(states) };
   }
 
   #stateOf(origin: OriginRow): OriginListing["state"] {
-    if (!this.#isAlive(origin)) return "lost";
+    if (!this.#heartbeats.isAlive(origin)) return "lost";
     if (!origin.is_draining) return "ready";
     return this.#store.instances(origin.origin_id).length === 0 ? "drained" : "draining";
   }
@@ -339,21 +264,21 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
     const { origin_id, url, region, driver, hardware, capacity } = origin;
     const rows = this.#store.instances(origin_id);
     const sum = (of: "memory_bytes" | "gpus"): number => rows.reduce((total, row) => total + row[of], 0);
-    const seen = this.#seen.get(origin_id);
     return {
       ...{ origin_id, url, region, driver, hardware, capacity },
       state: this.#stateOf(origin),
       used: { instances: rows.length, memory_bytes: sum("memory_bytes"), gpus: sum("gpus") },
-      instances: rows.map(({ instance_id, deployment_key, version_id, memory_bytes, gpus, paused_at, placed_at }) => {
-        const last = seen?.instances.get(instance_id);
-        const idle_since = paused_at ?? (last === undefined ? placed_at : last.idle_since);
+      instances: rows.map((row) => {
+        const { instance_id, deployment_key, version_id, memory_bytes, gpus, paused_at, placed_at } = row;
+        const last = this.#heartbeats.instance(row);
+        const idle_since = paused_at ?? (last === null ? placed_at : last.idle_since);
         return { instance_id, deployment_key, version_id, state: last?.state ?? null, idle_since, memory_bytes, gpus };
       }),
       warm_versions: this.#store
         .knownVersions(origin_id)
         .map(({ version_id }) => version_id)
         .reverse(),
-      last_seen_at: seen?.at ?? null,
+      last_seen_at: this.#heartbeats.lastSeenAt(origin_id),
     };
   }
 
@@ -374,25 +299,12 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
       const newest = keys.get(origin.origin_id)?.[0];
       if (newest === undefined) return [];
       const key = { key_id: newest.key_id, secret: newest.secret };
-      return [{ origin_id: origin.origin_id, url: origin.url, key, alive: this.#isAlive(origin) }];
+      return [{ origin_id: origin.origin_id, url: origin.url, key, alive: this.#heartbeats.isAlive(origin) }];
     });
   }
 
   async rotateKey(originId: string): Promise<{ key_id: string; secret: string } | null> {
-    return this.#store.origin(originId) === null ? null : this.#newKey(originId);
-  }
-
-  #newKey(originId: string): { key_id: string; secret: string } {
-    const key: KeyRow = {
-      key_id: idIn(shardOf(originId), newId(16)),
-      origin_id: originId,
-      secret: Buffer.from(randomBytes(32)).toString("base64"),
-      created_at: Date.now(),
-    };
-    this.#store.insertKey(key);
-    const live = this.#store.keys(originId);
-    for (const old of live.slice(LIVE_KEYS_MAX)) this.#store.deleteKey(old.key_id);
-    return { key_id: key.key_id, secret: key.secret };
+    return this.#store.origin(originId) === null ? null : this.#joining.newKey(originId);
   }
 
   async revokeKey(keyId: string): Promise<void> {
@@ -422,21 +334,12 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
   }
 
   async health(): Promise<{ origins_alive: number }> {
-    return { origins_alive: this.#store.origins().filter((origin) => this.#isAlive(origin)).length };
+    return { origins_alive: this.#store.origins().filter((origin) => this.#heartbeats.isAlive(origin)).length };
   }
 
   /** It takes what is new. */
   #isOpen(origin: OriginRow): boolean {
-    return !origin.is_draining && this.#isAlive(origin);
-  }
-
-  #isAlive(origin: { origin_id: string; is_lost: boolean }): boolean {
-    return !origin.is_lost && Date.now() - this.#lastSeenAt(origin.origin_id) < ORIGIN_DEAD_AFTER_MS;
-  }
-
-  /** Signs of life are not stored: after a start every origin has the full time to give one. */
-  #lastSeenAt(originId: string): number {
-    return this.#seen.get(originId)?.at ?? this.#wokeAt;
+    return !origin.is_draining && this.#heartbeats.isAlive(origin);
   }
 
   override async alarm(): Promise<void> {
@@ -455,18 +358,18 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
   /** Origins that were silent too long are lost, and all that ran there with them. */
   async #findLost(): Promise<void> {
     for (const origin of this.#store.origins()) {
-      if (origin.is_lost || this.#isAlive(origin)) continue;
+      if (origin.is_lost || this.#heartbeats.isAlive(origin)) continue;
       const gone = this.#store.instances(origin.origin_id);
       // Told before it is recorded: a crash in between tells again.
       await this.#tellGone(origin.origin_id, gone);
       for (const row of gone) this.#placement.removeInstance(row.instance_id);
       this.#store.setLost(origin.origin_id, true);
       this.#placement.originChanged({ ...origin, is_lost: true });
-      this.#seen.delete(origin.origin_id);
+      this.#heartbeats.forget(origin.origin_id);
       console.warn(JSON.stringify({ event: "origin_lost", origin_id: origin.origin_id, instances: gone.length }));
     }
     const alive = this.#store.origins().filter((origin) => !origin.is_lost);
-    const next = alive.map((origin) => this.#lastSeenAt(origin.origin_id) + ORIGIN_DEAD_AFTER_MS);
+    const next = alive.map((origin) => this.#heartbeats.deadAt(origin.origin_id));
     if (next.length > 0) this.#alarms.set("lost", Math.min(...next));
   }
 }
