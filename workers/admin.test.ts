@@ -1,7 +1,7 @@
 /** What the operator does to models, tokens, accounts and origins, and what others see of it. */
-import { runInDurableObject } from "cloudflare:test";
+import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { beforeAll, describe, expect, it, vi } from "vitest";
+import { beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import { accountStub, auditStub, batchStub } from "../durable-objects/stubs.ts";
 import { predictionObjectName } from "../schema/ids.ts";
 import { hashToken, tokenId } from "../schema/tokens.ts";
@@ -34,6 +34,25 @@ beforeAll(async () => {
 const asOperator = (method: string, path: string, body?: unknown) => call(method, path, { token: operator, body });
 const create = (token: string, more: Record<string, unknown> = {}, headers: Record<string, string> = {}) =>
   call("POST", "/v1/predictions", { token, body: { version, input: { text: "planted-input" }, ...more }, headers });
+
+/** Every row of an object's own tables, as text. */
+const rowsOf = (stub: unknown): Promise<string> =>
+  runInDurableObject(stub as never, (_object, state) =>
+    JSON.stringify(
+      state.storage.sql
+        .exec<{ name: string }>(
+          "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '\\_%' ESCAPE '\\'",
+        )
+        .toArray()
+        .flatMap(({ name }) => state.storage.sql.exec(`SELECT * FROM "${name}"`).toArray()),
+    ),
+  );
+/** Keys of what R2 holds of a prediction. */
+async function objectsOf(id: string): Promise<string[]> {
+  const prefixes = [`predictions/${id}/`, `outputs/${id}/`];
+  const lists = await Promise.all(prefixes.map((prefix) => env.FILES.list({ prefix })));
+  return lists.flatMap(({ objects }) => objects.map(({ key }) => key));
+}
 
 describe("a paused model", () => {
   it("starts nothing new and says why, finishes what it accepted, and runs again when resumed", async () => {
@@ -137,6 +156,64 @@ describe("zero retention", () => {
       body: { version, inputs: [{ text: "x" }] },
     });
     expect((await problemOf(batch)).detail).toContain("keeps nothing");
+  });
+
+  it("leaves no input, output, log or error in objects of R2, the account's list or any line of the log", async () => {
+    const written: string[] = [];
+    for (const level of ["log", "info", "warn", "error"] as const) {
+      vi.spyOn(console, level).mockImplementation((...parts: unknown[]) => {
+        written.push(parts.map(String).join(" "));
+      });
+    }
+    onTestFinished(() => {
+      vi.restoreAllMocks();
+      vi.useRealTimers();
+    });
+    const account = await anAccount();
+    await asOperator("PATCH", `/admin/v1/accounts/${account.username}`, { zero_retention: true });
+    // Too large for a row, so it lies in R2 until it was delivered; and one that a wrong value refuses.
+    const large = (text: string) => text.padEnd(300_000, "x");
+    const made = await predictionOf(await create(account.token, { input: { text: large("planted-input") } }));
+    const failed = await predictionOf(await create(account.token));
+    expect((await create(account.token, { input: { text: ["planted-wrong"] } })).status).toBe(422);
+    await origin.attemptOf(made.id);
+    const file = new TextEncoder().encode("planted-file");
+    const headers = { "content-type": "text/plain", "content-length": String(file.byteLength) };
+    expect((await origin.send("PUT", `/origin/v1/outputs/${made.id}/1/0/f.txt`, file, headers)).status).toBe(201);
+    await origin.events(made.id, 0, [
+      { type: "started" },
+      { type: "log", source: "stdout", data: "planted-log\n" },
+      { type: "output", mode: "set", value: large("planted-output") },
+    ]);
+    await vi.waitFor(async () => expect((await objectsOf(made.id)).length).toBeGreaterThanOrEqual(3));
+    const end = { type: "finished", metrics: {}, predict_time_s: 0.1 } as const;
+    await origin.events(made.id, 3, [{ ...end, status: "succeeded" }]);
+    await origin.attemptOf(failed.id);
+    await origin.events(failed.id, 0, [{ type: "started" }, { ...end, status: "failed", error: "planted-error" }]);
+    const list = accountStub(env, account.id);
+    for (const { id } of [made, failed]) {
+      const path = `/v1/predictions/${id}`;
+      await vi.waitFor(async () => {
+        expect((await predictionOf(await call("GET", path, { token: account.token }))).completed_at).not.toBeNull();
+      });
+    }
+    // Files may be fetched for a minute after their delivery.
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 61_000 });
+    for (const { id } of [made, failed]) {
+      await vi.waitFor(
+        async () => {
+          await runDurableObjectAlarm(env.PREDICTIONS.getByName(predictionObjectName(id)));
+          const { rows } = await list.list({ kind: "prediction", limit: 10 });
+          expect(rows.find((row) => row.prediction_id === id)?.document).toMatchObject({ data_removed: true });
+        },
+        { timeout: 10_000, interval: 100 },
+      );
+      expect(await objectsOf(id)).toEqual([]);
+    }
+    expect(await rowsOf(list)).not.toContain("planted");
+    // Lines of requests wait a moment for company.
+    await vi.waitFor(() => expect(written.filter((line) => line.includes(made.id))).not.toEqual([]));
+    expect(written.filter((line) => line.includes("planted"))).toEqual([]);
   });
 });
 
@@ -295,19 +372,8 @@ describe("deleting an account", () => {
     expect((await env.FILES.list({ prefix: `batches/${batch.id}/` })).objects).toEqual([]);
     // The list's copies go with the next delivery of the outboxes.
     await vi.waitFor(async () => expect(JSON.stringify(await listed("prediction"))).not.toContain("planted"));
-    const dumps = await Promise.all(
-      [env.ACCOUNTS.getByName(account.id), batchStub(env, batch.id)].map((stub) =>
-        runInDurableObject(stub as never, (_object, state) =>
-          state.storage.sql
-            .exec<{ name: string }>(
-              "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '\\_%' ESCAPE '\\'",
-            )
-            .toArray()
-            .flatMap(({ name }) => state.storage.sql.exec(`SELECT * FROM "${name}"`).toArray()),
-        ),
-      ),
-    );
-    expect(JSON.stringify(dumps)).not.toContain("planted");
+    expect(await rowsOf(accountStub(env, account.id))).not.toContain("planted");
+    expect(await rowsOf(batchStub(env, batch.id))).not.toContain("planted");
     expect(await listed("batch")).toHaveLength(1);
   });
 
