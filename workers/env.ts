@@ -103,7 +103,7 @@ const parsed = new WeakMap<Env, Settings>();
 export function settingsOf(env: Env): Settings {
   const known = parsed.get(env);
   if (known !== undefined) return known;
-  if (env.SIGNING_SECRET === "") throw new Error("SIGNING_SECRET is not set: see wrangler.toml");
+  if (!env.SIGNING_SECRET) throw new Error("SIGNING_SECRET is not set: see wrangler.toml");
   const retentionMs = parseDuration(env.RETENTION);
   if (retentionMs === null) throw new Error(`RETENTION is no duration: ${env.RETENTION}`);
   const relay = env.UPLOAD_RELAY_URL.replace(/\/+$/, "");
