@@ -2,8 +2,9 @@
  * State that the previous release wrote opens in this one. Its data folder lies here as an archive (previous/record.ts makes it at each release), so any
  * clone can run this; the system was killed while predictions ran and waited.
  */
-import { mkdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Api, type Page, type Prediction, streamUrl } from "./lib/api.ts";
 import { mustRun } from "./lib/run.ts";
@@ -14,6 +15,8 @@ import { DEPLOYMENT, MODELS, OWNER, PUBLIC_URL, type Recorded, STATE } from "./p
 /** The release that this one follows: an archive of another one would show nothing. */
 const PREVIOUS_RELEASE = "b41daae";
 
+const DAY_MS = 86_400_000;
+
 let folder: string;
 let system: System;
 let recorded: Recorded;
@@ -23,6 +26,7 @@ beforeAll(async () => {
   mkdirSync(folder, { recursive: true });
   await mustRun("tar", ["-xzf", STATE, "-C", folder]);
   recorded = JSON.parse(readFileSync(join(folder, "recorded.json"), "utf8")) as Recorded;
+  renewDeadlines(join(folder, "data"));
   const ports = await System.freePorts();
   system = await System.start({
     models: MODELS,
@@ -39,6 +43,24 @@ afterAll(async () => {
   await system?.stop();
   rmSync(folder, { recursive: true, force: true });
 });
+
+/** What was alive would end by its deadline, a day after it was created: it is made as if created now, whenever the archive was recorded. */
+function renewDeadlines(data: string): void {
+  const objects = join(data, "edge/do/edge-PredictionObject");
+  const files = readdirSync(objects).filter((name) => name.endsWith(".sqlite") && name !== "metadata.sqlite");
+  let postponed = 0;
+  for (const name of files) {
+    const database = new DatabaseSync(join(objects, name));
+    const hasRows = database.prepare("SELECT 1 FROM sqlite_master WHERE name = 'predictions'").get() !== undefined;
+    if (hasRows) {
+      const update = `UPDATE predictions SET due_at = ?1 + ${DAY_MS}, request = json_set(request, '$.created_at', ?1),
+        progress = json_set(progress, '$.life.created_at', ?1) WHERE is_live = 1`;
+      postponed += Number(database.prepare(update).run(Date.now()).changes);
+    }
+    database.close();
+  }
+  expect(postponed).toBe(3);
+}
 
 /** An address that was handed out, on the port where it is now. */
 function here(given: string): string {
