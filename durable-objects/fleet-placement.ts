@@ -5,7 +5,8 @@
  */
 import { newId, sha256Hex } from "../schema/ids.ts";
 import { type InstanceStatus, ORIGIN_PROTOCOL_VERSION } from "../schema/origin-protocol.ts";
-import { PlacementIndex, type PlacementInstance } from "../schema/placement.ts";
+import { PlacementIndex } from "../schema/placement.ts";
+import type { PlacementInstance } from "../schema/placement-hosts.ts";
 import { weightsSource } from "../schema/weights.ts";
 import type { OriginEntry, PlaceRequest, PlaceResult } from "./contracts.ts";
 import type { FleetInstanceRow, FleetStore, OriginRow } from "./fleet-store.ts";

@@ -7,6 +7,7 @@
  */
 
 import { DurableObject } from "cloudflare:workers";
+import { decideBuildPlace } from "../schema/build-place.ts";
 import {
   type Heartbeat,
   type InstanceStatus,
@@ -14,7 +15,6 @@ import {
   type Register,
   type RegisterResult,
 } from "../schema/origin-protocol.ts";
-import { decideBuildPlace } from "../schema/placement.ts";
 import { Alarms } from "./alarms.ts";
 import type {
   FleetFigures,

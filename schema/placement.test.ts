@@ -1,14 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import {
-  decideBuildPlace,
-  keepingValue,
-  type PlacementDecision,
-  type PlacementHost,
-  PlacementIndex,
-  type PlacementInstance,
-  type PlacementRequest,
-} from "./placement.ts";
+import { type PlacementDecision, PlacementIndex } from "./placement.ts";
+import { keepingValue } from "./placement-eviction.ts";
+import type { PlacementHost, PlacementInstance, PlacementRequest } from "./placement-hosts.ts";
 
 function anInstance(change: Partial<PlacementInstance> = {}): PlacementInstance {
   return {
@@ -338,26 +332,5 @@ describe("placement", () => {
     const [few, many] = [measure(10), measure(10_000)];
     console.info(`placement: ${few.toFixed(1)} µs with 10 full hosts, ${many.toFixed(1)} µs with 10,000`);
     expect(many).toBeLessThan(50);
-  });
-});
-
-describe("decideBuildPlace", () => {
-  const process = {
-    origin_id: "p",
-    is_open: true,
-    runs: { packages: ["source" as const], untrusted: false },
-    builds: 0,
-  };
-  const docker = { ...process, origin_id: "d", runs: { packages: ["source" as const], untrusted: true }, builds: 2 };
-  const ask = (is_trusted: boolean, origins: (typeof process)[], except: string[] = []) =>
-    decideBuildPlace({ is_trusted, except }, origins);
-
-  it("guarantees that a build goes to who builds least, of those that may take it", () => {
-    expect(ask(true, [docker, process])).toEqual({ origin_id: "p" });
-    expect(ask(false, [docker, process])).toEqual({ origin_id: "d" });
-    expect(ask(true, [docker, process], ["p"])).toEqual({ origin_id: "d" });
-    expect(ask(true, [{ ...process, is_open: false }])).toEqual({ refused: "No origin is connected." });
-    expect(ask(false, [process])).toMatchObject({ refused: expect.stringContaining("COGWAY_DRIVER=docker") });
-    expect(ask(true, [process], ["p"])).toMatchObject({ refused: expect.stringContaining("cannot be reached") });
   });
 });

@@ -1,13 +1,26 @@
 /**
- * Where an instance goes, and where a build goes. Pure: a {@link PlacementIndex} is told what hosts there are and what runs on them, and answers from that
+ * Where an instance goes. Pure: a {@link PlacementIndex} is told what hosts there are and what runs on them, and answers from that
  * alone. Of the hosts that can run it and have the room it takes, in this order: one of the cheapest hardware; one without this deployment while that is on
  * one host only, so that no host takes a whole deployment with it; one that has image, environment and weights; the one with the fewest instances of it;
- * and the fullest, so that whole hosts stay free for what needs them. Where none has the room, the least valuable idle instances go first: {@link keepingValue}.
+ * and the fullest, so that whole hosts stay free for what needs them. Where none has the room, the least valuable idle instances go first (placement-eviction.ts).
  *
  * A decision takes as long with 10,000 hosts as with 10 (bench/fleet-sim): hosts are held by their free room, and a bounded number of them is compared.
  * Whether there is room is exact; which of the equally good ones is the very best is not, where there are more than the bounds say.
  */
-import type { PackageKind } from "./packages.ts";
+import { cheapestPlan } from "./placement-eviction.ts";
+import {
+  fits,
+  type Host,
+  type HostClass,
+  isReclaimable,
+  NO_SOURCES,
+  NO_UNTRUSTED,
+  type PlacementHost,
+  type PlacementInstance,
+  type PlacementRequest,
+  type PlacementRound,
+  roomOf,
+} from "./placement-hosts.ts";
 import { RoomIndex } from "./room-index.ts";
 
 /** Hosts that have run the version which are compared; and hosts with room, fullest first, among which one without this deployment is looked for. */
@@ -15,104 +28,11 @@ const WARM_COMPARED_MAX = 16;
 const FITTING_COMPARED_MAX = 128;
 /** A deployment is on so many hosts before one that is warm is worth more than another one. */
 const SPREAD_HOSTS_MIN = 2;
-/** Hosts whose idle instances are compared. With more, it is the least valuable of so many: a sample, as caches take one. */
-const EVICTIONS_COMPARED_MAX = 16;
-/** An idle instance is worth half as much after this long without use, however often it was used before. */
-const VALUE_HALF_LIFE_MS = 3_600_000;
-/** What is assumed of an instance of which nothing is known: used once an hour, started in 10 s. */
-const UNKNOWN_USE = { arrivals_per_hour: 1, cold_start_ms: 10_000 };
-
-export interface PlacementInstance {
-  instance_id: string;
-  deployment_key: string;
-  memory_bytes: number;
-  /** devices that it has for itself */
-  gpus: number;
-  /** runs nothing, as far as the fleet knows; its owner has the last word */
-  is_idle: boolean;
-  /** since when it runs nothing (epoch milliseconds), or when it was placed */
-  idle_since: number;
-  is_draining: boolean;
-  /** no deployment counts on it: it is only held in case that it is wanted again */
-  is_paused?: boolean;
-  /** expected use and what a new start costs; absent where nothing is known */
-  use?: { arrivals_per_hour: number; cold_start_ms: number };
-}
-
-export interface PlacementHost {
-  origin_id: string;
-  /** alive, and not being drained: takes new instances */
-  is_open: boolean;
-  skus: string[];
-  /** micro-dollars a second by SKU, where they are known: the cheapest hardware that fits is taken */
-  prices?: Record<string, number>;
-  /** `gpus`: devices that work; absent is none */
-  capacity: { instances: number; memory_bytes: number; gpus?: number | undefined };
-  /** null: only what it has prepared itself, as all did before there were packages */
-  runs: { packages: PackageKind[]; untrusted: boolean } | null;
-}
-
-export interface PlacementRequest {
-  deployment_key: string;
-  version_id: string;
-  hardware: string;
-  memory_bytes: number;
-  /** devices that it gets for itself */
-  gpus: number;
-  /** what its version is made of; null for the operator's folders, which origins have themselves */
-  package: PackageKind | null;
-  is_trusted: boolean;
-  /** queued work has waited so long for room that a busy instance may be asked to finish and go */
-  is_starving: boolean;
-  /** false: only where there is room already. Absent is true. */
-  evicts?: boolean;
-}
-
-export interface PlacementRound {
-  now: number;
-  /** instances whose owners said no in this round */
-  kept: ReadonlySet<string>;
-  /** hosts that could not take it in this round */
-  unable: ReadonlySet<string>;
-}
-
 export type PlacementDecision =
   | { kind: "boot"; origin_id: string }
   /** ask its owner to let this instance go, then decide again */
   | { kind: "evict"; origin_id: string; victim: PlacementInstance }
   | { kind: "refused"; reason: "no_origin" | "no_room"; detail: string };
-
-/** Hosts of the same hardware that run the same kinds of models. There are few of these, however many hosts there are. */
-interface HostClass {
-  key: string;
-  skus: string[];
-  prices: Record<string, number>;
-  gpus: number;
-  runs: PlacementHost["runs"];
-  /** those that take new instances */
-  hosts: Set<Host>;
-  /** of the largest host */
-  memory_max: number;
-  /** by what is free */
-  free: RoomIndex<Host>;
-  /** by what is free, or would be without the idle instances */
-  reclaimable: RoomIndex<Host>;
-}
-
-interface Room {
-  gpus: number;
-  memory: number;
-}
-
-interface Host {
-  given: PlacementHost;
-  class: HostClass | null;
-  instances: Map<string, PlacementInstance>;
-  of_deployment: Map<string, number>;
-  /** where it stands in the indexes of its class; null where no instance more fits, however small */
-  free: Room | null;
-  reclaimable: Room | null;
-}
 
 export class PlacementIndex {
   readonly #hosts = new Map<string, Host>();
@@ -306,115 +226,6 @@ export class PlacementIndex {
   }
 }
 
-/**
- * What is lost when an idle instance goes: the time of cold starts that its deployment's users would wait in the next hour, in milliseconds. Use that
- * does not come any more counts for less and less.
- */
-export function keepingValue({ use = UNKNOWN_USE, idle_since }: PlacementInstance, now: number): number {
-  const idle = Math.max(0, now - idle_since);
-  return use.arrivals_per_hour * use.cold_start_ms * 2 ** (-idle / VALUE_HALF_LIFE_MS);
-}
-
-interface Plan {
-  host: Host;
-  victims: PlacementInstance[];
-  value: number;
-}
-
-/** The host where making room costs least; null where it cannot be made. */
-function cheapestPlan(classes: HostClass[], request: PlacementRequest, round: PlacementRound): Plan | null {
-  let best: Plan | null = null;
-  const offer = (host: Host): void => {
-    const plan = round.unable.has(host.given.origin_id) ? null : planFor(host, request, round);
-    if (plan !== null && (best === null || plan.value < best.value)) best = plan;
-  };
-  for (const each of classes) {
-    let left = EVICTIONS_COMPARED_MAX + round.kept.size;
-    each.reclaimable.find(request.gpus, request.memory_bytes, (host) => {
-      offer(host);
-      return --left <= 0;
-    });
-  }
-  if (best !== null || !request.is_starving) return best;
-  for (const each of classes) {
-    for (const host of [...take(each.hosts, EVICTIONS_COMPARED_MAX)]) {
-      offer(host);
-      // Those that were looked at go to the end: the next try looks at others.
-      each.hosts.delete(host);
-      each.hosts.add(host);
-    }
-  }
-  return best;
-}
-
-function* take<T>(from: Iterable<T>, count: number): Generator<T> {
-  let left = count;
-  for (const item of from) {
-    if (left-- <= 0) return;
-    yield item;
-  }
-}
-
-/** The least valuable instances that make room here; busy ones last and only for a starving request. Null: it cannot be made. */
-function planFor(host: Host, request: PlacementRequest, { now, kept }: PlacementRound): Plan | null {
-  const candidates = [...host.instances.values()]
-    .filter(
-      (each) =>
-        !each.is_draining &&
-        (each.deployment_key !== request.deployment_key || each.is_paused === true) &&
-        !kept.has(each.instance_id) &&
-        (each.is_idle || request.is_starving),
-    )
-    .map((instance) => ({ instance, value: instance.is_idle ? keepingValue(instance, now) : Number.MAX_VALUE / 64 }))
-    .sort((a, b) => a.value - b.value || a.instance.idle_since - b.instance.idle_since);
-  const going = new Set<PlacementInstance>();
-  const hasRoom = (): boolean =>
-    fits(
-      roomOf(host, (each) => going.has(each)),
-      request,
-    );
-  for (const { instance } of candidates) {
-    if (hasRoom()) break;
-    going.add(instance);
-  }
-  if (going.size === 0 || !hasRoom()) return null;
-  // The last ones that were needed may make earlier, smaller ones unnecessary.
-  for (const instance of [...going]) {
-    going.delete(instance);
-    if (!hasRoom()) going.add(instance);
-  }
-  const victims = candidates.filter(({ instance }) => going.has(instance));
-  return {
-    host,
-    victims: victims.map(({ instance }) => instance),
-    value: victims.reduce((sum, { value }) => sum + value, 0),
-  };
-}
-
-/** What is free on a host when some of its instances are gone; null where it may have no more of them. */
-function roomOf(host: Host, isGone: (instance: PlacementInstance) => boolean): Room | null {
-  const { capacity } = host.given;
-  let count = 0;
-  let memory = capacity.memory_bytes;
-  let gpus = capacity.gpus ?? 0;
-  for (const instance of host.instances.values()) {
-    if (isGone(instance)) continue;
-    count += 1;
-    memory -= instance.memory_bytes;
-    gpus -= instance.gpus;
-  }
-  // A device may have failed under those that run: one without devices fits there still.
-  return count < capacity.instances && memory >= 0 ? { gpus: Math.max(0, gpus), memory } : null;
-}
-
-function isReclaimable(instance: PlacementInstance): boolean {
-  return instance.is_idle && !instance.is_draining;
-}
-
-function fits(room: Room | null, need: Pick<PlacementRequest, "memory_bytes" | "gpus">): boolean {
-  return room !== null && room.memory >= need.memory_bytes && room.gpus >= need.gpus;
-}
-
 function countOf(host: Host, deploymentKey: string): number {
   return host.of_deployment.get(deploymentKey) ?? 0;
 }
@@ -450,30 +261,3 @@ function counted(count: number, noun: string): string {
 }
 
 const NO_IMAGES = "No origin that is connected runs container images: one must be started with COGWAY_DRIVER=docker.";
-const NO_SOURCES =
-  "No origin that is connected takes models from the registry: one must be started with this release or a newer one.";
-const NO_UNTRUSTED =
-  "No origin that is connected keeps models of other accounts apart: one must be started with COGWAY_DRIVER=docker (or, where every account is trusted, with COGWAY_TRUST_ALL_MODELS=1).";
-
-interface BuildOrigin extends Pick<PlacementHost, "origin_id" | "is_open" | "runs"> {
-  /** builds that it has now */
-  builds: number;
-}
-
-/** The origin that builds a source: of those that may, the one that builds least; or why none does. `except`: those that could not take it just now. */
-export function decideBuildPlace(
-  request: { is_trusted: boolean; except: readonly string[] },
-  origins: BuildOrigin[],
-): { origin_id: string } | { refused: string } {
-  const builders = origins.filter((origin) => origin.is_open && origin.runs?.packages.includes("source"));
-  if (builders.length === 0) {
-    return { refused: origins.some((origin) => origin.is_open) ? NO_SOURCES : "No origin is connected." };
-  }
-  const able = builders.filter((origin) => request.is_trusted || origin.runs?.untrusted);
-  if (able.length === 0) return { refused: NO_UNTRUSTED };
-  const free = able.filter((origin) => !request.except.includes(origin.origin_id));
-  free.sort((a, b) => a.builds - b.builds || a.origin_id.localeCompare(b.origin_id));
-  return free[0] === undefined
-    ? { refused: "The origins that build cannot be reached." }
-    : { origin_id: free[0].origin_id };
-}

@@ -4,7 +4,7 @@
  *
  * Simulated: hosts (a start takes the time that the trace says; nothing fails), and the ways between all parts (they take no time).
  */
-import type { PlacementInstance } from "../../schema/placement.ts";
+import type { PlacementInstance } from "../../schema/placement-hosts.ts";
 import { EventHeap } from "./event-heap.ts";
 import { Hosts, type Placed } from "./hosts.ts";
 import type { Cause, Decision, InstanceView, Policy, PolicyMaker } from "./rivals/policy.ts";

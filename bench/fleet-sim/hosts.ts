@@ -1,5 +1,6 @@
 /** The hosts of a simulation, filled by the placement that production uses (schema/placement.ts). */
-import { PlacementIndex, type PlacementInstance } from "../../schema/placement.ts";
+import { PlacementIndex } from "../../schema/placement.ts";
+import type { PlacementInstance } from "../../schema/placement-hosts.ts";
 import { type Deployment, GPUS_PER_HOST, HARDWARE, type Trace } from "./traces.ts";
 
 /** As production asks for instances to go in one placement. */

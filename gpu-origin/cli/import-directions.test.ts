@@ -19,7 +19,7 @@ function write(path: string, text: string): string {
 it.each([
   ["workers/app.ts", "durable-objects/stubs.ts"],
   ["workers/app.ts", "schema/ids.ts"],
-  ["durable-objects/fleet.ts", "schema/placement.ts"],
+  ["durable-objects/fleet-placement.ts", "schema/placement.ts"],
   ["gpu-origin/main.ts", "schema/ids.ts"],
   ["gpu-origin/cli/launcher.ts", "gpu-origin/log.ts"],
   ["workers/web/src/api.ts", "schema/api/common.ts"],
