@@ -29,6 +29,7 @@ beforeAll(async () => {
     publicUrl: "http://public.example",
     retention: "2h",
     canaryInterval: "3h",
+    laneLeasesPerS: 5,
     uploadRelayUrl: "http://127.0.0.1:1",
     otlp: { url: "http://127.0.0.1:4318/v1/traces", headers: "a=b" },
     allowPrivateCidrs: [],
@@ -60,7 +61,7 @@ describe("the options", () => {
     const wanted = JSON.parse(JSON.stringify(workerOptions)) as WorkerView & { assets: { binding: string } };
     const { modulesRules: _, bindings, assets, serviceBindings, ...same } = wanted;
     expect(worker("edge")).toMatchObject(same);
-    expect(Object.keys(worker("edge").bindings).sort()).toEqual(Object.keys(bindings).sort());
+    expect(Object.keys(worker("edge").bindings).sort()).toEqual([...Object.keys(bindings), "SIGNING_SECRET"].sort());
     expect(worker("page")["assets"]).toEqual(assets);
     expect(worker("edge")["serviceBindings"]).toMatchObject({
       ...(serviceBindings as object),
@@ -85,6 +86,7 @@ describe("the options", () => {
       PUBLIC_URL: "http://public.example",
       RETENTION: "2h",
       CANARY_INTERVAL: "3h",
+      LANE_LEASES_PER_S: "5",
       UPLOAD_RELAY_URL: "http://127.0.0.1:1",
       OTLP_TRACES_URL: "http://127.0.0.1:4318/v1/traces",
       OTLP_HEADERS: "a=b",

@@ -48,6 +48,7 @@ export interface EdgeSettings {
   publicUrl: string;
   retention: string;
   canaryInterval: string;
+  laneLeasesPerS: number | undefined;
   uploadRelayUrl: string;
   otlp: { url: string; headers: string };
   /** CIDRs of private networks that the Worker's fetch may reach */
@@ -97,6 +98,7 @@ export function edgeOptions(settings: EdgeSettings, log: LogFile): MiniflareOpti
           PUBLIC_URL: settings.publicUrl,
           RETENTION: settings.retention,
           CANARY_INTERVAL: settings.canaryInterval,
+          ...(settings.laneLeasesPerS === undefined ? {} : { LANE_LEASES_PER_S: String(settings.laneLeasesPerS) }),
           ALLOW_PRIVATE_URLS: settings.allowPrivateCidrs.join(","),
           UPLOAD_RELAY_URL: settings.uploadRelayUrl,
           OTLP_TRACES_URL: settings.otlp.url,

@@ -79,6 +79,7 @@ export class Launcher {
         publicUrl: settings.publicUrl,
         retention: settings.retention,
         canaryInterval: settings.canaryInterval,
+        laneLeasesPerS: settings.laneLeasesPerS,
         uploadRelayUrl: settings.uploadRelayUrl,
         otlp: settings.otlp,
         allowPrivateCidrs: cidrs(settings.allowPrivateUrls),

@@ -33,6 +33,8 @@ export interface Settings {
   retention: string;
   /** how often examples of public versions are run; 0 is never */
   canaryInterval: string;
+  /** leases of slots a second above which a deployment is divided into lanes; undefined: as wrangler.toml has it */
+  laneLeasesPerS: number | undefined;
   /** where spans of the edge go; empty: nowhere */
   otlp: { url: string; headers: string };
   /** of the first origin; undefined: none has any */
@@ -87,6 +89,7 @@ const EnvironmentSchema = z.object({
   COGWAY_OTLP_HEADERS: z.string().default(""),
   COGWAY_METRICS_PORT: PortSchema.optional(),
   COGWAY_CANARY_INTERVAL: DurationSchema.default("1d"),
+  COGWAY_LANE_LEASES_PER_S: z.coerce.number("must be a whole number above 0").int().positive().optional(),
   COGWAY_UPLOAD_RELAY: z.enum(["0", "1"], "must be 1 or 0").default("0"),
   /** for tests of faults: ports of loopback proxies, to the edge and then to each origin, that edge and origins reach each other through */
   COGWAY_PROXY_PORTS: z
@@ -143,6 +146,7 @@ export function readSettings(env: NodeJS.ProcessEnv, originCount = 1): Settings 
     allowPrivateUrls: values.COGWAY_ALLOW_PRIVATE_URLS,
     retention: values.COGWAY_RETENTION,
     canaryInterval: values.COGWAY_CANARY_INTERVAL,
+    laneLeasesPerS: values.COGWAY_LANE_LEASES_PER_S,
     otlp: { url: values.COGWAY_OTLP_TRACES_URL ?? "", headers: values.COGWAY_OTLP_HEADERS },
     metricsPort: values.COGWAY_METRICS_PORT,
     uploadRelayUrl: values.COGWAY_UPLOAD_RELAY === "1" ? `http://127.0.0.1:${originPort}` : "",
