@@ -10,8 +10,9 @@ import type { ColdStart } from "./attempt-trace.ts";
 import type { Launch } from "./builds/builder.ts";
 import { CogClient, type CogHealth } from "./cog-client.ts";
 import type { Driver, Exit, InstanceRecord, Watch } from "./drivers/driver.ts";
-import { isWorkerDead, setupError } from "./instance-health.ts";
+import { judgeHealth } from "./instance-health.ts";
 import { type Acquired, InstanceSlots } from "./instance-slots.ts";
+import { StartTimes } from "./instance-start-times.ts";
 import type { Log } from "./log.ts";
 import { SetupLog } from "./setup-log.ts";
 
@@ -21,10 +22,6 @@ const STARTING_POLL_MS = 50;
 const READY_POLL_MS = 5_000;
 /** Health checks in a row, each with its own time-out, that a ready server may leave unanswered. */
 const SILENCES_MAX = 6;
-/** coglet starts its worker within milliseconds; without one after this long the environment's `python` lacks coglet, and it would start for ever. */
-const WORKERLESS_MS = 6_000;
-/** The environment is made before; this covers the start of Python until the port listens. */
-const LISTEN_TIMEOUT_MS = 60_000;
 /** An idle coglet ends in 0.3 s. */
 const STOP_GRACE_MS = 2_000;
 const LAST_WORDS_MS = 250;
@@ -66,16 +63,12 @@ export class Instance {
   readonly #spec: InstanceSpec;
   readonly #host: InstanceHost;
   readonly #logs = new SetupLog();
+  readonly #times = new StartTimes();
   readonly #slots: InstanceSlots;
   #state: InstanceStatus["state"] = "boot";
   #reason: string | null = null;
   #generation = 0;
   #client: CogClient | null = null;
-  #bootStartedAt = 0;
-  #setupStartedAt = 0;
-  #bootMs: number | null = null;
-  #setupMs: number | null = null;
-  #isColdStartTold = false;
   #memoryBytes: number | null = null;
   #crashes = 0;
   #readySince = 0;
@@ -130,8 +123,7 @@ export class Instance {
       slots: this.#spec.slots,
       slots_busy: this.#slots.busy,
       memory_bytes: this.#memoryBytes ?? this.#spec.memory_bytes,
-      ...(this.#bootMs === null ? {} : { boot_ms: this.#bootMs }),
-      ...(this.#setupMs === null ? {} : { setup_ms: this.#setupMs }),
+      ...this.#times.status(),
       ...(this.#reason === null ? {} : { reason: this.#reason }),
       ...(withLogs ? { logs: this.#logs.text() } : {}),
     };
@@ -139,10 +131,7 @@ export class Instance {
 
   /** How it came to be ready; told once, to the first attempt after that, which is who waited for it. */
   takeColdStart(): ColdStart | null {
-    if (this.#isColdStartTold || this.#bootMs === null || this.#setupMs === null) return null;
-    this.#isColdStartTold = true;
-    const boot_started_at = Date.now() - (performance.now() - this.#bootStartedAt);
-    return { boot_started_at, boot_ms: this.#bootMs, setup_ms: this.#setupMs };
+    return this.#times.takeColdStart();
   }
 
   #setState(state: InstanceStatus["state"], reason: string | null): void {
@@ -166,8 +155,7 @@ export class Instance {
   async #startServer(): Promise<void> {
     if (this.isEnded || this.#stopping !== null) return;
     const generation = ++this.#generation;
-    this.#bootStartedAt = performance.now();
-    this.#setupStartedAt = 0;
+    this.#times.begin();
     const { launch, env, args, cpus, devices, instance_id, version_id, deployment_key, memory_bytes } = this.#spec;
     const result = await this.#host.driver.start({
       instance_id,
@@ -266,47 +254,35 @@ export class Instance {
 
   /** One look at the server: moves the state on, and says how to go on polling. */
   #judge(health: CogHealth | null): "starting" | "ready" | "ended" {
-    const now = performance.now();
-    const elapsed = now - this.#bootStartedAt;
     // It was paused while it was asked.
     if (this.#state === "paused" || this.#pausing !== null) return "ready";
-    if (health === null) {
-      if (this.#state === "ready" || this.#state === "draining") return this.#silent();
-      if (elapsed < LISTEN_TIMEOUT_MS) return "starting";
-      this.#fail(`boot: the server did not listen within ${LISTEN_TIMEOUT_MS / 1000} s`);
-      return "ended";
+    if (health !== null) {
+      this.#silences = 0;
+      this.#times.answered();
+      if (health.status === "STARTING" && this.#state === "boot") this.#setState("setup", this.#reason);
     }
-    this.#silences = 0;
-    if (this.#setupStartedAt === 0) {
-      this.#setupStartedAt = now;
-      this.#bootMs = Math.round(elapsed);
-    }
-    switch (health.status) {
-      case "STARTING":
-        if (this.#state === "boot") this.#setState("setup", this.#reason);
-        if (elapsed > WORKERLESS_MS && !this.#host.driver.isWorkerAlive(this.id)) {
-          this.#fail("boot: the environment's python does not start coglet's worker (is coglet installed in it?)");
-          return "ended";
-        }
-        if (now - this.#setupStartedAt > this.#spec.setup_timeout_ms + STOP_GRACE_MS) {
-          this.#fail(`setup: not done within ${Math.round(this.#spec.setup_timeout_ms / 1000)} s`);
-          return "ended";
-        }
+    const verdict = judgeHealth(health, {
+      isServing: this.#state === "ready" || this.#state === "draining",
+      elapsed_ms: this.#times.elapsedMs,
+      setup_elapsed_ms: this.#times.setupElapsedMs,
+      setup_timeout_ms: this.#spec.setup_timeout_ms,
+      isWorkerAlive: () => this.#host.driver.isWorkerAlive(this.id),
+      logs: () => this.#logs.text(),
+    });
+    switch (verdict.kind) {
+      case "starting":
         return "starting";
-      case "SETUP_FAILED":
-        this.#fail(`setup: ${setupError(health, this.#logs.text())}`);
+      case "silent":
+        return this.#silent();
+      case "ready":
+        this.#becomeReady(verdict.reason);
+        return "ready";
+      case "failed":
+        this.#fail(verdict.reason);
         return "ended";
-      case "UNHEALTHY":
-        if (isWorkerDead(health)) {
-          this.crashed("its worker process died");
-          return "ended";
-        }
-        // The model's own health check failed: it still answers predictions, and says so.
-        this.#becomeReady(health.user_healthcheck_error ?? "the model's health check fails");
-        return "ready";
-      default:
-        this.#becomeReady(null);
-        return "ready";
+      case "crashed":
+        this.crashed(verdict.reason);
+        return "ended";
     }
   }
 
@@ -321,8 +297,7 @@ export class Instance {
 
   #becomeReady(reason: string | null): void {
     if (this.#state === "boot" || this.#state === "setup") {
-      this.#setupMs = Math.round(performance.now() - this.#setupStartedAt);
-      this.#isColdStartTold = false;
+      this.#times.ready();
       this.#readySince = performance.now();
     }
     if (this.#state === "draining") return;
@@ -418,7 +393,7 @@ export class Instance {
     }
     const how = exit.isOutOfMemory ? this.#outOfMemory : `exited (${exit.code ?? exit.signal ?? "unknown"})`;
     // One that was ready before can start: what ended it this time is a crash.
-    const wasStarting = this.#state === "boot" && this.#setupStartedAt === 0 && this.#readySince === 0;
+    const wasStarting = this.#state === "boot" && !this.#times.hasAnswered && this.#readySince === 0;
     if (wasStarting && this.#logs.text().includes("ddress already in use") && this.#portRaces < PORT_RACES_MAX) {
       this.#portRaces += 1;
       this.restart("restarting: its port was taken", 0);
