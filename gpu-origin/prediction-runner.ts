@@ -1,20 +1,14 @@
 /**
  * One attempt of one prediction, from acceptance to its last event: inputs made ready, a slot, coglet, and what coglet says as numbered events. It decides
- * nothing about retries; it ends exactly once, with `finished`.
- *
- * Events keep the model's order: one that names files waits until the edge has the files, and what comes after it waits behind it.
+ * nothing about retries; it ends exactly once, with `finished`. Its events are written by event-writer.ts, what the model returns by attempt-output.ts.
  */
 import { performance } from "node:perf_hooks";
-import {
-  type AttemptCancel,
-  type AttemptStart,
-  type AttemptState,
-  EVENT_VALUE_BYTES_MAX,
-} from "../schema/origin-protocol.ts";
+import type { AttemptCancel, AttemptStart, AttemptState } from "../schema/origin-protocol.ts";
 import { maskSecrets } from "../schema/secret-inputs.ts";
-import { weightsOf } from "../schema/weights.ts";
+import { AttemptOutput } from "./attempt-output.ts";
 import { AttemptTrace } from "./attempt-trace.ts";
 import { type CogEvent, type CogResult, crashKind, stripErrorPrefix } from "./cog-client.ts";
+import { EventWriter } from "./event-writer.ts";
 import type { InputFetch } from "./input-fetch.ts";
 import type { Instance } from "./instance.ts";
 import type { InstanceFiles } from "./instance-files.ts";
@@ -22,8 +16,8 @@ import type { Slot } from "./instance-slots.ts";
 import type { AttemptKey, Journal } from "./journal.ts";
 import type { Log } from "./log.ts";
 import { LogBudget } from "./log-budget.ts";
-import { mustBeFile, type OutputFiles, type OutputScope } from "./output-files.ts";
-import { isIteratorOutput, mayHoldFiles, type PreparedVersion, secretsOf } from "./prepared-version.ts";
+import type { OutputFiles } from "./output-files.ts";
+import { type PreparedVersion, secretsOf } from "./prepared-version.ts";
 import type { Telemetry } from "./telemetry.ts";
 
 /** coglet answers before its slot is free, so a 409 only means: a few milliseconds later. */
@@ -58,8 +52,6 @@ export interface Ending {
   predict_time_s?: number;
 }
 
-type Step = () => void | Promise<void>;
-
 export class PredictionRunner {
   readonly key: AttemptKey;
   readonly #cogId: string;
@@ -70,19 +62,12 @@ export class PredictionRunner {
   readonly #acceptedAt = performance.now();
   readonly #abort = new AbortController();
   readonly #logs = new LogBudget();
-  readonly #isIterator: boolean;
-  readonly #mayHoldFiles: boolean;
-  readonly #isTrainer: boolean;
-  readonly #mustBeFile: boolean;
+  readonly #events: EventWriter;
+  readonly #output: AttemptOutput;
   #state: AttemptState["state"] = "waiting";
   #started = false;
   #hasStartedEvent = false;
-  #nextEvent = 0;
-  #nextFile = 0;
-  #liveTokens: unknown[] = [];
   #result: CogResult | null = null;
-  /** what a trainer returned, its files stored and its weights kept */
-  #trained: unknown;
   #hasLagged = false;
   /** texts of the input that the model's own lines must not show */
   #secrets: string[] = [];
@@ -90,9 +75,6 @@ export class PredictionRunner {
   #modelStartedAt: number | null = null;
   #cancelReason: AttemptCancel["reason"] | null = null;
   #forced = false;
-  #isMuted = false;
-  #steps: Step[] = [];
-  #isStepping = false;
   #timers: NodeJS.Timeout[] = [];
   readonly #trace: AttemptTrace | null;
 
@@ -107,10 +89,14 @@ export class PredictionRunner {
     this.#files = target.files;
     this.#version = target.version;
     this.#host = host;
-    this.#isIterator = isIteratorOutput(target.version.schema);
-    this.#mayHoldFiles = mayHoldFiles(target.version.schema);
-    this.#isTrainer = target.isTrainer;
-    this.#mustBeFile = !target.isTrainer && mustBeFile(target.version.schema);
+    this.#events = new EventWriter(this.key, host, this.#acceptedAt);
+    this.#output = new AttemptOutput({
+      version: target.version,
+      isTrainer: target.isTrainer,
+      events: this.#events,
+      outputs: host.outputs,
+      scope: { key: this.key, cogId: this.#cogId, files: target.files, signal: this.#abort.signal },
+    });
     this.#trace = AttemptTrace.of(start);
     if (start.deadline_ms !== undefined) {
       const guard = start.deadline_ms + DEADLINE_GUARD_MS;
@@ -123,7 +109,7 @@ export class PredictionRunner {
   }
 
   state(): AttemptState {
-    return { ...this.key, state: this.#state, started: this.#started, last_event_i: this.#nextEvent - 1 };
+    return { ...this.key, state: this.#state, started: this.#started, last_event_i: this.#events.last_i };
   }
 
   /** Runs it to its end; never throws. */
@@ -138,7 +124,7 @@ export class PredictionRunner {
     }
     this.#release();
     for (const timer of this.#timers) clearTimeout(timer);
-    await this.#stepsDone();
+    await this.#events.done();
     this.#end(ending);
   }
 
@@ -235,11 +221,11 @@ export class PredictionRunner {
       const predict_time_s = typeof predict_time === "number" ? predict_time : this.#elapsedS();
       return { status: "failed", code: refusal.code, error: refusal.message, predict_time_s };
     }
-    if (result.status === "succeeded" && (result.output ?? null) === null && this.#mustBeFile) {
+    if (this.#output.isMissing(result)) {
       const error = "The model returned a path at which there is no file.";
       return { status: "failed", code: "output.missing", error, predict_time_s: this.#elapsedS() };
     }
-    this.#finalOutput(result);
+    this.#output.final(result);
     return {
       status: result.status,
       ...(result.status === "failed" ? { error: stripErrorPrefix(result.error ?? "The prediction failed.") } : {}),
@@ -285,26 +271,24 @@ export class PredictionRunner {
         this.#trace?.predictStarted();
         if (this.#hasStartedEvent) break;
         this.#hasStartedEvent = true;
-        this.#inOrder(() => this.#append({ type: "started" }, true));
+        this.#events.inOrder(() => this.#events.append({ type: "started" }, true));
         break;
       case "log":
         for (const data of this.#logs.take(maskSecrets(event.data, this.#secrets))) {
-          this.#inOrder(() => this.#append({ type: "log", source: event.source, data }));
+          this.#events.inOrder(() => this.#events.append({ type: "log", source: event.source, data }));
         }
         break;
       case "metric": {
         const { name, value, mode } = event;
         if (name === this.#version.token_metric) {
-          this.#liveTokens.push(value);
-          this.#output("append", value);
+          this.#output.token(value);
         } else {
-          this.#inOrder(() => this.#append({ type: "metric", name, value, mode }));
+          this.#events.inOrder(() => this.#events.append({ type: "metric", name, value, mode }));
         }
         break;
       }
       case "output":
-        // Without an iterator the whole output comes with `completed`; behind live tokens the elements are repeats of them.
-        if (this.#isIterator && this.#liveTokens.length === 0) this.#output("append", event.chunk);
+        this.#output.chunk(event.chunk);
         break;
       case "completed":
         this.#result = event.result;
@@ -314,108 +298,6 @@ export class PredictionRunner {
         break;
     }
   }
-
-  #finalOutput(result: CogResult): void {
-    const { output } = result;
-    if (output === undefined || output === null) return;
-    if (this.#isTrainer) {
-      if (result.status === "succeeded") this.#inOrder(() => this.#keepTrained(output));
-      return;
-    }
-    if (this.#liveTokens.length > 0) {
-      const isRepeat = Array.isArray(output) && JSON.stringify(output) === JSON.stringify(this.#liveTokens);
-      if (!isRepeat && result.status === "succeeded") this.#output("set", output, { isSilent: true });
-      return;
-    }
-    if (!this.#isIterator) this.#output("set", output);
-  }
-
-  /** A whole output comes with the end, so it waits for its `finished` and goes in the same batch. */
-  #output(mode: "append" | "set", value: unknown, { isSilent = false } = {}): void {
-    const append = (shown: unknown): void =>
-      this.#append({ type: "output", mode, value: shown, ...(isSilent ? { silent: true } : {}) }, mode === "set");
-    this.#inOrder(() => {
-      if (!this.#mayHoldFiles) return append(value);
-      const stored = this.#host.outputs.store(value, this.#outputScope());
-      return stored instanceof Promise ? stored.then(append) : append(stored);
-    });
-  }
-
-  #outputScope(): OutputScope {
-    return {
-      key: this.key,
-      cogId: this.#cogId,
-      files: this.#files,
-      nextFile: () => this.#nextFile++,
-      signal: this.#abort.signal,
-    };
-  }
-
-  /** A trainer's output goes with the end of its training; by then the edge has the weights where they stay, however large they are. */
-  async #keepTrained(output: unknown): Promise<void> {
-    const scope = this.#outputScope();
-    const stored = await this.#host.outputs.store(output, scope);
-    if (JSON.stringify(stored).length > EVENT_VALUE_BYTES_MAX / 2) {
-      this.#failureCode = "output.too_large";
-      throw new Error("What the trainer returned is too large beside its files; return the weights as a Path.");
-    }
-    const weights = weightsOf(stored);
-    if (weights !== null) await this.#host.outputs.keepWeights(weights, scope);
-    this.#trained = stored;
-  }
-
-  // ---- events in order
-
-  #inOrder(step: Step): void {
-    this.#steps.push(step);
-    if (!this.#isStepping) this.#work();
-  }
-
-  #work(): void {
-    for (let step = this.#steps.shift(); step !== undefined; step = this.#steps.shift()) {
-      const pending = this.#failure === null ? step() : undefined;
-      if (!(pending instanceof Promise)) continue;
-      this.#isStepping = true;
-      const next = (): void => {
-        this.#isStepping = false;
-        this.#work();
-      };
-      pending.then(next, (error: unknown) => {
-        this.#failure ??= error instanceof Error ? error.message : String(error);
-        next();
-      });
-      return;
-    }
-    this.#onStepsDone?.();
-  }
-
-  /** why an output could not be stored; later outputs are of no use then */
-  #failure: string | null = null;
-  #onStepsDone: (() => void) | null = null;
-
-  async #stepsDone(): Promise<void> {
-    if (!this.#isStepping) return;
-    await new Promise<void>((resolve) => {
-      this.#onStepsDone = resolve;
-    });
-  }
-
-  #append(event: Record<string, unknown> & { type: string }, isLazy = false): void {
-    if (this.#isMuted || this.isEnded) return;
-    const i = this.#nextEvent;
-    const t_ms = Math.round((performance.now() - this.#acceptedAt) * 10) / 10;
-    const body = JSON.stringify({ i, t_ms, ...event });
-    if (body.length > EVENT_VALUE_BYTES_MAX) {
-      this.#failure ??= `An output value is larger than ${EVENT_VALUE_BYTES_MAX} bytes; return a file instead.`;
-      this.#failureCode = "output.too_large";
-      return;
-    }
-    this.#nextEvent += 1;
-    this.#host.journal.appendEvent(this.key, i, body, event.type === "log");
-    this.#host.wakePush(isLazy);
-  }
-
-  #failureCode = "output.upload_failed";
 
   #becomeStarted(): void {
     this.#state = "running";
@@ -427,24 +309,26 @@ export class PredictionRunner {
   }
 
   #end(ending: Ending): void {
-    for (const data of this.#logs.rest()) this.#append({ type: "log", source: "stderr", data });
-    const isStorable = this.#failure === null || ending.status !== "succeeded";
+    for (const data of this.#logs.rest()) this.#events.append({ type: "log", source: "stderr", data });
+    const { failure } = this.#events;
+    const isStorable = failure === null || ending.status !== "succeeded";
     const shown: Ending = isStorable
       ? ending
       : this.#cancelReason !== null
         ? { ...ending, ...this.#canceled() }
-        : { ...ending, status: "failed", code: this.#failureCode, error: this.#failure ?? "" };
+        : { ...ending, status: "failed", ...failure };
     const { status, error, code } = shown;
-    this.#append({
+    this.#events.append({
       type: "finished",
       status,
       ...(error === undefined ? {} : { error: maskSecrets(error, this.#secrets) }),
       ...(code === undefined ? {} : { code }),
-      ...(status === "succeeded" && this.#trained !== undefined ? { output: this.#trained } : {}),
+      ...(status === "succeeded" && this.#output.trained !== undefined ? { output: this.#output.trained } : {}),
       metrics: shown.metrics ?? {},
       predict_time_s: shown.predict_time_s ?? 0,
     });
     this.#state = "finished";
+    this.#events.close();
     this.#tell(shown);
     this.#host.journal.setAttemptState(this.key, "finished", this.#started);
     this.#host.outputs.discard(this.#files.close(this.#cogId));
@@ -470,7 +354,7 @@ export class PredictionRunner {
   /** Politely now, by force after `force_after_ms`. The end is told by the terminal event. */
   cancel(cancel: AttemptCancel): void {
     if (this.isEnded) return;
-    if (cancel.reason === "fenced") this.#isMuted = true;
+    if (cancel.reason === "fenced") this.#events.close();
     this.#cancelReason ??= cancel.reason;
     const slot = this.#slot;
     if (slot === null) {
