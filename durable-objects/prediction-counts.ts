@@ -2,11 +2,10 @@
  * What a PredictionObject has done since it exists, for metrics: sums that survive evictions, and what is going on now. Written inside the commits of what they
  * count, so created = ended + in flight holds at every look.
  */
-import { finalLines } from "../schema/prediction-cost.ts";
+import { finalLines, type PaidBy, type PaidProgress } from "../schema/prediction-cost.ts";
 import { TerminalPredictionStates } from "../schema/prediction-document.ts";
 import { meterOf } from "../schema/prediction-lifecycle.ts";
 import { sumMicros } from "../schema/pricing.ts";
-import type { PredictionRow } from "./prediction-store.ts";
 
 const TABLE = "CREATE TABLE IF NOT EXISTS counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID";
 
@@ -66,12 +65,12 @@ export class PredictionCounts {
   }
 
   /** Inside a commit: how a prediction ended, and what it cost. */
-  ended({ request, stage }: PredictionRow): void {
-    const meter = meterOf(stage.life, request.spec.hardware);
+  ended(progress: PaidProgress, paid: PaidBy, hardware: string): void {
+    const meter = meterOf(progress.life, hardware);
     if (meter === null) return;
     this.add(meter.outcome);
     if (meter.platform_failure) this.add("platform_failures");
-    const cost = sumMicros(finalLines(stage, request, request.spec.hardware) ?? []);
+    const cost = sumMicros(finalLines(progress, paid, hardware) ?? []);
     if (cost > 0) this.add("charged_micros", cost);
   }
 

@@ -317,7 +317,7 @@ export class PredictionObject extends DurableObject<Env> implements PredictionAp
       // Whatever an attempt without a good end uploaded is found by its prefix.
       stage.has_objects ||= life.state !== "succeeded";
       const dueAt = expires_at ?? NEVER;
-      this.#counts.ended({ ...row, stage });
+      this.#counts.ended(stage, request, request.spec.hardware);
       this.#store.save(id, stage, dueAt);
       if (request.is_redacted) this.#store.dropClearInput(id);
       if (dueAt !== NEVER) this.#alarms.setNoLaterThan("due", dueAt);
