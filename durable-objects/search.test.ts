@@ -88,7 +88,9 @@ async function withVectors(search: SearchObject): Promise<void> {
   await vi.waitFor(
     async () => {
       await search.alarm();
-      expect(paths(await find(search, "hound"))[0]).toBe("zoe/kennel");
+      const answer = await find(search, "hound");
+      expect(paths(answer)[0]).toBe("zoe/kennel");
+      expect(answer.is_complete).toBe(true);
     },
     { timeout: 15_000, interval: 20 },
   );
