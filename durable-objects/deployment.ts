@@ -249,8 +249,8 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
         this.#queue.touchInstance(lease.instance_id, now);
         if (release.instance_gone === true) this.#capacity().letGo(lease.instance_id, now);
         if (release.ran_ms > 0) run_ms = movingAverage(run_ms, release.ran_ms);
-        // A prediction that needs a second attempt is still one run.
-        if (release.attempt === 1 && release.is_canary !== true) runs[model] = (runs[model] ?? 0) + 1;
+        // A prediction that needs a second attempt is still one run, and the first one's lease may be gone without a word.
+        if (release.end !== undefined && release.is_canary !== true) runs[model] = (runs[model] ?? 0) + 1;
       }
       if (!freed && !waited) return;
       this.#queue.saveFacts({ run_ms, runs, last_used_at: now });

@@ -596,6 +596,17 @@ const matrix: Record<string, () => Access> = {
     path: `/origin/v1/weights/${"0".repeat(64)}/w`,
     status: 401,
   }),
+  "GET /origin/v1/compile-caches/{version_id}/{key}": () => ({
+    kind: "origin",
+    path: `/origin/v1/compile-caches/${version}/${"0".repeat(64)}`,
+    status: 401,
+  }),
+  "PUT /origin/v1/compile-caches/{version_id}/{key}": () => ({
+    kind: "origin",
+    path: `/origin/v1/compile-caches/${version}/${"0".repeat(64)}`,
+    body: {},
+    status: 401,
+  }),
   "POST /origin/v1/builds/{build_id}/events": () => ({
     kind: "origin",
     path: `/origin/v1/builds/${build}/events`,

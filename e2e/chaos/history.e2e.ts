@@ -41,7 +41,7 @@ test.each([
   ["succeeded with an error, or no output", call("get", 9, { ...ENDED, error: "none" })],
   ["its end changed", call("create", 9, { ...ENDED, logs: "more" })],
   ["failed without an error", call("get", 9, { ...ENDED, status: "failed", output: null })],
-])("%s: found", (what, ...planted) => {
+] satisfies [string, ...Call[]][])("%s: found", (what: string, ...planted: Call[]) => {
   const found = checkHistory([...right, ...planted]);
   expect(found.map((anomaly) => anomaly.what).join()).toContain(what);
 });
