@@ -203,7 +203,11 @@ describe("runs of several models on the instances of one", () => {
       for (const request of requests) await deployment.enqueue(request);
       await deployment.instancesChanged("origin1", [aStatus({ slots: 5 })]);
       await deployment.release(
-        requests.map((request, i) => ({ ...keyOf(request), model: i === 0 ? "alice/tuned" : "cogway/base" })),
+        requests.map((request, i) => ({
+          ...keyOf(request),
+          model: i === 0 ? "alice/tuned" : "cogway/base",
+          end: { version: "v", outcome: "succeeded", platform_failure: false } as const,
+        })),
       );
       for (let turn = 0; turn < 4; turn++) {
         passTime(10_000);

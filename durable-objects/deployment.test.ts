@@ -315,16 +315,19 @@ describe("the run counter", () => {
         anEnqueue({ spec }),
         anEnqueue({ spec }),
         anEnqueue({ spec, attempt: 2, prediction_id: aPredictionId() }),
+        anEnqueue({ spec }),
       ];
+      const end = { version: "v", outcome: "succeeded", platform_failure: false } as const;
       for (const request of requests) await deployment.enqueue(request);
       await deployment.instancesChanged("origin1", [aStatus({ slots: 5 })]);
-      await deployment.release(requests.map(keyOf));
+      // Another attempt follows the last one's.
+      await deployment.release(requests.map((request, i) => ({ ...keyOf(request), ...(i < 3 ? { end } : {}) })));
       passTime(10_000);
       await deployment.alarm();
       isAway = false;
       const late = anEnqueue({ spec });
       await deployment.enqueue(late);
-      await deployment.release([keyOf(late)]);
+      await deployment.release([{ ...keyOf(late), end }]);
       passTime(10_000);
       await restart().alarm();
       passTime(10_000);
@@ -332,8 +335,8 @@ describe("the run counter", () => {
       passTime(10_000);
       await restart().alarm();
       expect(reports).toMatchObject([
-        { deployment_key: "version:test", seq: 1, runs: 2 },
-        { deployment_key: "version:test", seq: 1, runs: 2 },
+        { deployment_key: "version:test", seq: 1, runs: 3 },
+        { deployment_key: "version:test", seq: 1, runs: 3 },
         { deployment_key: "version:test", seq: 2, runs: 1 },
       ]);
     }));
