@@ -17,7 +17,7 @@ const SECOND_MICROS = 10_000;
 /** Of a version, before its history counts; and until it is known to who asks. */
 const KNOWN_RUNS = 5;
 const SOON_MS = 30_000;
-const CREATES = 60;
+const CREATES = 500;
 
 type Priced = Prediction & { cost: number | null; cost_usd: string | null };
 interface Billing {
