@@ -22,7 +22,9 @@ export function javascriptClient(protocol: Protocol, stage: () => Stage): void {
       expect(await replicate.accounts.current()).toMatchObject({ type: "user", username: OWNER, name: OWNER });
       const older = { Authorization: `Token ${caller.token}` };
       expect((await replicate.request("/account", { headers: older })).status).toBe(200);
-      expect(await replicate.hardware.list()).toContainEqual({ sku: "cpu", name: expect.any(String) });
+      expect(await replicate.hardware.list()).toContainEqual(
+        expect.objectContaining({ sku: "cpu", name: expect.any(String) }),
+      );
     });
 
     test("models and versions: list, get, search", async () => {
