@@ -146,7 +146,7 @@ export function applyAttemptEvents(
         return true;
       }
       case "lost":
-        step({ type: "lost", started: event.started, reason: event.reason }, at);
+        step({ type: "lost", started: event.started, reason: event.reason, by_origin: true }, at);
         return true;
       default:
         return applyContent(event, at);

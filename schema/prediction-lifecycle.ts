@@ -39,8 +39,11 @@ export type LifecycleEvent =
       code?: string | undefined;
       predict_time_s: number;
     }
-  /** nobody runs the current attempt any more. `started`: its model may have seen the input */
-  | { type: "lost"; started: boolean; reason: string }
+  /**
+   * Nobody runs the current attempt any more. `started`: its model may have seen the input. `by_origin`: a living origin says so, which tells of its instances
+   * too: one that outlived an earlier process of it serves on.
+   */
+  | { type: "lost"; started: boolean; reason: string; by_origin?: true }
   /** the slot was not there: the attempt never reached a model */
   | { type: "bounced"; reason: string }
   /** it will never run */
@@ -173,8 +176,8 @@ export function transition(life: PredictionLife, event: LifecycleEvent, now: num
     case "finished": {
       const isGivenUp = event.status === "failed" && GIVEN_UP_CODES.includes(event.code ?? "");
       if (isGivenUp && life.state !== "canceling") {
-        const { error, code } = event;
-        return giveUp(life, life.attempt_started, { error: error || "The origin went away.", code: code ?? "" }, now);
+        const why = { error: event.error || "The origin went away.", code: event.code ?? "" };
+        return giveUp(life, life.attempt_started, why, now, true);
       }
       const started_at = life.started_at ?? (event.status === "succeeded" ? Math.max(now, life.created_at) : null);
       // A cancel that came too late loses against the end; one that made the model fail or stop wins.
@@ -191,16 +194,17 @@ export function transition(life: PredictionLife, event: LifecycleEvent, now: num
       );
     }
     case "lost":
-      if (life.state === "canceling") return endStopped(life, now, 0, true);
+      if (life.state === "canceling") return endStopped(life, now, 0, event.by_origin !== true);
       return giveUp(
         life,
         event.started || life.attempt_started,
         { error: `The prediction was lost: ${event.reason}`, code: "origin.lost" },
         now,
+        event.by_origin !== true,
       );
     case "bounced":
       if (life.state === "canceling") return endStopped(life, now, 0, true);
-      return giveUp(life, false, { error: event.reason, code: "origin.unavailable" }, now);
+      return giveUp(life, false, { error: event.reason, code: "origin.unavailable" }, now, true);
     case "refused":
       return end(life, "failed", { error: event.detail, error_code: event.code }, now);
     case "cancel":
@@ -247,14 +251,20 @@ const COST_LIMITS = {
 };
 
 /** The attempt ended without an end of the prediction: another one, unless the model may have started and is not safe to run twice. */
-function giveUp(life: PredictionLife, started: boolean, why: { error: string; code: string }, now: number): Transition {
+function giveUp(
+  life: PredictionLife,
+  started: boolean,
+  why: { error: string; code: string },
+  now: number,
+  instance_gone: boolean,
+): Transition {
   const lost_runs = life.lost_runs + (started ? 1 : 0);
   const mayRunAgain = life.attempt < ATTEMPTS_MAX && (!started || (life.idempotent && lost_runs < LOST_RUNS_MAX));
   if (!mayRunAgain) {
-    return end({ ...life, lost_runs }, "failed", { error: why.error, error_code: why.code }, now, true);
+    return end({ ...life, lost_runs }, "failed", { error: why.error, error_code: why.code }, now, instance_gone);
   }
   return change(life, { state: "queued", attempt: life.attempt + 1, attempt_started: false, lost_runs }, [
-    { kind: "release", attempt: life.attempt, instance_gone: true },
+    { kind: "release", attempt: life.attempt, instance_gone },
     { kind: "enqueue" },
   ]);
 }
