@@ -14,7 +14,7 @@ WIDTH_80 = 1.2815515655
 
 
 class Output(BaseModel):
-    """`forecast` has one {step, mean, low, high} for each step ahead; four of five values are expected within low and high."""
+    """`forecast` has three series, `mean`, `low` and `high`, of one value for each step ahead; four of five values are expected within the last two."""
 
     forecast: list[dict]
     observation_deviation: float
@@ -63,13 +63,12 @@ class Runner(BaseRunner):
         means, deviations = means * scale + centre, deviations * scale
         return Output(
             forecast=[
-                {
-                    "step": i + 1,
-                    "mean": round(float(means[i]), 6),
-                    "low": round(float(means[i] - WIDTH_80 * deviations[i]), 6),
-                    "high": round(float(means[i] + WIDTH_80 * deviations[i]), 6),
-                }
-                for i in range(horizon)
+                {"series": name, "values": [round(float(value), 6) for value in values[:horizon]]}
+                for name, values in (
+                    ("mean", means),
+                    ("low", means - WIDTH_80 * deviations),
+                    ("high", means + WIDTH_80 * deviations),
+                )
             ],
             observation_deviation=round(float(np.sqrt(variances[0]) * scale), 6),
             season=season,
