@@ -1,17 +1,18 @@
-/** A small matrix as numbers on a shade, such as how alike a few sentences are. */
+/** A small matrix as numbers on a shade, such as how alike a few sentences are. A few long rows are series, and drawn as lines. */
 import { number } from "../format.ts";
 import type { Series } from "./classify.ts";
 
 /** More rows or columns than these are drawn as lines. */
 const ROWS_MAX = 24;
 const COLUMNS_MAX = 12;
+const COLUMNS_OF_ROWS_MAX = 3;
 
 export function isHeatTable(series: Series[]): boolean {
   const width = series[0]?.values.length ?? 0;
   return (
     series.length > 1 &&
     series.length <= ROWS_MAX &&
-    width <= COLUMNS_MAX &&
+    width <= Math.min(COLUMNS_MAX, series.length * COLUMNS_OF_ROWS_MAX) &&
     series.every(({ values }) => values.length === width)
   );
 }
