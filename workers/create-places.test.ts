@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { CreatePlaces, type Entry } from "./domain/create-places.ts";
 
 const PLACES = 24;
+const PLACES_MIN = 4;
 const WAITING_MAX = 600;
 
 function letIn(entry: Entry): Extract<Entry, { kind: "let in" }> {
@@ -62,6 +63,32 @@ describe("places of creates", () => {
     }
     expect(looks / WAITING_MAX).toBeLessThan(25);
     expect(now).toBeLessThan(WAITING_MAX * 10 * 1.1);
+  });
+
+  it("are fewer while the timers of those who wait ring late, and all again when they do not", () => {
+    let now = 1_000;
+    const places = new CreatePlaces(() => now);
+    let inside = enter(places, "a", PLACES).map(letIn);
+    const waiting = enter(places, "a", WAITING_MAX).map(letIn);
+    const last = waiting.at(-1);
+    /** All leave; how many are let in then. */
+    const turn = (): number => {
+      for (const entry of inside) entry.leave();
+      const next = waiting.findIndex((entry) => entry.wait_ms() > 0);
+      inside = waiting.splice(0, next);
+      return inside.length;
+    };
+    let due = now + (last?.wait_ms() ?? 0);
+    for (let looks = 0; looks < 3; looks++) {
+      now = due + 100;
+      due = now + (last?.wait_ms() ?? 0);
+    }
+    expect(turn()).toBe(PLACES_MIN);
+    for (let looks = 0; looks < PLACES - PLACES_MIN; looks++) {
+      now += 100;
+      last?.wait_ms();
+    }
+    expect(turn()).toBe(PLACES);
   });
 
   it("tell a true time where they are served in bursts", () => {

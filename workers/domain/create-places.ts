@@ -7,8 +7,17 @@
  * again after a time of its own, half of what its line needs by what was measured, so it looks a few times only.
  */
 
-/** Begun at once; more would make each slower and none sooner. Reads then wait behind no more than these. */
-const PLACES = 24;
+/**
+ * Begun at once: many where each mostly waits for other machines, few where they fill the thread, since whatever else comes (a read, an origin's event) waits
+ * behind all of them at each of its steps. Under ten times what a machine can do reads took 338 ms with 24, 44 with 10, 10 with 4 (p50; bench/README.md, overload).
+ */
+const PLACES_MAX = 24;
+const PLACES_MIN = 4;
+/** A timer that rings later than this says that the thread is full. */
+const LATE_MAX_MS = 10;
+/** Full: half of the places. Not full: one more. Looked at so often, for the next look to see what the last change did. */
+const RESIZE_EVERY_MS = 100;
+const SHRINK_TO = 0.5;
 /** A whole minute's worth of an account's creates may come at once (docs/rate-limits.md). */
 const WAITING_MAX = 600;
 /** Beyond it nobody waits, whatever their share. */
@@ -40,6 +49,8 @@ export class CreatePlaces {
   readonly #taken = new Map<object, number>();
   readonly #lines = new Map<string, Line>();
   readonly #now: () => number;
+  #places = PLACES_MAX;
+  #resizedAt = 0;
   #waiting = 0;
   #everyMs = SERVED_EVERY_MS;
   /** of a spell in which somebody waited all the time */
@@ -56,7 +67,7 @@ export class CreatePlaces {
     const leave = (): void => {
       if (this.#taken.delete(ticket)) this.#serve();
     };
-    if (this.#taken.size < PLACES) {
+    if (this.#taken.size < this.#places) {
       this.#taken.set(ticket, this.#now());
       return { kind: "let in", wait_ms: () => 0, leave };
     }
@@ -71,19 +82,34 @@ export class CreatePlaces {
     const number = line.served + line.waiting.push(ticket);
     this.#lines.set(account, line);
     this.#waiting++;
+    let due = Number.POSITIVE_INFINITY;
     const wait_ms = (): number => {
+      const now = this.#now();
+      if (due !== Number.POSITIVE_INFINITY) this.#resize(now, now - due);
       this.#freeAbandoned();
       this.#serve();
       const before = number - line.served;
       if (before <= 0) return 0;
       const half_ms = (before * this.#lines.size * this.#everyMs) / 2;
-      return Math.min(Math.max(half_ms, LOOK_MIN_MS), LOOK_MAX_MS);
+      const wait = Math.min(Math.max(half_ms, LOOK_MIN_MS), LOOK_MAX_MS);
+      due = now + wait;
+      return wait;
     };
     return { kind: "let in", wait_ms, leave };
   }
 
+  /** Those who wait look again by timers: how late these ring is how long anything waits for this thread. */
+  #resize(now: number, late_ms: number): void {
+    if (now - this.#resizedAt < RESIZE_EVERY_MS) return;
+    this.#resizedAt = now;
+    const isFull = late_ms > LATE_MAX_MS;
+    this.#places = isFull
+      ? Math.max(Math.floor(this.#places * SHRINK_TO), PLACES_MIN)
+      : Math.min(this.#places + 1, PLACES_MAX);
+  }
+
   #serve(): void {
-    while (this.#taken.size < PLACES) {
+    while (this.#taken.size < this.#places) {
       const [first] = this.#lines;
       if (first === undefined) return;
       const [account, line] = first;
@@ -103,7 +129,7 @@ export class CreatePlaces {
   #measure(now: number): void {
     const took_ms = now - this.#spell.from;
     this.#spell.served++;
-    if (took_ms < MEASURE_MS || this.#spell.served <= PLACES) return;
+    if (took_ms < MEASURE_MS || this.#spell.served <= PLACES_MAX) return;
     this.#everyMs += NEWER_SHARE * (took_ms / this.#spell.served - this.#everyMs);
     this.#spell = { from: now, served: 0 };
   }
