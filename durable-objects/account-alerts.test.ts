@@ -101,6 +101,17 @@ describe("alerts of caps", () => {
       expect((await restart().alerts()).alerts).toMatchObject([{ state: "delivered", attempts: 4 }]);
     }));
 
+  it("are recorded and sent by the next commit where one that recorded them breaks", () =>
+    withAccount(async (account, restart) => {
+      await account.setTerms(terms());
+      // SQLite takes no value of this size.
+      const broken = { ...aCharge(1), model: "x".repeat(3_000_000) };
+      await expect(account.charge([aCharge(600), broken])).rejects.toThrow("too big");
+      await account.charge([aCharge(600)]);
+      await restart().alarm();
+      expect(told()).toEqual([50]);
+    }));
+
   it("tell of a cap that refuses, though it is not spent to the last", () =>
     withAccount(async (account) => {
       const spend = { terms: terms(), token: null, model: "a/b", deployment: null };

@@ -190,6 +190,23 @@ describe("a cap", () => {
     }));
 });
 
+/** Breaks the commit that stores it: SQLite takes no value of this size. */
+const TOO_LARGE = "x".repeat(3_000_000);
+
+describe("a commit that breaks", () => {
+  it("leaves nothing behind in memory: tables, terms and free credits are made by the next one", () =>
+    withAccount(async ({ account, restart }) => {
+      const prepaid = terms({ billing: "prepaid", free_credits_micros: 500 });
+      const create = anAdmit({ limits: LIMITS, spend: spend(100, prepaid) });
+      const idempotency = { key: "k", body_sha256: TOO_LARGE };
+      await expect(account.admit({ ...create, idempotency })).rejects.toThrow("too big");
+      expect(await account.admit(create)).toMatchObject({ kind: "admitted" });
+      expect(await restart().balance(prepaid)).toMatchObject({ credits: [{ left_micros: 500 }], reserved_micros: 100 });
+      const [refusal] = await restart().hold([{ id: create.prediction_id, reserve_micros: 501 }]);
+      expect(refusal).toMatchObject({ code: "billing.balance_exhausted" });
+    }));
+});
+
 describe("a prepaid account", () => {
   it("starts with its free credits once, and spends credits and payments, not more", () =>
     withAccount(async ({ account, restart }) => {

@@ -59,6 +59,9 @@ async function read(world: World, id: string): Promise<PredictionDocument> {
   return document;
 }
 
+/** When the one prediction is looked at next. */
+const dueAt = (world: World) => world.state.storage.sql.exec("SELECT due_at FROM predictions").one()["due_at"];
+
 /** What was booked: once, and equal to what the document says. */
 async function booked(world: World, id: string): Promise<number> {
   await world.idle();
@@ -214,6 +217,18 @@ describe("what is held", () => {
       expect(await booked(world, id)).toBe(17_500);
     }));
 
+  it("is asked for again after a moment where what came is used up already", () =>
+    withPredictions(async (world) => {
+      const id = await running(world, { reserved_micros: 600 });
+      passTime(100_000);
+      await ring(world);
+      await ring(world);
+      expect(world.holds).toEqual([{ id, reserve_micros: 6_600 }]);
+      passTime(250);
+      await ring(world);
+      expect(world.holds.slice(1)).toEqual([{ id, reserve_micros: 12_600 }]);
+    }));
+
   it("is never more than its caller allows", () =>
     withPredictions(async (world) => {
       const id = await running(world, { reserved_micros: 6_000, max_cost_micros: 8_000 });
@@ -254,6 +269,21 @@ describe("what is held", () => {
       expect(await booked(world, id)).toBe(6_600);
     }));
 
+  it("is asked for ahead again once there was room at the last moment", () =>
+    withPredictions(async (world) => {
+      world.hasRoom = () => false;
+      const id = await running(world, { reserved_micros: 600 });
+      passTime(3_100);
+      await ring(world);
+      world.hasRoom = () => true;
+      passTime(2_910);
+      await ring(world);
+      passTime(57_090);
+      await ring(world);
+      expect(world.holds.map(({ reserve_micros }) => reserve_micros)).toEqual([6_600, 1_200, 6_600, 12_600]);
+      expect((await read(world, id)).state).toBe("processing");
+    }));
+
   it("is asked again of an account that is away", () =>
     withPredictions(async (world) => {
       const id = await running(world, { reserved_micros: 6_000 });
@@ -269,6 +299,9 @@ describe("what is held", () => {
 
   it("is asked for once more by an end that costs more, and else bounds it", () =>
     withPredictions(async (world) => {
+      const zero = await running(world, { reserved_micros: 600 });
+      await world.send(zero, 1, events(1, ended("succeeded", 6)));
+      expect(world.holds).toEqual([]);
       const one = await running(world, { reserved_micros: 600 });
       await world.send(one, 1, events(1, ended("succeeded", 8)));
       expect(world.holds).toEqual([{ id: one, reserve_micros: 800 }]);
@@ -288,12 +321,44 @@ describe("what is held", () => {
       expect(await booked(world, three)).toBe(600);
     }));
 
+  it("is not asked for while it stops, nor looked at again", () =>
+    withPredictions(async (world) => {
+      const id = await running(world, { reserved_micros: 600 });
+      const canceled = world.object.cancel(id, "alice");
+      await vi.waitFor(async () => expect((await read(world, id)).state).toBe("canceling"));
+      passTime(3_100);
+      await ring(world);
+      expect(world.holds).toEqual([]);
+      expect(dueAt(world)).toBe(START + 86_400_000);
+      await world.send(id, 1, events(1, ended("canceled", 3)));
+      expect(await canceled).toMatchObject({ state: "canceled" });
+      expect(await booked(world, id)).toBe(300);
+    }));
+
+  it("changes nothing of what ended while it was asked for", () =>
+    withPredictions(async (world) => {
+      const id = await running(world, { reserved_micros: 600 });
+      const first = Promise.withResolvers<boolean>();
+      world.hasRoom = () => (world.holds.length === 1 ? first.promise : false);
+      passTime(3_100);
+      const rung = ring(world);
+      await vi.waitFor(() => expect(world.holds).toHaveLength(1));
+      await world.send(id, 1, events(1, ended("succeeded", 8)));
+      expect((await read(world, id)).cost_micros).toBe(600);
+      first.resolve(true);
+      await rung;
+      world.restart();
+      expect((await read(world, id)).cost_micros).toBe(600);
+      expect(await booked(world, id)).toBe(600);
+    }));
+
   it("never lets a deadline be forgotten", () =>
     withPredictions(async (world) => {
       const id = await running(world, { reserved_micros: 60_000, deadline_at: START + 30_000 });
       passTime(30_000);
       await ring(world);
       expect((await read(world, id)).state).toBe("canceling");
+      expect(dueAt(world)).toBe(Number.MAX_SAFE_INTEGER);
       await world.send(id, 1, events(1, ended("canceled", 30)));
       expect(await read(world, id)).toMatchObject({ state: "canceled", error: null });
       expect(await booked(world, id)).toBe(3_000);

@@ -41,7 +41,7 @@ export class PredictionSpending {
     const at = limit === null ? null : reachesAt(stage, request.rates, limit.micros, now);
     if (at === null || limit?.reason !== "budget") return at;
     // Once in time, and where nothing more was there then, at the limit itself.
-    return stage.is_hold_refused === true ? at : Math.max(at - HOLD_AHEAD_MS, stage.running_since ?? 0);
+    return stage.is_hold_refused === true ? at : at - HOLD_AHEAD_MS;
   }
 
   /** Its cost is near its limit, or reached it. Throws where the account cannot be asked. */

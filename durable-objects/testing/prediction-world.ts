@@ -65,7 +65,7 @@ export interface World {
   /** what the account was asked to hold */
   holds: { id: string; reserve_micros: number }[];
   /** whether it has room for it */
-  hasRoom: (reserve_micros: number) => boolean;
+  hasRoom: (reserve_micros: number) => boolean | Promise<boolean>;
   removed: PredictionDocument[];
   started: AttemptStart[];
   cancels: string[];
@@ -109,7 +109,9 @@ export function withPredictions(test: (world: World) => Promise<void>): Promise<
             detail: "",
             resets_at: null,
           } as const;
-          return requests.map(({ reserve_micros }) => (world.hasRoom(reserve_micros) ? null : refusal));
+          return Promise.all(
+            requests.map(async ({ reserve_micros }) => ((await world.hasRoom(reserve_micros)) ? null : refusal)),
+          );
         },
         removeData: async (documents) => {
           world.removed.push(...documents);
