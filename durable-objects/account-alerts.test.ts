@@ -1,9 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { signedHeaders } from "../schema/webhooks.ts";
 import { AccountObject } from "./account.ts";
+import { AccountAlerts } from "./account-alerts.ts";
 import type { AccountApi } from "./account-contract.ts";
 import type { AccountTerms, Charge } from "./ledger-contract.ts";
-import { anAdmit, envWith, freshName, passTime, stopClock, withObject } from "./testing/harness.ts";
+import { anAdmit, envWith, freshName, passTime, START, stopClock, withObject } from "./testing/harness.ts";
 
 const WEBHOOK = "https://alerts.example/x";
 const terms = (change: Partial<AccountTerms> = {}): AccountTerms => ({
@@ -120,6 +121,25 @@ describe("alerts of caps", () => {
       expect(refused).toMatchObject({ kind: "over_budget" });
       await account.alarm();
       expect(told()).toEqual([100]);
+    }));
+
+  it("come once a period, however many tokens reach caps of their own, and older ones go", () =>
+    withObject("ACCOUNTS", freshName(), async ({ storage: { sql } }) => {
+      const alerts = new AccountAlerts(sql);
+      const reach = (scope: string, now: number) => {
+        const budget = { day_micros: null, month_micros: 10 };
+        alerts.check({ scope, budget, spent: { day_micros: 0, month_micros: 10 } }, null, now);
+      };
+      const reachAll = (now: number) => {
+        reach("account", now);
+        for (let n = 0; n < 200; n++) reach(`token:${n}`, now);
+        reach("account", now + 1);
+      };
+      reachAll(START);
+      const ofAccount = sql.exec("SELECT created_at FROM alerts WHERE id LIKE 'alert_account%'").toArray();
+      expect(ofAccount).toEqual(Array(3).fill({ created_at: START }));
+      reachAll(START + 31 * 86_400_000);
+      expect(sql.exec("SELECT count(*) AS n FROM alerts WHERE created_at = ?", START).one()).toEqual({ n: 0 });
     }));
 
   it("tell of a cap that was changed anew, and of a token's", () =>

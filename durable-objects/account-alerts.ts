@@ -34,7 +34,10 @@ CREATE TABLE IF NOT EXISTS idle_deployments (
 
 /** Per cent of a cap. */
 const THRESHOLDS = [50, 80, 100] as const;
-/** Kept for the page; older ones go, unless they are still to be sent. */
+/**
+ * Kept for the page; older ones go, unless they are still to be sent, or of a day or month that still runs: three for each cap of the account and its tokens,
+ * whose rows are what tells them once.
+ */
 const KEPT_MAX = 500;
 const SHOWN_MAX = 50;
 /** Calls of one turn of the alarm, one after the other: the rest follow in the next. */
@@ -178,7 +181,12 @@ export class AccountAlerts {
       ...[id, type, now, detail, JSON.stringify(data), url, state, due],
     ).rowsWritten;
     if (added === 0) return false;
-    this.#sql.exec("DELETE FROM alerts WHERE due_at IS NULL AND n <= (SELECT max(n) FROM alerts) - ?", KEPT_MAX);
+    this.#sql.exec(
+      `DELETE FROM alerts WHERE due_at IS NULL AND n <= (SELECT max(n) FROM alerts) - ?
+        AND coalesce(json_extract(data, '$.resets_at'), '') <= ?`,
+      KEPT_MAX,
+      new Date(now).toISOString(),
+    );
     return url !== null;
   }
 

@@ -158,11 +158,32 @@ describe("a cap", () => {
       expect((await account.balance(terms())).reserved_micros).toBe(600);
       passTime(30_001);
       await restart().alarm();
+      await restart().unadmit(lives.id);
       expect((await restart().balance(terms())).reserved_micros).toBe(300);
       await restart().settle([anEnd(lives.id, 250)]);
       // An end of one that was taken back all the same: it ran, so it is booked.
       await restart().settle([anEnd(died.id, 100)]);
       expect(await restart().balance(terms())).toMatchObject({ reserved_micros: 0, spent: { day_micros: 350 } });
+    }));
+
+  it("still holds what was answered while its prediction was asked about", () =>
+    withObject("ACCOUNTS", freshName(), async (state) => {
+      const create = anAdmit({
+        limits: LIMITS,
+        idempotency: { key: "k", body_sha256: "1" },
+        spend: spend(400, capped(1_000)),
+      });
+      const getMany = async (ids: string[]) => {
+        await account.answered("k", { status: 201, headers: [], body: "" });
+        return ids.map(() => null);
+      };
+      const account: AccountObject = new AccountObject(state as never, envWith({ predictions: { getMany } }));
+      await account.admit(create);
+      passTime(30_000);
+      await account.alarm();
+      expect((await account.balance(terms())).reserved_micros).toBe(400);
+      const { rows } = await account.list({ kind: "prediction", limit: 9 });
+      expect(rows.map(({ prediction_id }) => prediction_id)).toEqual([create.prediction_id]);
     }));
 
   it("lets a running prediction hold more while there is room, and nothing once it ended", () =>
