@@ -8,6 +8,7 @@ import { dayOf, endOfDay, endOfMonth, monthOf } from "../schema/ledger.ts";
 import { usd } from "../schema/pricing.ts";
 import { nextAttemptAt, signedHeaders } from "../schema/webhooks.ts";
 import type { Alert, AlertType, ForsakenModel, IdleDeployment } from "./alerts-contract.ts";
+import { LazyTables } from "./lazy-tables.ts";
 import { callWebhook } from "./webhook-call.ts";
 
 const TABLES = `
@@ -68,27 +69,16 @@ type AlertRow = {
 
 export class AccountAlerts {
   readonly #sql: SqlStorage;
-  #ready = false;
+  readonly #tables: LazyTables;
 
   constructor(sql: SqlStorage) {
     this.#sql = sql;
+    this.#tables = new LazyTables(sql, TABLES, "idle_deployments");
   }
 
   /** For a transaction that was undone. */
   forget(): void {
-    this.#ready = false;
-  }
-
-  /** False while nothing was ever told. */
-  #exists(): boolean {
-    this.#ready ||= this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'idle_deployments'").toArray().length > 0;
-    return this.#ready;
-  }
-
-  #create(): void {
-    if (this.#exists()) return;
-    this.#sql.exec(TABLES);
-    this.#ready = true;
+    this.#tables.forget();
   }
 
   /** Inside a commit in which something was spent or refused: records each threshold that was reached. True where there is something to send. */
@@ -136,7 +126,7 @@ export class AccountAlerts {
 
   /** Inside a commit. True where there is something to send. */
   idle(idle: IdleDeployment, webhook: string | null, now: number): boolean {
-    this.#create();
+    this.#tables.create();
     const { deployment, idle_since, instances, hour_micros } = idle;
     this.#sql.exec(
       "INSERT OR REPLACE INTO idle_deployments VALUES (?, ?, ?, ?)",
@@ -169,11 +159,11 @@ export class AccountAlerts {
 
   /** Inside a commit. */
   busy(deployment: string): void {
-    if (this.#exists()) this.#sql.exec("DELETE FROM idle_deployments WHERE deployment = ?", deployment);
+    if (this.#tables.exist()) this.#sql.exec("DELETE FROM idle_deployments WHERE deployment = ?", deployment);
   }
 
   #record(alert: Pick<Alert, "id" | "type" | "detail" | "data">, url: string | null, now: number): boolean {
-    this.#create();
+    this.#tables.create();
     const { id, type, detail, data } = alert;
     const [state, due] = url === null ? ["shown", null] : ["pending", now];
     const added = this.#sql.exec(
@@ -192,13 +182,13 @@ export class AccountAlerts {
 
   /** When the next call is due; null for never. */
   nextDue(): number | null {
-    if (!this.#exists()) return null;
+    if (!this.#tables.exist()) return null;
     return this.#sql.exec<{ due: number | null }>("SELECT min(due_at) AS due FROM alerts").one().due;
   }
 
   /** Calls what is due. `save` runs a change in a commit. */
   async send(keys: readonly string[], save: (change: () => void) => Promise<void>): Promise<void> {
-    if (!this.#exists()) return;
+    if (!this.#tables.exist()) return;
     const due = this.#sql
       .exec<AlertRow>("SELECT * FROM alerts WHERE due_at <= ? ORDER BY due_at LIMIT ?", Date.now(), CALLS_PER_TURN)
       .toArray();
@@ -219,7 +209,7 @@ export class AccountAlerts {
   }
 
   list(): { alerts: Alert[]; idle: IdleDeployment[] } {
-    if (!this.#exists()) return { alerts: [], idle: [] };
+    if (!this.#tables.exist()) return { alerts: [], idle: [] };
     const rows = this.#sql.exec<AlertRow>("SELECT * FROM alerts ORDER BY n DESC LIMIT ?", SHOWN_MAX).toArray();
     const alerts = rows.map(({ id, type, created_at, detail, state, tried, data }) => ({
       ...{ id, type, created_at, detail, state, attempts: tried },

@@ -12,6 +12,7 @@
  */
 import { fileKey, type StoredFile } from "../schema/files.ts";
 import type { BeginFile, FileQuery, FileUpload, FinishFile } from "./account-contract.ts";
+import { LazyTables } from "./lazy-tables.ts";
 import { isUploadRefusal } from "./output-uploads.ts";
 
 /** An upload that is not whole by then is given up. */
@@ -63,29 +64,21 @@ type Row = {
 /** Only loads and saves: each method is one step of SQLite, and those that write are called inside a group commit. */
 export class AccountFiles {
   readonly #sql: SqlStorage;
-  #ready = false;
+  readonly #tables: LazyTables;
 
   constructor(sql: SqlStorage) {
     this.#sql = sql;
+    this.#tables = new LazyTables(sql, TABLES, "file_parts");
   }
 
-  /** For a transaction that was undone: the tables may be gone with it. */
+  /** For a transaction that was undone. */
   forget(): void {
-    this.#ready = false;
-  }
-
-  /** False while no file was ever begun: then there is nothing to read. */
-  #exists(): boolean {
-    this.#ready ||= this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'file_parts'").toArray().length > 0;
-    return this.#ready;
+    this.#tables.forget();
   }
 
   /** Idempotent. False when too many uploads are unfinished. */
   begin({ id, created_at, upload_id, file }: BeginFile): boolean {
-    if (!this.#exists()) {
-      this.#sql.exec(TABLES);
-      this.#ready = true;
-    }
+    this.#tables.create();
     const pending = this.#sql
       .exec<{ n: number }>(
         "SELECT count(*) AS n FROM (SELECT 1 FROM files WHERE state = 'pending' LIMIT ?)",
@@ -112,7 +105,7 @@ export class AccountFiles {
 
   /** All bytes are in R2. Null when nothing pending has this id: then they are the caller's to take back. A file that is whole says so again. */
   finish(id: string, file: FinishFile, now: number): StoredFile | null {
-    if (!this.#exists()) return null;
+    if (!this.#tables.exist()) return null;
     const due_at = file.retention_ms === null ? null : now + file.retention_ms;
     this.#sql.exec(
       `UPDATE files SET state = 'ready', name = ?, content_type = ?, size_bytes = ?, sha256 = ?, md5 = ?, metadata = ?, retention_ms = ?, due_at = ?,
@@ -138,7 +131,7 @@ export class AccountFiles {
   }
 
   #row(id: string, state: "pending" | "ready", now: number): Row | null {
-    if (!this.#exists()) return null;
+    if (!this.#tables.exist()) return null;
     return (
       this.#sql
         .exec<Row>(
@@ -153,7 +146,7 @@ export class AccountFiles {
 
   /** Newest first. `more`: whether there are others on the side that was asked for. */
   list({ limit, before, after }: FileQuery, now: number): { files: StoredFile[]; more: boolean } {
-    if (!this.#exists()) return { files: [], more: false };
+    if (!this.#tables.exist()) return { files: [], more: false };
     const edge = after ?? before;
     const side = after ? ">" : "<";
     const order = after ? "created_at, file_id" : "created_at DESC, file_id DESC";
@@ -208,13 +201,13 @@ export class AccountFiles {
 
   /** When the next file goes; null for never. */
   nextDue(): number | null {
-    if (!this.#exists()) return null;
+    if (!this.#tables.exist()) return null;
     return this.#sql.exec<{ due_at: number | null }>("SELECT min(due_at) AS due_at FROM files").one().due_at;
   }
 
   /** Marks what is due as removed, and tells all that is marked. */
   markDue(now: number): { file_id: string; upload_id: string | null }[] {
-    if (!this.#exists()) return [];
+    if (!this.#tables.exist()) return [];
     this.#sql.exec("UPDATE files SET state = 'removed' WHERE due_at <= ?", now);
     return this.#sql
       .exec<{ file_id: string; upload_id: string | null }>(

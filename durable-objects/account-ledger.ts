@@ -16,6 +16,7 @@ import {
   volumeDiscount,
 } from "../schema/ledger.ts";
 import type { CostLine, Unit } from "../schema/pricing.ts";
+import { LazyTables } from "./lazy-tables.ts";
 import type { Balance, Discounts, InvoiceData, LedgerQuery, UsageGroup, UsageRow } from "./ledger-contract.ts";
 
 /** Rows of one page of the ledger. */
@@ -76,8 +77,6 @@ CREATE TABLE IF NOT EXISTS terms (
 
 /** Sorts behind every day. */
 const LAST_DAY = "9999-99-99";
-/** The last of what an object makes: where it is, all of them are. */
-const LAST_TABLE = "terms";
 
 /** Rows have their lines flat, so that sums of them need no JSON. */
 type LedgerRow = Omit<LedgerEntry, "line"> & {
@@ -102,39 +101,32 @@ export class AccountLedger implements Books {
   readonly #sql: SqlStorage;
   /** whether an id's end was booked: known by the account's store */
   readonly isSettled: (id: string) => boolean;
-  #ready = false;
+  readonly #tables: LazyTables;
   #terms: AccountTerms | null = null;
   #credits: BookedCredit[] | null = null;
 
   constructor(sql: SqlStorage, isSettled: (id: string) => boolean) {
     this.#sql = sql;
+    this.#tables = new LazyTables(sql, TABLES, "terms");
     this.isSettled = isSettled;
   }
 
   /** For a transaction that was undone. */
   forget(): void {
-    this.#ready = false;
+    this.#tables.forget();
     this.#terms = null;
     this.#credits = null;
   }
 
   createTables(): void {
-    if (this.#exists()) return;
-    this.#sql.exec(TABLES);
-    this.#ready = true;
-  }
-
-  /** False while nothing was ever spent or given. */
-  #exists(): boolean {
-    this.#ready ||= this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = ?", LAST_TABLE).toArray().length > 0;
-    return this.#ready;
+    this.#tables.create();
   }
 
   // ---- terms
 
   /** Those of the newest admission. */
   terms(): AccountTerms | null {
-    if (this.#terms !== null || !this.#exists()) return this.#terms;
+    if (this.#terms !== null || !this.#tables.exist()) return this.#terms;
     const row = this.#sql.exec<{ terms: string }>("SELECT terms FROM terms").toArray()[0];
     this.#terms = row === undefined ? null : (JSON.parse(row.terms) as AccountTerms);
     return this.#terms;
@@ -164,7 +156,7 @@ export class AccountLedger implements Books {
   }
 
   spentIn(from: string, to: string | null): DaySum[] {
-    if (!this.#exists()) return [];
+    if (!this.#tables.exist()) return [];
     return this.#sql
       .exec<{ day: string; micros: number }>(
         "SELECT period AS day, micros FROM spent WHERE scope = ? AND length(period) = 10 AND period >= ? AND period < ? ORDER BY period",
@@ -209,7 +201,7 @@ export class AccountLedger implements Books {
   }
 
   reservation(id: string): Reservation | null {
-    if (!this.#exists()) return null;
+    if (!this.#tables.exist()) return null;
     const row = this.#sql
       .exec<{ micros: number; token: string | null }>("SELECT micros, token FROM reservations WHERE id = ?", id)
       .toArray()[0];
@@ -256,7 +248,7 @@ export class AccountLedger implements Books {
   }
 
   credits(): BookedCredit[] {
-    if (this.#credits === null && !this.#exists()) return [];
+    if (this.#credits === null && !this.#tables.exist()) return [];
     this.#credits ??= this.#sql
       .exec<BookedCredit & Record<string, SqlStorageValue>>("SELECT * FROM credits ORDER BY at, id")
       .toArray();
@@ -271,7 +263,7 @@ export class AccountLedger implements Books {
   // ---- reads
 
   balance(terms: AccountTerms, now: number): Balance {
-    if (!this.#exists()) {
+    if (!this.#tables.exist()) {
       // What its first admission gives it.
       const welcome = { id: "welcome", left_micros: terms.free_credits_micros, expires_at: null };
       const spent = { day_micros: 0, month_micros: 0 };
@@ -289,7 +281,7 @@ export class AccountLedger implements Books {
   }
 
   usage({ from, to, group_by }: { from: number; to: number; group_by: UsageGroup[] }): UsageRow[] {
-    if (!this.#exists()) return [];
+    if (!this.#tables.exist()) return [];
     const groups = [...new Set(group_by)];
     const keys = groups.map((group) => `${GROUPS[group]} AS by_${group}`);
     const rows = this.#sql.exec<Record<string, SqlStorageValue>>(
@@ -308,7 +300,7 @@ export class AccountLedger implements Books {
   }
 
   months(now: number): string[] {
-    if (!this.#exists()) return [];
+    if (!this.#tables.exist()) return [];
     const rows = this.#sql.exec<{ month: string }>(
       "SELECT DISTINCT strftime('%Y-%m', at / 1000, 'unixepoch') AS month FROM ledger ORDER BY month DESC",
     );
@@ -318,7 +310,7 @@ export class AccountLedger implements Books {
 
   invoice(month: string, { volume, commitment_micros }: Discounts, now: number): InvoiceData {
     const [from, to] = [month, monthAfter(month)].map((first) => Date.parse(`${first}-01T00:00:00Z`));
-    const lines = this.#exists() ? this.#invoiceLines(from ?? 0, to ?? 0) : [];
+    const lines = this.#tables.exist() ? this.#invoiceLines(from ?? 0, to ?? 0) : [];
     const charges_micros = this.#sum(
       "SELECT micros AS sum FROM spent WHERE scope = ? AND period = ?",
       ACCOUNT_SCOPE,
@@ -376,7 +368,7 @@ export class AccountLedger implements Books {
   }
 
   page({ after_seq, limit, from, to }: LedgerQuery): { entries: LedgerEntry[]; more: boolean } {
-    if (!this.#exists()) return { entries: [], more: false };
+    if (!this.#tables.exist()) return { entries: [], more: false };
     const size = Math.min(limit, PAGE_ROWS_MAX);
     const rows = this.#sql
       .exec<LedgerRow & Record<string, SqlStorageValue>>(
@@ -391,7 +383,7 @@ export class AccountLedger implements Books {
   }
 
   #sum(query: string, ...values: (string | number)[]): number {
-    if (!this.#exists()) return 0;
+    if (!this.#tables.exist()) return 0;
     return this.#sql.exec<{ sum: number | null }>(query, ...values).toArray()[0]?.sum ?? 0;
   }
 }

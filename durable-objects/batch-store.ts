@@ -1,8 +1,9 @@
 /** The SQLite of one batch: itself, its inputs, and the results of those that ended. Only loads and saves, inside a group commit. */
 import type { BatchCounts, BatchState } from "../schema/batches.ts";
 import type { CreateBatch } from "./batch-contract.ts";
+import { LazyTables } from "./lazy-tables.ts";
 
-/** Inputs that one append carries at most, and bytes of one page of results. */
+/** Rows of one page of results. */
 const RESULTS_PAGE_ROWS = 200;
 
 const TABLES = `
@@ -63,24 +64,24 @@ export interface ResultRow {
 
 export class BatchStore {
   readonly #sql: SqlStorage;
-  #ready = false;
+  readonly #tables: LazyTables;
   #row: BatchRow | null = null;
 
   constructor(sql: SqlStorage) {
     this.#sql = sql;
+    this.#tables = new LazyTables(sql, TABLES, "inputs");
   }
 
   /** For a transaction that was undone. */
   forget(): void {
-    this.#ready = false;
+    this.#tables.forget();
     this.#row = null;
   }
 
   /** Null when there is no batch here. */
   get(): BatchRow | null {
     if (this.#row !== null) return this.#row;
-    this.#ready ||= this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'inputs'").toArray().length > 0;
-    if (!this.#ready) return null;
+    if (!this.#tables.exist()) return null;
     const row = this.#sql.exec<Omit<BatchRow, "request"> & { request: string }>("SELECT * FROM batch").toArray()[0];
     if (row === undefined) return null;
     this.#row = { ...row, request: JSON.parse(row.request) as CreateBatch };
@@ -88,8 +89,7 @@ export class BatchStore {
   }
 
   create(request: CreateBatch): void {
-    this.#sql.exec(TABLES);
-    this.#ready = true;
+    this.#tables.create();
     this.#sql.exec("INSERT INTO batch (one, request, state) VALUES (1, ?, 'loading')", JSON.stringify(request));
   }
 

@@ -7,6 +7,7 @@
 import { DurableObject } from "cloudflare:workers";
 import { Alarms } from "./alarms.ts";
 import { type BlobBytes, objectKeys } from "./blob-parts.ts";
+import { LazyTables } from "./lazy-tables.ts";
 import type { BlobApi } from "./registry-contract.ts";
 
 /** Longer than a request lasts that was told a key and has not opened it. */
@@ -38,20 +39,11 @@ CREATE TABLE IF NOT EXISTS garbage (
 export class BlobObject extends DurableObject<Env> implements BlobApi {
   readonly #sql = this.ctx.storage.sql;
   readonly #alarms = new Alarms<"garbage">(this.ctx.storage);
-  #ready = false;
-
-  /** False while nothing was ever linked: asking stores nothing. */
-  #exists(): boolean {
-    this.#ready ||= this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'garbage'").toArray().length > 0;
-    return this.#ready;
-  }
+  readonly #tables = new LazyTables(this.#sql, TABLES, "garbage");
 
   async link(digest: string, link: string, bytes: BlobBytes | null): Promise<BlobBytes | null> {
-    if (!this.#exists()) {
-      if (bytes === null) return null;
-      this.#sql.exec(TABLES);
-      this.#ready = true;
-    }
+    if (bytes !== null) this.#tables.create();
+    else if (!this.#tables.exist()) return null;
     const known = this.#blob(digest);
     if (known === null && bytes === null) return null;
     this.#sql.exec("INSERT OR IGNORE INTO links VALUES (?, ?)", link, digest);
@@ -65,11 +57,8 @@ export class BlobObject extends DurableObject<Env> implements BlobApi {
   }
 
   async unlink(digest: string, link: string, bytes: BlobBytes | null): Promise<void> {
-    if (!this.#exists()) {
-      if (bytes === null) return;
-      this.#sql.exec(TABLES);
-      this.#ready = true;
-    }
+    if (bytes !== null) this.#tables.create();
+    else if (!this.#tables.exist()) return;
     this.#sql.exec("DELETE FROM links WHERE link = ?", link);
     const known = this.#blob(digest);
     const due_at = Date.now() + LAST_READ_MS;

@@ -4,6 +4,7 @@
  */
 import type { InstanceStatus } from "../schema/origin-protocol.ts";
 import type { SetupReport } from "./contracts.ts";
+import { LazyTables } from "./lazy-tables.ts";
 
 /** The newest instances; older ones say nothing new. */
 const REPORTS_MAX = 10;
@@ -24,21 +25,21 @@ CREATE TABLE IF NOT EXISTS reports (
 
 export class InstanceReports {
   readonly #sql: SqlStorage;
-  #ready = false;
+  readonly #tables: LazyTables;
 
   constructor(sql: SqlStorage) {
     this.#sql = sql;
+    this.#tables = new LazyTables(sql, TABLE, "reports");
   }
 
   /** For a transaction that was undone. */
   forget(): void {
-    this.#ready = false;
+    this.#tables.forget();
   }
 
   save({ instance_id, version_id, state, reason, logs }: InstanceStatus, now: number): void {
     if (reason === undefined && logs === undefined) return;
-    if (!this.#ready) this.#sql.exec(TABLE);
-    this.#ready = true;
+    this.#tables.create();
     // Logs come at the end of a setup and at an end: those of the setup before stay until then.
     this.#sql.exec(
       `INSERT INTO reports (instance_id, version_id, state, reason, logs, at) VALUES (?, ?, ?, ?, ?, ?)
@@ -57,8 +58,7 @@ export class InstanceReports {
 
   /** Newest first. */
   list(): SetupReport[] {
-    this.#ready ||= this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'reports'").toArray().length > 0;
-    if (!this.#ready) return [];
+    if (!this.#tables.exist()) return [];
     return this.#sql
       .exec<{
         instance_id: string;

@@ -6,6 +6,7 @@ import { finalLines, type PaidBy, type PaidProgress } from "../schema/prediction
 import { TerminalPredictionStates } from "../schema/prediction-document.ts";
 import { meterOf } from "../schema/prediction-lifecycle.ts";
 import { sumMicros } from "../schema/pricing.ts";
+import { LazyTables } from "./lazy-tables.ts";
 
 const TABLE = "CREATE TABLE IF NOT EXISTS counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID";
 
@@ -43,15 +44,16 @@ const ONLINE = "online:";
 
 export class PredictionCounts {
   readonly #sql: SqlStorage;
-  #ready = false;
+  readonly #tables: LazyTables;
 
   constructor(sql: SqlStorage) {
     this.#sql = sql;
+    this.#tables = new LazyTables(sql, TABLE, "counts");
   }
 
-  /** For a transaction that was undone: the table may be gone with it. */
+  /** For a transaction that was undone. */
   forget(): void {
-    this.#ready = false;
+    this.#tables.forget();
   }
 
   /** Inside a commit, before what it counts is stored: the first count takes over what lives. */
@@ -85,19 +87,14 @@ export class PredictionCounts {
   }
 
   #createTable(): void {
-    if (!this.#ready && !this.#has("counts")) {
-      // What an earlier release left alive is counted when it ends, so it is counted as created.
-      const live = this.#has("predictions")
-        ? this.#number("SELECT count(*) AS n FROM predictions WHERE is_live = 1")
-        : 0;
-      this.#sql.exec(TABLE);
-      this.#sql.exec("INSERT INTO counts VALUES ('created', ?)", live);
-    }
-    this.#ready = true;
+    if (!this.#tables.create()) return;
+    // What an earlier release left alive is counted when it ends, so it is counted as created.
+    const live = this.#has("predictions") ? this.#number("SELECT count(*) AS n FROM predictions WHERE is_live = 1") : 0;
+    this.#sql.exec("INSERT INTO counts VALUES ('created', ?)", live);
   }
 
   figures(): PredictionFigures {
-    const rows = this.#has("counts")
+    const rows = this.#tables.exist()
       ? this.#sql.exec<{ name: string; value: number }>("SELECT name, value FROM counts").toArray()
       : [];
     const counts = Object.fromEntries(

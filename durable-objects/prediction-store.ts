@@ -8,6 +8,7 @@ import { isTerminal } from "../schema/prediction-lifecycle.ts";
 import type { StoredEvent } from "../schema/prediction-log.ts";
 import { seal, unseal } from "../schema/sealed.ts";
 import type { CreatePrediction, Release } from "./contracts.ts";
+import { LazyTables } from "./lazy-tables.ts";
 
 /** A row of the log holds at most this much JSON; a single event above it is kept in R2 (a SQLite value may hold 2 MB on the platform). */
 export const LOG_ROW_BYTES_MAX = 262_144;
@@ -123,11 +124,12 @@ export class PredictionStore {
   readonly #cache = new Map<string, PredictionRow>();
   readonly #inputs = new Map<string, StoredInputs>();
   readonly #ended = new Map<string, PredictionDocument>();
-  #ready = false;
+  readonly #tables: LazyTables;
 
   /** Inputs that hold secrets are sealed under `secret`. */
   constructor(sql: SqlStorage, secret: string) {
     this.#sql = sql;
+    this.#tables = new LazyTables(sql, TABLES, "outbox");
     this.#secret = secret;
   }
 
@@ -136,19 +138,11 @@ export class PredictionStore {
     this.#cache.clear();
     this.#inputs.clear();
     this.#ended.clear();
-    this.#ready = false;
-  }
-
-  #exists(): boolean {
-    this.#ready ||= this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'outbox'").toArray().length > 0;
-    return this.#ready;
+    this.#tables.forget();
   }
 
   insert(row: PredictionRow, input: string | null, shownInput: string | null, dueAt: number): void {
-    if (!this.#exists()) {
-      this.#sql.exec(TABLES);
-      this.#ready = true;
-    }
+    this.#tables.create();
     this.#sql.exec(
       "INSERT INTO predictions VALUES (?, ?, ?, ?, ?, 1, ?)",
       row.id,
@@ -168,7 +162,7 @@ export class PredictionStore {
   get(id: string): PredictionRow | null {
     const cached = this.#cache.get(id);
     if (cached !== undefined) return cached;
-    if (!this.#exists()) return null;
+    if (!this.#tables.exist()) return null;
     const row = this.#sql
       .exec<{ id: string; request: string; progress: string }>(
         "SELECT id, request, progress FROM predictions WHERE id = ?",
@@ -242,7 +236,7 @@ export class PredictionStore {
 
   /** Ids of predictions that have not ended. */
   live(): string[] {
-    if (!this.#exists()) return [];
+    if (!this.#tables.exist()) return [];
     return this.#sql
       .exec<{ id: string }>("SELECT id FROM predictions INDEXED BY predictions_live WHERE is_live = 1")
       .toArray()
@@ -250,7 +244,7 @@ export class PredictionStore {
   }
 
   due(now: number, limit: number): string[] {
-    if (!this.#exists()) return [];
+    if (!this.#tables.exist()) return [];
     return this.#sql
       .exec<{ id: string }>("SELECT id FROM predictions WHERE due_at <= ? ORDER BY due_at LIMIT ?", now, limit)
       .toArray()
@@ -258,7 +252,7 @@ export class PredictionStore {
   }
 
   nextDueAt(): number | null {
-    if (!this.#exists()) return null;
+    if (!this.#tables.exist()) return null;
     const next = this.#sql.exec<{ next: number | null }>("SELECT min(due_at) AS next FROM predictions").one().next;
     return next === NEVER ? null : next;
   }
@@ -306,7 +300,7 @@ export class PredictionStore {
 
   /** A page of the log that holds entry `fromSeq` or later ones, in order: rows of about `bytesMax` JSON together, one at least. */
   logPage(id: string, fromSeq: number, bytesMax: number): LogRow[] {
-    if (!this.#exists()) return [];
+    if (!this.#tables.exist()) return [];
     const page: LogRow[] = [];
     let bytes = 0;
     const rows = this.#sql.exec<{
@@ -349,7 +343,7 @@ export class PredictionStore {
   }
 
   outbox(limit: number): OutboxRow[] {
-    if (!this.#exists()) return [];
+    if (!this.#tables.exist()) return [];
     return this.#sql
       .exec<{ n: number; owner: string; message: string }>(
         "SELECT n, owner, message FROM outbox ORDER BY n LIMIT ?",

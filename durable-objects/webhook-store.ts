@@ -3,6 +3,7 @@
  * called inside a group commit. The table is made by the first event, in folders of earlier releases too.
  */
 import type { WebhookAttempt, WebhookEvent } from "../schema/webhooks.ts";
+import { LazyTables } from "./lazy-tables.ts";
 import { NEVER } from "./prediction-store.ts";
 
 const TABLE = `
@@ -44,24 +45,20 @@ type Columns = { prediction_id: string; n: number; event: WebhookEvent; due_at: 
 
 export class WebhookStore {
   readonly #sql: SqlStorage;
-  #ready = false;
+  readonly #tables: LazyTables;
 
   constructor(sql: SqlStorage) {
     this.#sql = sql;
+    this.#tables = new LazyTables(sql, TABLE, "webhooks");
   }
 
-  /** For a transaction that was undone: the table may be gone with it. */
+  /** For a transaction that was undone. */
   forget(): void {
-    this.#ready = false;
-  }
-
-  #exists(): boolean {
-    this.#ready ||= this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'webhooks'").toArray().length > 0;
-    return this.#ready;
+    this.#tables.forget();
   }
 
   #rows(condition: string, ...values: (string | number)[]): WebhookRow[] {
-    if (!this.#exists()) return [];
+    if (!this.#tables.exist()) return [];
     return this.#sql
       .exec<Columns>(`SELECT prediction_id, n, event, due_at, record FROM webhooks WHERE ${condition}`, ...values)
       .toArray()
@@ -69,10 +66,7 @@ export class WebhookStore {
   }
 
   add(id: string, event: WebhookEvent, due_at: number, created_at: number): void {
-    if (!this.#exists()) {
-      this.#sql.exec(TABLE);
-      this.#ready = true;
-    }
+    this.#tables.create();
     const record: WebhookRecord = { state: "pending", created_at, tried: 0, attempts: [], body_ref: null };
     this.#sql.exec(
       `INSERT INTO webhooks (prediction_id, n, event, due_at, record)
@@ -141,12 +135,12 @@ export class WebhookStore {
   }
 
   removeAll(id: string): void {
-    if (this.#exists()) this.#sql.exec("DELETE FROM webhooks WHERE prediction_id = ?", id);
+    if (this.#tables.exist()) this.#sql.exec("DELETE FROM webhooks WHERE prediction_id = ?", id);
   }
 
   /** Tells of each prediction that has an event whose attempt is due, until `tell` answers false. */
   eachDue(now: number, tell: (id: string) => boolean): void {
-    if (!this.#exists()) return;
+    if (!this.#tables.exist()) return;
     const rows = this.#sql.exec<{ id: string }>(
       "SELECT DISTINCT prediction_id AS id FROM webhooks WHERE due_at <= ?",
       now,
@@ -155,7 +149,7 @@ export class WebhookStore {
   }
 
   nextDueAt(): number | null {
-    if (!this.#exists()) return null;
+    if (!this.#tables.exist()) return null;
     const { next } = this.#sql.exec<{ next: number | null }>("SELECT min(due_at) AS next FROM webhooks").one();
     return next === NEVER ? null : next;
   }
