@@ -4,7 +4,7 @@ import { AccountObject } from "./account.ts";
 import { AccountAlerts } from "./account-alerts.ts";
 import type { AccountApi } from "./account-contract.ts";
 import type { AccountTerms, Charge } from "./ledger-contract.ts";
-import { anAdmit, envWith, freshName, passTime, START, stopClock, withObject } from "./testing/harness.ts";
+import { aDocument, anAdmit, envWith, freshName, passTime, START, stopClock, withObject } from "./testing/harness.ts";
 
 const WEBHOOK = "https://alerts.example/x";
 const terms = (change: Partial<AccountTerms> = {}): AccountTerms => ({
@@ -140,6 +140,53 @@ describe("alerts of caps", () => {
       expect(ofAccount).toEqual(Array(3).fill({ created_at: START }));
       reachAll(START + 31 * 86_400_000);
       expect(sql.exec("SELECT count(*) AS n FROM alerts WHERE created_at = ?", START).one()).toEqual({ n: 0 });
+    }));
+
+  it("come with the end that was paid for, of the account and of the token that asked", () =>
+    withAccount(async (account) => {
+      const token = { id: "t", budget: { day_micros: 600, month_micros: null } };
+      const create = anAdmit({
+        spend: { terms: terms(), token, model: "a/b", deployment: null, reserve_micros: 500 },
+      });
+      await account.admit(create);
+      const { prediction_id } = create;
+      const document = aDocument({ id: prediction_id });
+      const meter = { hardware: "cpu", predict_time_s: 1, outcome: "succeeded", platform_failure: false } as const;
+      const charge = { ...aCharge(500), token_id: "t" };
+      await account.settle([{ prediction_id, document, meter, is_listed: true, charge }]);
+      await account.alarm();
+      expect(calls.map(({ body }) => (JSON.parse(body) as { data: object }).data)).toMatchObject([
+        { scope: "account", percent: 50 },
+        { scope: "token", percent: 50 },
+        { scope: "token", percent: 80 },
+      ]);
+    }));
+
+  it("of a month count all its days, and come once more in the next", () =>
+    withAccount(async (account) => {
+      await account.setTerms(terms({ budget: { day_micros: null, month_micros: 1_000 } }));
+      for (const [amount, days, expected] of [
+        [300, 0, []],
+        [200, 1, [50]],
+        [100, 1, [50]],
+        [500, 29, [50, 50]],
+      ] as const) {
+        passTime(days * 86_400_000);
+        await account.charge([aCharge(amount)]);
+        await account.alarm();
+        expect(told()).toEqual(expected);
+      }
+    }));
+
+  it("of a token that refuses are not the account's", () =>
+    withAccount(async (account) => {
+      const token = { id: "t", budget: { day_micros: 10, month_micros: 1_000 } };
+      const spend = { terms: terms(), token, model: "a/b", deployment: null, reserve_micros: 11 };
+      await account.admit(anAdmit({ spend }));
+      await account.alarm();
+      expect(calls.map(({ body }) => (JSON.parse(body) as { data: object }).data)).toMatchObject([
+        { scope: "token", period: "day", percent: 100 },
+      ]);
     }));
 
   it("tell of a cap that was changed anew, and of a token's", () =>

@@ -275,6 +275,21 @@ describe("a prepaid account", () => {
     }));
 });
 
+describe("credits of an operator", () => {
+  it("end by themselves, in an account that never created anything", () =>
+    withAccount(async ({ account, restart }) => {
+      const gift = { id: "g", kind: "free", amount_micros: 70, expires_at: START + DAY_MS, note: "" } as const;
+      await account.credit(gift, terms());
+      passTime(DAY_MS);
+      await restart().alarm();
+      const { entries } = await restart().ledger({ after_seq: 0, limit: 10 });
+      expect(entries.map(({ kind, amount_micros }) => [kind, amount_micros])).toEqual([
+        ["free", 70],
+        ["expired", 70],
+      ]);
+    }));
+});
+
 describe("the time of instances", () => {
   it("is told for metrics as the sum of what was booked, whatever is told twice, fails or restarts", () =>
     withAccount(async ({ account, restart, online }) => {
@@ -290,6 +305,23 @@ describe("the time of instances", () => {
       // A question about money books nothing.
       await restart().charge([{ ...hour(4, 0), lines: [], hold: { id: "deployment:a/d", micros: 0 } }]);
       expect(online.told).toEqual([120, 120, 123]);
+    }));
+
+  it("is held for what comes next in place of what was held before, until nothing is; the first cap that refuses is told", () =>
+    withAccount(async ({ account }) => {
+      await account.setTerms(capped(1_000));
+      const piece = (id: string, micros: number) => ({ ...aCharge("", 0, { lines: [] }), hold: { id, micros } });
+      const held = async () => (await account.balance(terms())).reserved_micros;
+      expect(await account.charge([piece("a", 600)])).toBeNull();
+      expect(await account.charge([piece("a", 400)])).toBeNull();
+      expect(await held()).toBe(400);
+      const refusal = await account.charge([piece("b", 700), piece("c", 600)]);
+      expect(refusal).toMatchObject({ detail: expect.stringContaining("needs up to $0.000700") });
+      expect(await held()).toBe(1_000);
+      // Nothing is left, and an end asks for nothing.
+      expect(await account.charge([piece("d", 0)])).toBeNull();
+      expect(await account.charge([piece("a", 0), piece("c", 0)])).toBeNull();
+      expect(await held()).toBe(0);
     }));
 });
 
