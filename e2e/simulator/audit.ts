@@ -42,7 +42,7 @@ export class Auditor extends Client {
     for (const [id, { life }] of this.#is.checks.stages) if (!isTerminal(life.state)) return `${id} is ${life.state}`;
     for (const origin of this.#is.origins) {
       if (origin.process === null) return `${origin.url} is down`;
-      if (origin.hasUnsent()) return `${origin.url} has events that nobody took`;
+      if (origin.journal.hasUnsent()) return `${origin.url} has events that nobody took`;
     }
     for (const slot of this.#is.host.slots.values()) {
       if (slot.binding !== "PREDICTIONS" || !slot.hasTable("outbox")) continue;

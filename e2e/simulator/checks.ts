@@ -5,7 +5,7 @@
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import { isTerminal, type PredictionLife, TRANSITIONS } from "../../schema/prediction-lifecycle.ts";
 import type { ObjectSlot } from "./object-life.ts";
-import type { AttemptKey } from "./origin.ts";
+import type { AttemptKey } from "./origin-journal.ts";
 
 /** Of a prediction's row in its object's storage. */
 interface Stage {

@@ -1,7 +1,8 @@
 /** A host with an origin: its disk and its address, which stay while processes come and go. */
 import type { InstanceBoot } from "../../schema/origin-protocol.ts";
 import type { Network } from "./network.ts";
-import { type AttemptRecord, type EdgeCalls, type OriginEvents, OriginProcess } from "./origin.ts";
+import { type EdgeCalls, type OriginEvents, OriginProcess } from "./origin.ts";
+import { OriginJournal } from "./origin-journal.ts";
 import { runAs } from "./timeline.ts";
 
 /** A process that died is back after this. */
@@ -17,7 +18,7 @@ export class OriginHost {
   readonly capacity: number;
   readonly sku: string;
   origin_id: string | null = null;
-  attempts = new Map<string, AttemptRecord>();
+  journal: OriginJournal;
   process: OriginProcess | null = null;
   /** the network to it is broken until then */
   partedUntil = 0;
@@ -38,6 +39,7 @@ export class OriginHost {
     this.sku = options.sku;
     this.capacity = options.capacity;
     this.setupFails = options.setupFails;
+    this.journal = this.#emptyJournal();
   }
 
   /** Of messages to and from it. */
@@ -58,12 +60,11 @@ export class OriginHost {
     timeline.trace(`${this.process.name} is killed${losesDisk ? ", with its disk" : ""}`);
     this.process.isAlive = false;
     this.process = null;
-    if (losesDisk) this.attempts = new Map();
+    if (losesDisk) this.journal = this.#emptyJournal();
     timeline.after(random.between(...DOWN_MS), null, () => this.start());
   }
 
-  /** Whether its journal has something that the edge has not acknowledged. */
-  hasUnsent(): boolean {
-    return [...this.attempts.values()].some(({ events }) => events.length > 0);
+  #emptyJournal(): OriginJournal {
+    return new OriginJournal(() => this.network.timeline.now);
   }
 }

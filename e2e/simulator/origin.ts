@@ -1,6 +1,6 @@
 /**
  * A pretended origin: it keeps the protocol (schema/origin-protocol.ts) and pushes events with the origin's own code, but its instances and models are timers.
- * Its disk outlives its process: attempts and the events that nobody has acknowledged. Like a real one it may die, come back, lose its disk, or run on
+ * Its disk outlives its process (origin-journal.ts). Like a real one it may die, come back, lose its disk, or run on
  * behind a broken network while the edge has given its predictions to others.
  */
 import {
@@ -17,6 +17,7 @@ import {
 } from "../../schema/origin-protocol.ts";
 import type { Sender } from "./network.ts";
 import type { OriginHost } from "./origin-host.ts";
+import type { AttemptKey, AttemptRecord, ModelPlan, OriginJournal } from "./origin-journal.ts";
 
 /** What is used of the origin's EventPush. Its own types are Node's alone, and these here are the edge's too: they do not go together in one program. */
 interface Push {
@@ -26,7 +27,7 @@ interface Push {
 }
 const EVENT_PUSH: string = "../../gpu-origin/event-push.ts";
 const { EventPush } = (await import(EVENT_PUSH)) as {
-  EventPush: new (journal: object, edge: object, log: object, onUnwanted: (key: AttemptKey) => void) => Push;
+  EventPush: new (journal: OriginJournal, edge: object, log: object, onUnwanted: (key: AttemptKey) => void) => Push;
 };
 
 /** Ended instances are listed for as long. */
@@ -34,31 +35,6 @@ const ENDED_LISTED_MS = 30_000;
 const REGISTER_AGAIN_MS = 1_000;
 /** The edge cancels at the deadline; this much later the origin does so itself. */
 const DEADLINE_GUARD_MS = 3_000;
-
-/** What the model is told to do: the input of each prediction. */
-export interface ModelPlan {
-  outputs: number;
-  step_ms: number;
-  end: "succeeded" | "failed" | "hangs" | "crashes" | "upload fails";
-  /** it goes on when it is asked to stop */
-  ignores_cancel: boolean;
-  /** each attempt gives other outputs */
-  varies: boolean;
-}
-
-export interface AttemptRecord {
-  prediction_id: string;
-  attempt: number;
-  instance_id: string;
-  plan: ModelPlan;
-  state: AttemptState["state"];
-  started: boolean;
-  accepted_at: number;
-  next_i: number;
-  events: { i: number; text: string }[];
-  /** all outputs that it gave */
-  outputs: string[];
-}
 
 interface SimInstance {
   boot: InstanceBoot;
@@ -97,11 +73,6 @@ export interface OriginEvents {
   finished(key: AttemptKey, end: { status: string; outputs: unknown[]; predict_time_s: number }): void;
 }
 
-export interface AttemptKey {
-  prediction_id: string;
-  attempt: number;
-}
-
 export class OriginProcess implements Sender {
   readonly host: OriginHost;
   readonly name: string;
@@ -115,12 +86,6 @@ export class OriginProcess implements Sender {
     this.host = host;
     this.name = name;
     this.#incarnation = name;
-    const journal = {
-      nextBatch: (_bytes: number, most: number, isHeld: (key: AttemptKey) => boolean) => this.#nextBatch(most, isHeld),
-      acknowledge: (key: AttemptKey, through: number) => this.#dropEvents(key, through),
-      forgetEvents: (key: AttemptKey) => this.#dropEvents(key, Number.POSITIVE_INFINITY),
-      hasEvents: (key: AttemptKey) => (this.#record(key)?.events.length ?? 0) > 0,
-    };
     const edge = {
       postEvents: async (body: string) => {
         try {
@@ -131,7 +96,7 @@ export class OriginProcess implements Sender {
       },
     };
     const log = { warn: () => undefined, info: () => undefined, error: () => undefined };
-    this.#push = new EventPush(journal, edge, log, (key) => this.#unwanted(key));
+    this.#push = new EventPush(host.journal, edge, log, (key) => this.#unwanted(key));
   }
 
   leave(send: () => void): void {
@@ -139,7 +104,7 @@ export class OriginProcess implements Sender {
   }
 
   begin(): void {
-    for (const record of this.host.attempts.values()) {
+    for (const record of this.host.journal.attempts()) {
       if (record.state !== "waiting" && record.state !== "running") continue;
       record.state = "lost";
       this.#append(record, { type: "lost", started: record.started, reason: "its origin was restarted" });
@@ -203,7 +168,7 @@ export class OriginProcess implements Sender {
     if (kind === "attempts") {
       const key = { prediction_id: a, attempt: Number(b) };
       if (method === "PUT") return this.#startAttempt(body as AttemptStart);
-      const record = this.#record(key);
+      const record = this.host.journal.record(key);
       if (record === null) return refusal(404, "attempt.unknown");
       if (verb === "cancel") this.#cancel(key, body as AttemptCancel);
       return { status: 200, body: stateOf(record) };
@@ -296,12 +261,8 @@ export class OriginProcess implements Sender {
 
   // ---- attempts
 
-  #record({ prediction_id, attempt }: AttemptKey): AttemptRecord | null {
-    return this.host.attempts.get(`${prediction_id} ${attempt}`) ?? null;
-  }
-
   #startAttempt(start: AttemptStart): { status: number; body: unknown } {
-    const known = this.#record(start);
+    const known = this.host.journal.record(start);
     if (known !== null) return { status: 202, body: stateOf(known) };
     const instance = this.#instances.get(start.instance_id);
     if (instance === undefined || instance.ended_at !== null) return refusal(404, "instance.unknown");
@@ -317,7 +278,7 @@ export class OriginProcess implements Sender {
         outputs: [],
       },
     };
-    this.host.attempts.set(`${start.prediction_id} ${start.attempt}`, record);
+    this.host.journal.add(record);
     this.host.events.accepted(
       this.host,
       record,
@@ -421,35 +382,16 @@ export class OriginProcess implements Sender {
   /** The edge does not want it any more: it stops without a word. */
   #unwanted(key: AttemptKey): void {
     const run = this.#runs.get(`${key.prediction_id} ${key.attempt}`);
-    const record = this.#record(key);
+    const record = this.host.journal.record(key);
     if (record !== null) record.state = "finished";
     if (run === undefined) return;
     this.#leave(run);
     this.#fill(run.instance);
   }
 
-  // ---- the journal
-
   #append(record: AttemptRecord, event: Record<string, unknown>): void {
-    const i = record.next_i++;
-    const t_ms = Math.round(this.host.network.timeline.now - record.accepted_at);
-    record.events.push({ i, text: JSON.stringify({ i, t_ms, ...event }) });
+    this.host.journal.append(record, event);
     this.#push.wake();
-  }
-
-  #nextBatch(most: number, isHeld: (key: AttemptKey) => boolean) {
-    return [...this.host.attempts.values()]
-      .filter((record) => record.events.length > 0 && !isHeld(record))
-      .map(({ prediction_id, attempt, events }) => ({
-        ...{ prediction_id, attempt },
-        events: events.slice(0, most).map(({ text }) => text),
-        through_i: events.at(-1)?.i ?? -1,
-      }));
-  }
-
-  #dropEvents(key: AttemptKey, through: number): void {
-    const record = this.#record(key);
-    if (record !== null) record.events = record.events.filter(({ i }) => i > through);
   }
 }
 

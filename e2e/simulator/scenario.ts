@@ -2,7 +2,7 @@
 import type { RunSpec } from "../../durable-objects/contracts.ts";
 import type { StoredTerms } from "../../schema/tables/accounts.ts";
 import type { FaultRates } from "./network.ts";
-import type { ModelPlan } from "./origin.ts";
+import type { ModelPlan } from "./origin-journal.ts";
 import type { Random } from "./random.ts";
 
 export interface PlannedPrediction {
