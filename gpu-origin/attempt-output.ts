@@ -73,8 +73,9 @@ export class AttemptOutput {
   /** A whole output comes with the end, so it waits for its `finished` and goes in the same batch. */
   #emit(mode: "append" | "set", value: unknown, { isSilent = false } = {}): void {
     const { events, outputs } = this.#host;
-    const append = (shown: unknown): void =>
+    const append = (shown: unknown): void => {
       events.append({ type: "output", mode, value: shown, ...(isSilent ? { silent: true } : {}) }, mode === "set");
+    };
     events.inOrder(() => {
       if (!this.#mayHoldFiles) return append(value);
       const stored = outputs.store(value, this.#scope);

@@ -250,6 +250,7 @@ export class EventPush {
         break;
       case "fenced":
       case "unknown":
+        this.#ended.delete(nameOf(key));
         this.#onUnwanted(key);
         this.#journal.forgetEvents(key);
         break;

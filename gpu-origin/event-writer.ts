@@ -23,8 +23,7 @@ export class EventWriter {
   #steps: Step[] = [];
   #isStepping = false;
   #onDone: (() => void) | null = null;
-  #failure: string | null = null;
-  #failureCode = "output.upload_failed";
+  #failure: { code: string; error: string } | null = null;
 
   constructor(key: AttemptKey, host: WriterHost, acceptedAt: number) {
     this.#key = key;
@@ -39,13 +38,12 @@ export class EventWriter {
 
   /** Why an output could not be stored; later outputs are of no use then. */
   get failure(): { code: string; error: string } | null {
-    return this.#failure === null ? null : { code: this.#failureCode, error: this.#failure };
+    return this.#failure;
   }
 
-  /** The first failure's words are kept. */
+  /** The first failure is kept. */
   fail(code: string, error: string): void {
-    this.#failure ??= error;
-    this.#failureCode = code;
+    this.#failure ??= { code, error };
   }
 
   /** Nothing is written from now on. */
@@ -53,19 +51,21 @@ export class EventWriter {
     this.#isClosed = true;
   }
 
-  append(event: Record<string, unknown> & { type: string }, isLazy = false): void {
-    if (this.#isClosed) return;
+  /** False where it is not written: it is too large, which is the failure then, or nothing is written any more. */
+  append(event: Record<string, unknown> & { type: string }, isLazy = false): boolean {
+    if (this.#isClosed) return false;
     const i = this.#nextEvent;
     const t_ms = Math.round((performance.now() - this.#acceptedAt) * 10) / 10;
     const body = JSON.stringify({ i, t_ms, ...event });
     if (body.length > EVENT_VALUE_BYTES_MAX) {
       const error = `An output value is larger than ${EVENT_VALUE_BYTES_MAX} bytes; return a file instead.`;
       this.fail("output.too_large", error);
-      return;
+      return false;
     }
     this.#nextEvent += 1;
     this.#host.journal.appendEvent(this.#key, i, body, event.type === "log");
     this.#host.wakePush(isLazy);
+    return true;
   }
 
   /** Takes a step behind those before it; at once, where none of them waits. */
@@ -92,7 +92,7 @@ export class EventWriter {
         this.#work();
       };
       pending.then(next, (error: unknown) => {
-        this.#failure ??= error instanceof Error ? error.message : String(error);
+        this.fail("output.upload_failed", error instanceof Error ? error.message : String(error));
         next();
       });
       return;

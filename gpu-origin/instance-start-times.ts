@@ -14,6 +14,12 @@ export class StartTimes {
     this.#setupStartedAt = 0;
   }
 
+  /** It goes on with a server that an earlier process of the origin started: how long that took is not known. */
+  adopted(): void {
+    this.#bootStartedAt = performance.now();
+    this.#setupStartedAt = this.#bootStartedAt;
+  }
+
   /** The server answers: setup begins with its first answer. */
   answered(): void {
     if (this.hasAnswered) return;

@@ -222,6 +222,7 @@ export class Instance {
       const health = await client.health(until - performance.now());
       if (health?.status === "READY") {
         this.#client = client;
+        this.#times.adopted();
         this.#readySince = performance.now();
         this.#setState("ready", null);
         this.#poll(generation, READY_POLL_MS);
@@ -322,16 +323,11 @@ export class Instance {
     if (this.#pausing !== null) await this.#pausing;
     if (this.#state === "paused") return true;
     if (this.#state !== "ready" || this.#stopping !== null || !this.#slots.isQuiet) return false;
-    const isStill = await this.#changePause(() => this.#host.driver.pause(this.id));
-    if (this.#state !== "ready" || this.#stopping !== null) return false;
-    if (isStill) this.#setState("paused", null);
-    if (!isStill || !this.#slots.isQuiet) {
-      // Somebody came meanwhile.
-      if (isStill) void this.resume();
-      else this.#slots.serve();
-      return false;
-    }
-    return true;
+    const isStill = await this.#changePause("paused", () => this.#host.driver.pause(this.id));
+    // Somebody came meanwhile.
+    if (isStill && !this.#slots.isQuiet) void this.resume();
+    else if (!isStill) this.#slots.serve();
+    return isStill && this.#slots.isQuiet;
   }
 
   /** Lets it run on. False where it cannot: then it ends. */
@@ -339,26 +335,28 @@ export class Instance {
     if (this.#pausing !== null) await this.#pausing;
     if (this.#state === "ready") return true;
     if (this.#state !== "paused" || this.#stopping !== null) return false;
-    const runs = await this.#changePause(() => this.#host.driver.resume(this.id));
-    // It ended meanwhile.
-    if (this.isEnded || this.#stopping !== null) return false;
-    if (!runs) {
-      void this.stop("it could not be resumed");
-      return false;
-    }
-    this.#silences = 0;
-    this.#setState("ready", null);
-    this.#slots.serve();
-    return true;
+    const runs = await this.#changePause("ready", () => this.#host.driver.resume(this.id));
+    if (runs) this.#slots.serve();
+    // Nothing, where it ended meanwhile.
+    else void this.stop("it could not be resumed");
+    return runs;
   }
 
-  async #changePause(change: () => Promise<boolean>): Promise<boolean> {
-    this.#pausing = change();
-    try {
-      return await this.#pausing;
-    } finally {
-      this.#pausing = null;
-    }
+  /** False where the driver cannot, or the instance is no longer what it was. Who waits for the change sees its state when it is over. */
+  async #changePause(to: "paused" | "ready", change: () => Promise<boolean>): Promise<boolean> {
+    const from = this.#state;
+    const changing = async (): Promise<boolean> => {
+      try {
+        if (!(await change()) || this.#state !== from || this.#stopping !== null) return false;
+        this.#silences = 0;
+        this.#setState(to, null);
+        return true;
+      } finally {
+        this.#pausing = null;
+      }
+    };
+    this.#pausing = changing();
+    return this.#pausing;
   }
 
   // ---- crashes

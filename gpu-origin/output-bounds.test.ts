@@ -88,6 +88,16 @@ describe("a model's files", () => {
     await spoolEmpties();
   });
 
+  it("and metrics and words that are too large for one event end the prediction all the same", async () => {
+    expect(await run({ what: "metric", size: 5 * MiB })).toMatchObject({
+      status: "failed",
+      code: "output.too_large",
+      metrics: {},
+    });
+    const { status, error, code } = await run({ what: "error", size: 5 * MiB });
+    expect([status, code, error?.length]).toEqual(["failed", undefined, 16_384]);
+  });
+
   it("and logs of a flood are cut; memory and disk stay as they were, and the next prediction runs", async () => {
     const before = process.memoryUsage().rss;
     const { logs } = await run({ what: "flood", count: 200, size: 32 * MiB });

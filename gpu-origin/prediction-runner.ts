@@ -27,6 +27,8 @@ const BUSY_MAX_MS = 5_000;
 /** The edge cancels at the deadline; this much later the origin does so itself. */
 const DEADLINE_GUARD_MS = 3_000;
 const DEADLINE_FORCE_MS = 5_000;
+/** Of a model's own words at its end: the edge keeps as many. */
+const ERROR_CHARACTERS_MAX = 16_384;
 /** A worker that was dead before it got the prediction is no fault of it. */
 const RUNS_MAX = 3;
 
@@ -271,11 +273,11 @@ export class PredictionRunner {
         this.#trace?.predictStarted();
         if (this.#hasStartedEvent) break;
         this.#hasStartedEvent = true;
-        this.#events.inOrder(() => this.#events.append({ type: "started" }, true));
+        this.#events.inOrder(() => void this.#events.append({ type: "started" }, true));
         break;
       case "log":
         for (const data of this.#logs.take(maskSecrets(event.data, this.#secrets))) {
-          this.#events.inOrder(() => this.#events.append({ type: "log", source: event.source, data }));
+          this.#events.inOrder(() => void this.#events.append({ type: "log", source: event.source, data }));
         }
         break;
       case "metric": {
@@ -283,7 +285,7 @@ export class PredictionRunner {
         if (name === this.#version.token_metric) {
           this.#output.token(value);
         } else {
-          this.#events.inOrder(() => this.#events.append({ type: "metric", name, value, mode }));
+          this.#events.inOrder(() => void this.#events.append({ type: "metric", name, value, mode }));
         }
         break;
       }
@@ -317,24 +319,32 @@ export class PredictionRunner {
       : this.#cancelReason !== null
         ? { ...ending, ...this.#canceled() }
         : { ...ending, status: "failed", ...failure };
-    const { status, error, code } = shown;
-    this.#events.append({
-      type: "finished",
-      status,
-      ...(error === undefined ? {} : { error: maskSecrets(error, this.#secrets) }),
-      ...(code === undefined ? {} : { code }),
-      ...(status === "succeeded" && this.#output.trained !== undefined ? { output: this.#output.trained } : {}),
-      metrics: shown.metrics ?? {},
-      predict_time_s: shown.predict_time_s ?? 0,
-    });
+    const told = this.#finish(shown);
     this.#state = "finished";
     this.#events.close();
-    this.#tell(shown);
+    this.#tell(told);
     this.#host.journal.setAttemptState(this.key, "finished", this.#started);
     this.#host.outputs.discard(this.#files.close(this.#cogId));
     this.#host.inputs.discard(this.#cogId);
     this.#host.sweep(this.#cogId);
     this.#host.onEnd(this.key);
+  }
+
+  /** Writes the last event. Metrics that are too large for it go, so that the attempt ends all the same; what succeeded but for these has failed. */
+  #finish(ending: Ending): Ending {
+    const { status, error, code, metrics = {}, predict_time_s = 0 } = ending;
+    const told = {
+      type: "finished",
+      status,
+      ...(error === undefined ? {} : { error: maskSecrets(error, this.#secrets).slice(0, ERROR_CHARACTERS_MAX) }),
+      ...(code === undefined ? {} : { code }),
+      predict_time_s,
+    };
+    const output = status === "succeeded" && this.#output.trained !== undefined ? { output: this.#output.trained } : {};
+    if (this.#events.append({ ...told, ...output, metrics })) return ending;
+    const failed: Partial<Ending> = status === "succeeded" ? { status: "failed", ...this.#events.failure } : {};
+    this.#events.append({ ...told, ...failed, metrics: {} });
+    return { ...ending, ...failed };
   }
 
   /** One line of log, and the spans. Neither holds anything of the model's: its words may tell of the input. */

@@ -75,4 +75,12 @@ describe("an origin of processes", () => {
     expect((await origin.untilState(instance_id, ["stopped"])).state).toBe("stopped");
     expect((await call("pause")).status).toBe(404);
   }, 60_000);
+
+  it("ends pauses and resumes that come together in the order of their coming", async () => {
+    const instance_id = await origin.boot("noop");
+    const { supervisor } = origin.origin;
+    const [, resumed] = await Promise.all([supervisor.pause(instance_id), supervisor.resume(instance_id)]);
+    expect(resumed).toMatchObject({ state: "ready" });
+    expect(supervisor.statuses().find((status) => status.instance_id === instance_id)?.state).toBe("ready");
+  });
 });

@@ -5,7 +5,7 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { InstanceFiles } from "./instance-files.ts";
 import { createLog } from "./log.ts";
 import { originMetrics } from "./metrics.ts";
@@ -66,6 +66,38 @@ describe("an origin's spans", () => {
     await sender.flush();
     expect(received).toHaveLength(2);
     expect(sender.counts().spans).toEqual({ exported: 3, dropped: 2, waiting: 0 });
+  });
+
+  it("are told of once for each outage", async () => {
+    vi.useFakeTimers({ toFake: ["Date"] });
+    try {
+      const log = createLog("silent");
+      const warn = vi.spyOn(log, "warn");
+      const sender = new Telemetry({ url, headers: "" }, "inc", log);
+      // Two outages of two exports each, longer apart than it pauses.
+      for (status of [500, 500, 200, 500, 500]) {
+        sender.record(span);
+        await sender.flush();
+        vi.setSystemTime(Date.now() + 60_000);
+      }
+      expect(received).toHaveLength(5);
+      expect(warn).toHaveBeenCalledTimes(2);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it("go on where a model sends what the collector does not take, and stop with it where the collector is away", async () => {
+    const sender = telemetry(url);
+    const taken = async (answered: number): Promise<boolean> => {
+      status = answered;
+      return sender.relay(Buffer.from("none"), "application/x-protobuf", undefined);
+    };
+    expect(await taken(400)).toBe(false);
+    expect(await taken(200)).toBe(true);
+    expect(await taken(503)).toBe(false);
+    expect(await taken(200)).toBe(false);
+    expect(received).toHaveLength(3);
   });
 
   it("are not kept where nobody wants them", () => {

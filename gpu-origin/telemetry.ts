@@ -66,7 +66,7 @@ export class Telemetry {
     }
     counts.waiting += 1;
     const encoding = contentEncoding === undefined ? {} : { "content-encoding": contentEncoding };
-    const isTaken = await this.#send(body, { "content-type": contentType, ...encoding });
+    const isTaken = await this.#send(body, { "content-type": contentType, ...encoding }, isOutage);
     counts.waiting -= 1;
     if (isTaken) counts.taken += 1;
     else counts.dropped += 1;
@@ -78,7 +78,12 @@ export class Telemetry {
     return { spans: this.#buffer.counts(), model_exports: { taken, dropped } };
   }
 
-  async #send(body: string | Buffer, type: Record<string, string>): Promise<boolean> {
+  /** Where `pausesOn` says so of the answer's status, nothing is sent for a while; always where none came. */
+  async #send(
+    body: string | Buffer,
+    type: Record<string, string>,
+    pausesOn: (status: number) => boolean = () => true,
+  ): Promise<boolean> {
     const { url, headers } = this.#config;
     if (url === null || Date.now() < this.#pausedUntil) return false;
     try {
@@ -89,17 +94,26 @@ export class Telemetry {
         signal: AbortSignal.timeout(EXPORT_TIMEOUT_MS),
       });
       await answer.body?.cancel();
-      if (answer.ok) return true;
-      this.#pause(`it answered ${answer.status}`);
+      if (answer.ok) {
+        this.#pausedUntil = 0;
+        return true;
+      }
+      if (pausesOn(answer.status)) this.#pause(`it answered ${answer.status}`);
     } catch (error) {
       this.#pause(error instanceof Error ? error.message : String(error));
     }
     return false;
   }
 
+  /** One line for each outage. */
   #pause(why: string): void {
     if (this.#pausedUntil === 0)
       this.#log.warn({ why }, "the collector takes no spans: they are dropped until it does");
     this.#pausedUntil = Date.now() + PAUSE_MS;
   }
+}
+
+/** Any other refusal of what a model sent is about its bytes: it must not cost the spans of everything else. */
+function isOutage(status: number): boolean {
+  return status === 429 || status >= 500;
 }

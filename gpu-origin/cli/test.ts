@@ -21,7 +21,11 @@ const PROJECTS = ["edge", "platform-limits", "origin", "simulator", "e2e", "gpu"
 const NAMED_ONLY = ["chaos"];
 
 /** Projects of the same suite. */
-const FOLLOWED_BY: Record<string, string[]> = { docker: ["docker-restart"], e2e: ["e2e-own", "e2e-alone"] };
+const FOLLOWED_BY: Record<string, string[]> = {
+  docker: ["docker-restart"],
+  e2e: ["e2e-own", "e2e-alone"],
+  chaos: ["chaos-alone"],
+};
 
 const HELP = `npm test [-- project…] [file…]
 

@@ -4,7 +4,7 @@ import tempfile
 import urllib.error
 import urllib.request
 
-from cog import BaseRunner, Path
+from cog import BaseRunner, Path, current_scope
 
 
 class Runner(BaseRunner):
@@ -29,6 +29,10 @@ class Runner(BaseRunner):
             answers = [put(prediction, f"file-{i}", size) for i in range(count)]
             with open(path, "w") as out:
                 out.write(" ".join(map(str, answers)))
+        elif what == "metric":
+            current_scope().record_metric("large", "x" * size)
+        elif what == "error":
+            raise ValueError("x" * size)
         elif what == "flood":
             line = b"x" * 1023 + b"\n"
             for _ in range(count):
