@@ -21,7 +21,7 @@ import type { Balance, Discounts, InvoiceData, LedgerQuery, UsageGroup, UsageRow
 
 /** Rows of one page of the ledger. */
 const PAGE_ROWS_MAX = 1_000;
-/** Groups of one answer about usage, and lines of an invoice: those that cost most. */
+/** Groups of one answer about usage, and lines of an invoice. */
 const GROUPS_MAX = 10_000;
 
 const TABLES = `

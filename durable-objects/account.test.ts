@@ -2,6 +2,7 @@ import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Meter, PredictionDocument } from "../schema/prediction-document.ts";
 import { AccountObject } from "./account.ts";
+import type { AdmitRequest, Settlement } from "./account-contract.ts";
 import {
   aDocument,
   anAdmit,
@@ -15,6 +16,12 @@ import {
 
 const METER: Meter = { hardware: "cpu", predict_time_s: 1, outcome: "succeeded", platform_failure: false };
 const ANSWER = { status: 201, headers: [["x-test", "1"]] as [string, string][], body: '{"id":"x", "odd spacing":1}' };
+
+/** What its prediction tells the account at its end. */
+function anEnd({ prediction_id, created_at }: AdmitRequest, change: Partial<PredictionDocument> = {}): Settlement {
+  const document = aDocument({ id: prediction_id, created_at, ...change });
+  return { prediction_id, document, meter: METER, is_listed: true };
+}
 
 /** Runs `test` with an account whose PredictionObjects know the predictions in `existing`. `restart` drops its memory. */
 function withAccount(
@@ -163,9 +170,7 @@ describe("idempotency keys", () => {
     withAccount(async (account) => {
       const first = anAdmit({ idempotency });
       await account.admit(first);
-      const document = aDocument({ id: first.prediction_id });
-      const meter = { hardware: "cpu", predict_time_s: 1, outcome: "succeeded", platform_failure: false } as const;
-      await account.settle([{ prediction_id: first.prediction_id, document, meter, is_listed: true }]);
+      await account.settle([anEnd(first)]);
       await account.unadmit(first.prediction_id);
       const { rows } = await account.list({ kind: "prediction", limit: 9 });
       expect(rows.map(({ prediction_id }) => prediction_id)).toEqual([first.prediction_id]);
@@ -189,13 +194,15 @@ describe("idempotency keys", () => {
     withAccount(async (account) => {
       const first = anAdmit({ idempotency });
       await account.admit(first);
-      const document = aDocument({ id: first.prediction_id });
-      const meter = { hardware: "cpu", predict_time_s: 1, outcome: "succeeded", platform_failure: false } as const;
-      await account.settle([{ prediction_id: first.prediction_id, document, meter, is_listed: true }]);
+      const end = anEnd(first);
+      await account.settle([end]);
       // Until then the first one may be about to answer.
       expect(await account.admit(anAdmit({ idempotency }))).toMatchObject({ kind: "in_flight" });
       passTime(5_000);
-      expect(await account.admit(anAdmit({ idempotency }))).toMatchObject({ kind: "replay", render: { document } });
+      expect(await account.admit(anAdmit({ idempotency }))).toMatchObject({
+        kind: "replay",
+        render: { document: end.document },
+      });
     }));
 
   it("guarantees that removed data is not replayed, even when the answer was kept after its removal", () =>
@@ -276,36 +283,35 @@ describe("settle", () => {
   it("guarantees one meter and the first document for each end, however often it is told", () =>
     withAccount(async (account, { restart }) => {
       const request = anAdmit();
-      const document = aDocument({ id: request.prediction_id, created_at: request.created_at });
       await account.admit(request);
-      const settlement = { prediction_id: request.prediction_id, document, meter: METER, is_listed: true };
-      await account.settle([settlement]);
-      await restart().settle([
-        { ...settlement, document: { ...document, output: "else" }, meter: { ...METER, predict_time_s: 9 } },
-      ]);
+      const end = anEnd(request);
+      await account.settle([end]);
+      const document = aDocument({ ...end.document, output: "else" });
+      await restart().settle([{ ...end, document, meter: { ...METER, predict_time_s: 9 } }]);
       expect(await account.meters(10)).toEqual([{ prediction_id: request.prediction_id, meter: METER }]);
-      expect((await account.list({ kind: "prediction", limit: 1 })).rows[0]?.document).toEqual(document);
+      expect((await account.list({ kind: "prediction", limit: 1 })).rows[0]?.document).toEqual(end.document);
     }));
 
   it("guarantees that removed data does not come back with a settlement that is told again", () =>
     withAccount(async (account) => {
       const request = anAdmit();
-      const document = aDocument({ id: request.prediction_id, created_at: request.created_at });
-      const removed: PredictionDocument = { ...document, data_removed: true, input: {}, output: null };
+      const end = anEnd(request);
+      const removed = aDocument({ ...end.document, data_removed: true, input: {}, output: null });
       await account.admit(request);
       await account.removeData([removed]);
-      await account.settle([{ prediction_id: document.id, document, meter: METER, is_listed: true }]);
+      await account.settle([end]);
       expect((await account.list({ kind: "prediction", limit: 1 })).rows[0]?.document).toEqual(removed);
       expect(await account.meters(1)).toHaveLength(1);
     }));
 
   it("guarantees that documents above 16 KiB stay with their objects", () =>
     withAccount(async (account) => {
-      const document = aDocument({ output: "x".repeat(20_000) });
-      await account.admit(anAdmit({ prediction_id: document.id }));
-      await account.settle([{ prediction_id: document.id, document, meter: METER, is_listed: true }]);
+      const request = anAdmit();
+      await account.admit(request);
+      const end = anEnd(request, { output: "x".repeat(20_000) });
+      await account.settle([end]);
       expect((await account.list({ kind: "prediction", limit: 1 })).rows[0]).toMatchObject({
-        prediction_id: document.id,
+        prediction_id: request.prediction_id,
         document: null,
       });
     }));
@@ -368,10 +374,10 @@ describe("admissions without a prediction", () => {
       passTime(30_000);
       await account.alarm();
       expect((await account.list({ kind: "prediction", limit: 9 })).rows).toEqual([]);
-      const document = aDocument({ id: slow.prediction_id, created_at: slow.created_at });
-      await account.settle([{ prediction_id: slow.prediction_id, document, meter: METER, is_listed: true }]);
+      const end = anEnd(slow);
+      await account.settle([end]);
       expect((await account.list({ kind: "prediction", limit: 9 })).rows).toMatchObject([
-        { prediction_id: slow.prediction_id, document },
+        { prediction_id: slow.prediction_id, document: end.document },
       ]);
     }));
 

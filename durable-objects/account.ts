@@ -192,8 +192,7 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
   deploymentIdle(idle: IdleDeployment): Promise<void> {
     return this.#writes.run(() => {
       const now = Date.now();
-      this.#store.createTables();
-      this.#store.setFullAt(this.#accountId(), this.#store.fullAt());
+      this.#keepName();
       const webhook = this.#ledger.terms()?.alert_webhook ?? null;
       if (this.#alerts.idle(idle, webhook, now)) this.#alarms.setNoLaterThan("alerts", now);
     });
@@ -202,8 +201,7 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
   modelUnhealthy(model: ForsakenModel, webhook: string | null): Promise<void> {
     return this.#writes.run(() => {
       const now = Date.now();
-      this.#store.createTables();
-      this.#store.setFullAt(this.#accountId(), this.#store.fullAt());
+      this.#keepName();
       if (this.#alerts.unhealthy(model, webhook, now)) this.#alarms.setNoLaterThan("alerts", now);
     });
   }
@@ -243,16 +241,14 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
 
   setTerms(terms: AccountTerms): Promise<void> {
     return this.#writes.run(() => {
-      this.#store.createTables();
+      this.#keepName();
       this.#money.setTerms(terms);
-      this.#store.setFullAt(this.#accountId(), this.#store.fullAt());
     });
   }
 
   credit(entry: CreditEntry, terms: AccountTerms): Promise<Balance> {
     return this.#writes.run(() => {
-      this.#store.createTables();
-      this.#store.setFullAt(this.#accountId(), this.#store.fullAt());
+      this.#keepName();
       return this.#money.credit(entry, terms, Date.now());
     });
   }
@@ -381,7 +377,13 @@ export class AccountObject extends DurableObject<Env> implements AccountApi {
     });
   }
 
-  /** An object that an alarm woke may not know its name: the first admission stored it. */
+  /** Inside a commit of an account that may have admitted nothing yet: its alarms need its name. */
+  #keepName(): void {
+    this.#store.createTables();
+    this.#store.setFullAt(this.#accountId(), this.#store.fullAt());
+  }
+
+  /** An object that an alarm woke may not know its name: it is stored since its first write. */
   #accountId(): string {
     this.#name ??= this.ctx.id.name ?? this.#store.accountId();
     if (this.#name === null) throw new Error("this object was not reached by its name");
