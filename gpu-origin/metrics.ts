@@ -2,7 +2,7 @@
 import { createAdaptorServer } from "@hono/node-server";
 import { Hono } from "hono";
 import type { InstanceStatus } from "../schema/origin-protocol.ts";
-import { PROMETHEUS_TYPE, prometheusText } from "../schema/prometheus.ts";
+import { type Metric, PROMETHEUS_TYPE, prometheusText } from "../schema/prometheus.ts";
 import type { Telemetry } from "./telemetry.ts";
 
 export interface OriginFigures {
@@ -26,6 +26,9 @@ const INSTANCE_STATES: InstanceStatus["state"][] = [
   "stopped",
 ];
 
+const gauge = single("gauge");
+const counter = single("counter");
+
 export function originMetrics(figures: OriginFigures): string {
   const { attempts, instances, journal, push, telemetry, blobs, builds } = figures;
   const byLabel = (label: string, counts: Record<string, number>) =>
@@ -40,12 +43,7 @@ export function originMetrics(figures: OriginFigures): string {
       help: "Attempts that ended here since the process started.",
       samples: byLabel("status", attempts.ended),
     },
-    {
-      name: "cogway_origin_attempts_running",
-      type: "gauge",
-      help: "Attempts that run or wait for their slot.",
-      samples: [{ value: attempts.running }],
-    },
+    gauge("cogway_origin_attempts_running", "Attempts that run or wait for their slot.", attempts.running),
     {
       name: "cogway_origin_instances",
       type: "gauge",
@@ -64,48 +62,21 @@ export function originMetrics(figures: OriginFigures): string {
         { labels: { state: "free" }, value: sum(({ slots, slots_busy }) => Math.max(0, slots - slots_busy)) },
       ],
     },
-    {
-      name: "cogway_origin_instances_memory_bytes",
-      type: "gauge",
-      help: "Memory of live instances, as booked or last measured.",
-      samples: [{ value: sum(({ memory_bytes }) => memory_bytes) }],
-    },
-    {
-      name: "cogway_origin_journal_events_bytes",
-      type: "gauge",
-      help: "Events that the edge has not acknowledged.",
-      samples: [{ value: journal.events_bytes }],
-    },
-    {
-      name: "cogway_origin_push_batches_total",
-      type: "counter",
-      help: "Batches of events that the edge took.",
-      samples: [{ value: push.batches }],
-    },
-    {
-      name: "cogway_origin_push_failures_total",
-      type: "counter",
-      help: "Batches that it did not take, and that are sent again.",
-      samples: [{ value: push.failures }],
-    },
-    {
-      name: "cogway_origin_blob_cache_bytes",
-      type: "gauge",
-      help: "Large files of versions and fine-tunes on this host.",
-      samples: [{ value: blobs.bytes }],
-    },
-    {
-      name: "cogway_origin_blob_cache_files",
-      type: "gauge",
-      help: "How many of them.",
-      samples: [{ value: blobs.files }],
-    },
-    {
-      name: "cogway_origin_builds_running",
-      type: "gauge",
-      help: "Builds that run or wait here.",
-      samples: [{ value: builds.running }],
-    },
+    gauge(
+      "cogway_origin_instances_memory_bytes",
+      "Memory of live instances, as booked or last measured.",
+      sum(({ memory_bytes }) => memory_bytes),
+    ),
+    gauge("cogway_origin_journal_events_bytes", "Events that the edge has not acknowledged.", journal.events_bytes),
+    counter("cogway_origin_push_batches_total", "Batches of events that the edge took.", push.batches),
+    counter(
+      "cogway_origin_push_failures_total",
+      "Batches that it did not take, and that are sent again.",
+      push.failures,
+    ),
+    gauge("cogway_origin_blob_cache_bytes", "Large files of versions and fine-tunes on this host.", blobs.bytes),
+    gauge("cogway_origin_blob_cache_files", "How many of them.", blobs.files),
+    gauge("cogway_origin_builds_running", "Builds that run here.", builds.running),
     {
       name: "cogway_origin_builds_ended_total",
       type: "counter",
@@ -128,6 +99,11 @@ export function originMetrics(figures: OriginFigures): string {
       samples: byLabel("outcome", telemetry.model_exports),
     },
   ]);
+}
+
+/** A figure without labels. */
+function single(type: Metric["type"]) {
+  return (name: string, help: string, value: number): Metric => ({ name, type, help, samples: [{ value }] });
 }
 
 /** Rejects with a clear text when the port is taken. */
