@@ -80,6 +80,14 @@ it("guarantees that a file is there until it expires, and its bytes are gone aft
     expect((await account.file(forever))?.expires_at).toBeNull();
   }));
 
+it("guarantees that a begin whose commit breaks leaves nothing behind, and that the next is stored", () =>
+  withAccount(async (account, { aFile, restart }) => {
+    // SQLite takes no value of this size.
+    await expect(account.beginFile(aBegin({ upload_id: "x".repeat(3_000_000) }))).rejects.toThrow("too big");
+    const id = await aFile(account);
+    expect((await restart().file(id))?.id).toBe(id);
+  }));
+
 it("guarantees that a file which something will read outlives its own end", () =>
   withAccount(async (account, { aFile }) => {
     const [used, other, long] = [

@@ -68,6 +68,19 @@ describe("create", () => {
       ]);
     }));
 
+  it("guarantees that one whose commit breaks leaves nothing behind, and that the next is stored", () =>
+    withPredictions(async (world) => {
+      // SQLite takes no value of this size.
+      const broken = aCreate({ log_lines: ["x".repeat(3_000_000)] });
+      await expect(world.object.create(broken)).rejects.toThrow("too big");
+      expect(await world.object.get(broken.id, "alice")).toBeNull();
+      const { id } = (await world.object.create(aCreate())).document;
+      await world.idle();
+      world.restart();
+      expect((await world.object.get(id, "alice"))?.id).toBe(id);
+      expect((await world.object.figures()).counts.created).toBe(1);
+    }));
+
   it("guarantees that a guessed id stores nothing", () =>
     withPredictions(async ({ object, state }) => {
       expect(await object.get("guess", "alice")).toBeNull();
