@@ -1,7 +1,4 @@
-/**
- * A backup of a running system, restored into an empty folder: everything is there, and what waited or ran goes on. And state that the previous release
- * wrote: a data folder of it, kept as an archive, opens in this one.
- */
+/** A backup of a running system, restored into an empty folder: everything is there, and what waited or ran goes on. */
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";

@@ -21,7 +21,7 @@ let system: System;
 beforeAll(async () => {
   system = await System.start({ models: ["tally", "noop"] });
 });
-afterAll(() => system.stop());
+afterAll(() => system?.stop());
 
 async function killEdge(): Promise<void> {
   const { pid } = system.edge();

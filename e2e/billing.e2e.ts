@@ -37,8 +37,8 @@ beforeAll(async () => {
   expect(price.status).toBe(201);
 });
 afterAll(async () => {
-  await system.stop();
-  receiver.stop();
+  await system?.stop();
+  receiver?.stop();
 });
 
 let accounts = 0;

@@ -43,7 +43,7 @@ beforeAll(async () => {
   second = await startWith("two");
 });
 afterAll(async () => {
-  await system.stop();
+  await system?.stop();
   for (const made of [data, join(folder, "..")]) rmSync(made, { recursive: true, force: true });
 });
 

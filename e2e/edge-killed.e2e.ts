@@ -17,7 +17,7 @@ beforeAll(async () => {
   silent = await system.api.create("tokens-async", { count: 3, start_delay_ms: SILENCE_MS });
   await system.api.untilRunning(silent);
 });
-afterAll(() => system.stop());
+afterAll(() => system?.stop());
 
 async function killEdge(): Promise<void> {
   const { pid } = system.edge();

@@ -9,7 +9,7 @@ let system: System;
 beforeAll(async () => {
   system = await System.start({ models: ["noop", "tokens"] });
 });
-afterAll(() => system.stop());
+afterAll(() => system?.stop());
 
 async function killEdge(): Promise<void> {
   const { pid } = system.edge();

@@ -10,7 +10,7 @@ let system: System;
 beforeAll(async () => {
   system = await System.start({ models: ["tokens", "idempotent-tokens", "slow", "noop"] });
 });
-afterAll(() => system.stop());
+afterAll(() => system?.stop());
 
 /** Kills gpu-origin, as if the host's memory had run out; returns the processes of models that it had. */
 async function killOrigin(): Promise<number[]> {

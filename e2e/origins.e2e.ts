@@ -30,7 +30,7 @@ beforeAll(async () => {
   await system.untilPrepared(1);
 });
 afterAll(async () => {
-  await system.stop();
+  await system?.stop();
   rmSync(data, { recursive: true, force: true });
 });
 

@@ -2,7 +2,7 @@
  * State that the previous release wrote opens in this one. Its data folder lies here as an archive (previous/record.ts makes it at each release), so any
  * clone can run this; the system was killed while predictions ran and waited.
  */
-import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -23,15 +23,12 @@ let recorded: Recorded;
 let api: Api;
 beforeAll(async () => {
   folder = temporaryFolder();
-  mkdirSync(folder, { recursive: true });
   await mustRun("tar", ["-xzf", STATE, "-C", folder]);
   recorded = JSON.parse(readFileSync(join(folder, "recorded.json"), "utf8")) as Recorded;
   renewDeadlines(join(folder, "data"));
-  const ports = await System.freePorts();
   system = await System.start({
     models: MODELS,
     data: join(folder, "data"),
-    ports,
     env: {
       COGWAY_MODELS: MODELS.map((name) => join(folder, "models", name)).join(","),
       COGWAY_PUBLIC_URL: PUBLIC_URL,

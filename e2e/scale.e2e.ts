@@ -8,7 +8,7 @@ let system: System;
 beforeAll(async () => {
   system = await System.start({ models: ["noop", "slow"], env: { COGWAY_INSTANCES_MAX: "1" } });
 });
-afterAll(() => system.stop());
+afterAll(() => system?.stop());
 
 /** coglet's servers, one for each instance */
 function instances(): number[] {

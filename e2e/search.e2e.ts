@@ -80,7 +80,7 @@ beforeAll(async () => {
   });
 }, INDEXED_WITHIN_MS * 2);
 afterAll(async () => {
-  await system.stop();
+  await system?.stop();
   rmSync(data, { recursive: true, force: true });
 });
 

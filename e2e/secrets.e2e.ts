@@ -45,8 +45,8 @@ beforeAll(async () => {
   caller = await system.api.newAccount("secretive");
 });
 afterAll(async () => {
-  await system.stop();
-  receiver.stop();
+  await system?.stop();
+  receiver?.stop();
 });
 
 async function request<T = Prediction>(

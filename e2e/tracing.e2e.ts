@@ -89,8 +89,8 @@ beforeAll(async () => {
   });
 });
 afterAll(async () => {
-  await system.stop();
-  receiver.stop();
+  await system?.stop();
+  receiver?.stop();
   collector.stop();
 });
 

@@ -36,8 +36,8 @@ beforeAll(async () => {
   caller = await system.api.newAccount("gardener");
 });
 afterAll(async () => {
-  await system.stop();
-  receiver.stop();
+  await system?.stop();
+  receiver?.stop();
   host.close();
 });
 

@@ -32,8 +32,8 @@ beforeAll(async () => {
   key = (await system.api.request<{ key: string }>("GET", "/v1/webhooks/default/secret")).body.key;
 });
 afterAll(async () => {
-  await system.stop();
-  receiver.stop();
+  await system?.stop();
+  receiver?.stop();
 });
 
 async function create(

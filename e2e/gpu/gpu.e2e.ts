@@ -17,7 +17,7 @@ beforeAll(async () => {
   system = await System.start({ models: [], env: { COGWAY_MODELS: `${import.meta.dirname}/model` } });
   ({ api } = system);
 });
-afterAll(() => system.stop());
+afterAll(() => system?.stop());
 
 test("nvidia-smi's own words are understood here", async () => {
   const { working } = await probeGpus(process.env);

@@ -17,7 +17,7 @@ import { waitFor } from "../lib/wait.ts";
 import { DEPLOYMENT, MODELS, OWNER, PUBLIC_URL, type Recorded, STATE } from "./recorded.ts";
 
 /** What is made anew at a start, or is of no use to another machine. */
-const LEFT_OUT = ["./cache", "./logs", "./run", "./tmp", "./versions", "./blobs"];
+const LEFT_OUT = ["cache", "logs", "run", "tmp", "versions", "blobs"];
 const START_MS = 300_000;
 /** They end only in the release that opens the state. */
 const RUNNING = { count: 600, delay_ms: 20 };
@@ -39,7 +39,7 @@ try {
     JSON.stringify({ ...recorded, commit: await commitOf(checkout) }, null, 1),
   );
   killAll();
-  const excluded = LEFT_OUT.map((path) => `--exclude=${path.replace(".", "data")}`);
+  const excluded = LEFT_OUT.map((name) => `--exclude=data/${name}`);
   await mustRun("tar", [
     ...excluded,
     "--exclude=*-shm",
