@@ -6,7 +6,9 @@ import {
   type PlacementInstance,
   type PlacementRequest,
   type PlacementRound,
-  roomOf,
+  roomIn,
+  unusedOf,
+  use,
 } from "./placement-hosts.ts";
 
 /** Hosts whose idle instances are compared. With more, it is the least valuable of so many: a sample, as caches take one. */
@@ -15,6 +17,8 @@ const EVICTIONS_COMPARED_MAX = 16;
 const VALUE_HALF_LIFE_MS = 3_600_000;
 /** What is assumed of an instance of which nothing is known: used once an hour, started in 10 s. */
 const UNKNOWN_USE = { arrivals_per_hour: 1, cold_start_ms: 10_000 };
+/** Dearer than any idle one, and a host's busy ones can be added up. */
+const BUSY_VALUE = Number.MAX_VALUE / 64;
 
 /**
  * What is lost when an idle instance goes: the time of cold starts that its deployment's users would wait in the next hour, in milliseconds. Use that
@@ -35,8 +39,7 @@ interface Plan {
 export function cheapestPlan(classes: HostClass[], request: PlacementRequest, round: PlacementRound): Plan | null {
   let best: Plan | null = null;
   const offer = (host: Host): void => {
-    const plan = round.unable.has(host.given.origin_id) ? null : planFor(host, request, round);
-    if (plan !== null && (best === null || plan.value < best.value)) best = plan;
+    if (!round.unable.has(host.given.origin_id)) best = cheaperPlan(best, host, request, round);
   };
   for (const each of classes) {
     let left = EVICTIONS_COMPARED_MAX + round.kept.size;
@@ -65,38 +68,43 @@ function* take<T>(from: Iterable<T>, count: number): Generator<T> {
   }
 }
 
-/** The least valuable instances that make room here; busy ones last and only for a starving request. Null: it cannot be made. */
-function planFor(host: Host, request: PlacementRequest, { now, kept }: PlacementRound): Plan | null {
-  const candidates = [...host.instances.values()]
-    .filter(
-      (each) =>
-        !each.is_draining &&
-        (each.deployment_key !== request.deployment_key || each.is_paused === true) &&
-        !kept.has(each.instance_id) &&
-        (each.is_idle || request.is_starving),
-    )
-    .map((instance) => ({ instance, value: instance.is_idle ? keepingValue(instance, now) : Number.MAX_VALUE / 64 }))
-    .sort((a, b) => a.value - b.value || a.instance.idle_since - b.instance.idle_since);
+/** The least valuable instances that make room here; busy ones last and only for a starving request. `best` where that cannot be made, or costs no less. */
+function cheaperPlan(best: Plan | null, host: Host, request: PlacementRequest, round: PlacementRound): Plan | null {
+  const below = best?.value ?? Number.POSITIVE_INFINITY;
+  const candidates: { instance: PlacementInstance; value: number }[] = [];
+  let least = Number.POSITIVE_INFINITY;
+  for (const instance of host.instances.values()) {
+    if (!mayGo(instance, request, round)) continue;
+    const value = instance.is_idle ? keepingValue(instance, round.now) : BUSY_VALUE;
+    candidates.push({ instance, value });
+    least = Math.min(least, value);
+  }
+  // Most hosts end here, before anything is sorted.
+  if (least >= below) return best;
+  candidates.sort((a, b) => a.value - b.value || a.instance.idle_since - b.instance.idle_since);
+  const unused = unusedOf(host, () => false);
+  const hasRoom = (): boolean => fits(roomIn(unused), request);
   const going = new Set<PlacementInstance>();
-  const hasRoom = (): boolean =>
-    fits(
-      roomOf(host, (each) => going.has(each)),
-      request,
-    );
   for (const { instance } of candidates) {
     if (hasRoom()) break;
     going.add(instance);
+    use(unused, instance, -1);
   }
-  if (going.size === 0 || !hasRoom()) return null;
+  if (going.size === 0 || !hasRoom()) return best;
   // The last ones that were needed may make earlier, smaller ones unnecessary.
   for (const instance of [...going]) {
-    going.delete(instance);
-    if (!hasRoom()) going.add(instance);
+    use(unused, instance, 1);
+    if (hasRoom()) going.delete(instance);
+    else use(unused, instance, -1);
   }
   const victims = candidates.filter(({ instance }) => going.has(instance));
-  return {
-    host,
-    victims: victims.map(({ instance }) => instance),
-    value: victims.reduce((sum, { value }) => sum + value, 0),
-  };
+  const value = victims.reduce((sum, victim) => sum + victim.value, 0);
+  return value < below ? { host, victims: victims.map(({ instance }) => instance), value } : best;
+}
+
+function mayGo(instance: PlacementInstance, request: PlacementRequest, { kept }: PlacementRound): boolean {
+  const isOther = instance.deployment_key !== request.deployment_key || instance.is_paused === true;
+  return (
+    isOther && !instance.is_draining && (instance.is_idle || request.is_starving) && !kept.has(instance.instance_id)
+  );
 }

@@ -91,20 +91,31 @@ export interface Host {
   reclaimable: Room | null;
 }
 
-/** What is free on a host when some of its instances are gone; null where it may have no more of them. */
-export function roomOf(host: Host, isGone: (instance: PlacementInstance) => boolean): Room | null {
-  const { capacity } = host.given;
-  let count = 0;
-  let memory = capacity.memory_bytes;
-  let gpus = capacity.gpus ?? 0;
-  for (const instance of host.instances.values()) {
-    if (isGone(instance)) continue;
-    count += 1;
-    memory -= instance.memory_bytes;
-    gpus -= instance.gpus;
-  }
+/** What is left of a host's capacity; below 0 where more runs than it has by now. */
+export interface Unused {
+  instances: number;
+  memory: number;
+  gpus: number;
+}
+
+export function unusedOf(host: Host, isGone: (instance: PlacementInstance) => boolean): Unused {
+  const { instances, memory_bytes, gpus = 0 } = host.given.capacity;
+  const unused = { instances, memory: memory_bytes, gpus };
+  for (const instance of host.instances.values()) if (!isGone(instance)) use(unused, instance, 1);
+  return unused;
+}
+
+/** `times`: 1 where it comes, -1 where it goes. */
+export function use(unused: Unused, { memory_bytes, gpus }: PlacementInstance, times: 1 | -1): void {
+  unused.instances -= times;
+  unused.memory -= times * memory_bytes;
+  unused.gpus -= times * gpus;
+}
+
+/** Null where no instance more may come. */
+export function roomIn({ instances, memory, gpus }: Unused): Room | null {
   // A device may have failed under those that run: one without devices fits there still.
-  return count < capacity.instances && memory >= 0 ? { gpus: Math.max(0, gpus), memory } : null;
+  return instances > 0 && memory >= 0 ? { gpus: Math.max(0, gpus), memory } : null;
 }
 
 export function isReclaimable(instance: PlacementInstance): boolean {

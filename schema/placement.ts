@@ -19,7 +19,8 @@ import {
   type PlacementInstance,
   type PlacementRequest,
   type PlacementRound,
-  roomOf,
+  roomIn,
+  unusedOf,
 } from "./placement-hosts.ts";
 import { RoomIndex } from "./room-index.ts";
 
@@ -28,6 +29,7 @@ const WARM_COMPARED_MAX = 16;
 const FITTING_COMPARED_MAX = 128;
 /** A deployment is on so many hosts before one that is warm is worth more than another one. */
 const SPREAD_HOSTS_MIN = 2;
+
 export type PlacementDecision =
   | { kind: "boot"; origin_id: string }
   /** ask its owner to let this instance go, then decide again */
@@ -207,9 +209,9 @@ export class PlacementIndex {
 
   #file(host: Host): void {
     if (host.class === null) return;
-    host.free = roomOf(host, () => false);
+    host.free = roomIn(unusedOf(host, () => false));
     if (host.free !== null) host.class.free.add(host.free.gpus, host.free.memory, host);
-    host.reclaimable = roomOf(host, isReclaimable);
+    host.reclaimable = roomIn(unusedOf(host, isReclaimable));
     if (host.reclaimable !== null) {
       host.class.reclaimable.add(host.reclaimable.gpus, host.reclaimable.memory, host);
     }
