@@ -78,7 +78,10 @@ export class PredictionDeadlines {
     const { store, spending, commit } = this.#host;
     const isAsked = await spending.reached(id).then(
       () => true,
-      () => false,
+      (error: unknown) => {
+        console.warn(JSON.stringify({ event: "cost_check_failed", prediction_id: id, error: String(error) }));
+        return false;
+      },
     );
     await commit(() => {
       const row = store.get(id);

@@ -84,7 +84,10 @@ export class PredictionSpending {
     if (reserve_micros <= limit.micros) return null;
     const refusals = await accountStub(this.#host.env, request.account_id)
       .hold([{ id, reserve_micros }])
-      .catch(() => []);
+      .catch((error: unknown) => {
+        console.warn(JSON.stringify({ event: "end_hold_failed", prediction_id: id, error: String(error) }));
+        return [];
+      });
     return refusals[0] === null ? reserve_micros : null;
   }
 }
