@@ -1,11 +1,14 @@
 /**
  * The suites. `edge`: workers, durable-objects and schema inside workerd with real D1, R2 and SQLite objects. `platform-limits`: what local workerd
- * hides, also inside workerd. `origin`: gpu-origin and schema in Node over real coglet. `e2e`: the started system, one scenario a file; those over one shared system, then those that start their own (`e2e-own`), then those that need the machine (`e2e-alone`).
- * `simulator`: the real objects in seeded runs, under faults (e2e/simulator). `chaos`: the system under kills, floods and long loads. `gpu`: the same on a host that has GPUs. `docker`: what needs a container engine, which e2e/engine/with-engine.ts starts around it; `docker-restart` restarts that, alone.
+ * hides, also inside workerd. `origin`: gpu-origin and schema in Node over real coglet. `e2e`: the started system, one scenario a file; those that start their own
+ * (`e2e-own`), then those that need the machine (`e2e-alone`), then those over one shared system. `simulator`: the real objects in seeded runs, under faults
+ * (e2e/simulator). `chaos`: the system under kills, two scenarios at a time, then under floods and long loads, one at a time (`chaos-alone`). `gpu`: the same
+ * on a host that has GPUs. `docker`: what needs a container engine, which e2e/engine/with-engine.ts starts around it; `docker-restart` restarts that, alone.
  */
 import { mkdirSync } from "node:fs";
 import { cloudflareTest, readD1Migrations } from "@cloudflare/vitest-pool-workers";
 import { defineConfig } from "vitest/config";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 if (Number(process.versions.node.split(".")[0]) < 22) {
   throw new Error("The tests need Node 24, which the npm package `node` brings: run them with `npm test`.");
@@ -36,22 +39,35 @@ const workerd = () =>
 /** Scenarios over one system that all of them leave as it was, one after another. */
 const SHARED = [
   ...["cancel", "crash", "create", "example", "files", "idempotency", "list", "page"],
-  ...["refused", "registry", "stream", "uploads"],
+  ...["refused", "stream", "uploads"],
 ].map((name) => `e2e/${name}.e2e.ts`);
 
-/** Those that measure, or fill the machine. */
-const ALONE = ["e2e/origins.e2e.ts", "e2e/scale.e2e.ts", "e2e/limits.e2e.ts"];
+/** Those that need the machine for themselves. */
+const ALONE = ["e2e/scale.e2e.ts"];
 
-/** Scenarios that take minutes and the whole machine. */
-const HARD = [
-  "e2e/chaos/**/*.e2e.ts",
-  ...["overload", "fairness", "rolling", "soak"].map((name) => `e2e/${name}.e2e.ts`),
-];
+/** Kills and restarts under load, which are judged by what is lost, however slow they become. Then floods and long loads, whose rates and times are measured. */
+const HARD = ["e2e/chaos/**/*.e2e.ts", "e2e/rolling.e2e.ts"];
+const HARD_ALONE = ["overload", "fairness", "soak"].map((name) => `e2e/${name}.e2e.ts`);
+
+/** Begun before others of their project: one that takes minutes and begins last is waited for by idle workers. */
+const LONGEST = ["clients/clients", "batches", "edge-killed", "registry", "webhooks", "search"].map(
+  (name) => `/e2e/${name}.e2e.ts`,
+);
+
+/** vitest's order (what failed or took long before comes first, if that is known), behind {@link LONGEST}. */
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const isLong = ({ moduleId }: TestSpecification): boolean => LONGEST.some((path) => moduleId.endsWith(path));
+    const [long, others] = [files.filter(isLong), files.filter((file) => !isLong(file))];
+    return [...long, ...(await super.sort(others))];
+  }
+}
 
 export default defineConfig({
   test: {
     // The Worker logs each request: shown for failed tests alone.
     silent: "passed-only",
+    sequence: { sequencer: LongestFirst },
     projects: [
       {
         plugins: [workerd()],
@@ -90,15 +106,17 @@ export default defineConfig({
         },
       },
       ...[
-        { name: "e2e", include: SHARED, globalSetup: ["./e2e/global-setup.ts"], maxWorkers: 1, groupOrder: 0 },
-        // Two systems at a time: most of their scenarios wait.
+        // Three systems at a time: most of their scenarios wait.
         {
           name: "e2e-own",
-          exclude: ["e2e/docker/**", "e2e/gpu/**", ...HARD, ...ALONE, ...SHARED],
-          maxWorkers: 2,
+          exclude: ["e2e/docker/**", "e2e/gpu/**", ...HARD, ...HARD_ALONE, ...ALONE, ...SHARED],
+          maxWorkers: 3,
           groupOrder: 1,
         },
         { name: "e2e-alone", include: ALONE, maxWorkers: 1, groupOrder: 2 },
+        { name: "e2e", include: SHARED, globalSetup: ["./e2e/global-setup.ts"], maxWorkers: 1, groupOrder: 3 },
+        { name: "chaos", include: HARD, maxWorkers: 2, groupOrder: 4 },
+        { name: "chaos-alone", include: HARD_ALONE, maxWorkers: 1, groupOrder: 5 },
       ].map(({ groupOrder, ...of }) => ({
         test: {
           environment: "node" as const,
@@ -122,16 +140,6 @@ export default defineConfig({
           name: "gpu",
           environment: "node",
           include: ["e2e/gpu/**/*.e2e.ts"],
-          fileParallelism: false,
-          testTimeout: 120_000,
-          hookTimeout: 300_000,
-        },
-      },
-      {
-        test: {
-          name: "chaos",
-          environment: "node",
-          include: HARD,
           fileParallelism: false,
           testTimeout: 120_000,
           hookTimeout: 300_000,

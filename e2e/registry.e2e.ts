@@ -10,7 +10,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Api } from "./lib/api.ts";
 import { goProgram } from "./lib/go-program.ts";
 import { RUN_TIMEOUT_MS as BUILD_TIMEOUT_MS, mustRun, run } from "./lib/run.ts";
-import { newCaller } from "./lib/shared-system.ts";
+import { System } from "./lib/system.ts";
 
 const MODULE = "github.com/opencontainers/distribution-spec/conformance";
 /** The last one that is a test with parts for pull, push, content discovery and content management. */
@@ -18,15 +18,18 @@ const PARTS_VERSION = "v0.0.0-20231101194043-f2182352d4cc";
 const NEWEST_VERSION = "v0.0.0-20260831232431-97274622c111";
 const RUN_TIMEOUT_MS = 100_000;
 
+const owner = "registry";
+const folder = mkdtempSync(join(tmpdir(), "cogway-e2e-registry-"));
+let system: System;
 let caller: Api;
-let owner: string;
-let folder: string;
 beforeAll(async () => {
-  caller = await newCaller("registry");
-  owner = (await caller.request<{ username: string }>("GET", "/v1/account")).body.username;
-  folder = mkdtempSync(join(tmpdir(), "cogway-e2e-registry-"));
+  system = await System.start({ models: ["noop"] });
+  caller = await system.api.newAccount(owner);
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+afterAll(async () => {
+  await system?.stop();
+  rmSync(folder, { recursive: true, force: true });
+});
 
 async function newRepository(name: string): Promise<string> {
   const body = { owner, name, visibility: "private", hardware: "cpu" };
@@ -127,7 +130,7 @@ test("skopeo copies an image in, between repositories and out again", async () =
   const back = join(folder, "back/blobs/sha256");
   expect(readdirSync(back).toSorted()).toEqual(readdirSync(join(layout, "blobs/sha256")).toSorted());
   expect(readFileSync(join(back, layer)).length).toBe(20_000_000);
-  const stranger = await newCaller("registry-stranger");
+  const stranger = await system.api.newAccount("registry-stranger");
   writeFileSync(
     authFile,
     JSON.stringify({ auths: { [host]: { auth: Buffer.from(`x:${stranger.token}`).toString("base64") } } }),
