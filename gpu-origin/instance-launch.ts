@@ -38,34 +38,55 @@ export interface InstanceLaunch {
 
 export type Launched = { kind: "ready"; launched: InstanceLaunch } | { kind: "failed"; detail: string };
 
+interface LaunchOptions {
+  onProgress: (detail: string) => void;
+  signal: AbortSignal;
+  devices?: string[];
+}
+
 /**
  * Makes ready what `boot` names. `devices` are those that an adopted instance has; without them free ones are taken. What was held is given back where it
- * fails.
+ * fails or throws.
  */
 export async function launchInstance(
   boot: InstanceBoot,
   parts: LaunchParts,
-  options: { onProgress: (detail: string) => void; signal: AbortSignal; devices?: string[] },
+  options: LaunchOptions,
 ): Promise<Launched> {
   const held: (() => void)[] = [];
   const release = (): void => {
     for (const each of held.splice(0).reverse()) each();
   };
-  const fail = (detail: string): Launched => {
-    release();
-    return { kind: "failed", detail };
-  };
+  let isReady = false;
+  try {
+    const made = await makeReady(boot, parts, options, held);
+    if (typeof made === "string") return { kind: "failed", detail: made };
+    isReady = true;
+    return { kind: "ready", launched: { ...made, release } };
+  } finally {
+    if (!isReady) release();
+  }
+}
+
+/** Why it cannot be, as a text, where it cannot. `held` gets what gives back each thing that is taken on the way. */
+async function makeReady(
+  boot: InstanceBoot,
+  parts: LaunchParts,
+  options: LaunchOptions,
+  held: (() => void)[],
+): Promise<Omit<InstanceLaunch, "release"> | string> {
   const { instance_id, mode = "predict" } = boot;
   const { onProgress, signal } = options;
   const provided = await parts.provideVersion(boot, { onProgress, signal });
-  if (provided.kind === "failed") return fail(provided.detail);
+  if (provided.kind === "failed") return provided.detail;
   const isTrainer = mode === "train";
-  if (isTrainer && provided.version.train_ref === null) return fail("this version has no train function");
+  if (isTrainer && provided.version.train_ref === null) return "this version has no train function";
   const version = isTrainer ? trainerOf(provided.version) : provided.version;
 
   if (options.devices !== undefined) parts.gpus.hold(instance_id, options.devices);
   const devices = parts.gpus.allocate(instance_id, boot.gpus ?? 0, boot.hardware ?? "gpu");
-  if (devices === null) return fail(`this host has no ${boot.gpus} free GPUs of the kind ${boot.hardware ?? "gpu"}`);
+  if (devices === null)
+    return `this host has too few free GPUs of the kind ${boot.hardware ?? "gpu"}: ${boot.gpus} are wanted`;
   held.push(() => parts.gpus.release(instance_id));
 
   const built = await parts.builder.launch(version, {
@@ -75,32 +96,28 @@ export async function launchInstance(
     onProgress,
     signal,
   });
-  if (built.kind === "failed") return fail(built.detail);
+  if (built.kind === "failed") return built.detail;
   held.push(built.release);
   const weights = boot.weights === undefined ? null : await parts.weights.hold(boot.weights, signal);
-  if (weights?.kind === "failed") return fail(weights.detail);
+  if (weights?.kind === "failed") return weights.detail;
   if (weights !== null) held.push(() => weights.release());
   const restores = options.devices === undefined;
   const cache = await parts.caches.open(boot, version, { launch: built.launch, devices, restores });
   held.push(cache.remove);
-  if (signal.aborted) return fail("given up");
+  if (signal.aborted) return "given up";
 
   const { launch, weightsPath } = withWeights(cache.launch, weights?.path ?? null);
   return {
-    kind: "ready",
-    launched: {
-      version,
-      launch,
-      devices,
-      env: {
-        ...cache.env,
-        ...modelEnv(version, parts.cpus, boot.egress ?? false),
-        ...(weightsPath === null ? {} : { COG_WEIGHTS: weightsPath }),
-      },
-      args: isTrainer ? ["--x-mode", "train"] : [],
-      keepCache: cache.keep,
-      release,
+    version,
+    launch,
+    devices,
+    env: {
+      ...cache.env,
+      ...modelEnv(version, parts.cpus, boot.egress ?? false),
+      ...(weightsPath === null ? {} : { COG_WEIGHTS: weightsPath }),
     },
+    args: isTrainer ? ["--x-mode", "train"] : [],
+    keepCache: cache.keep,
   };
 }
 
