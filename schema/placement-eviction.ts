@@ -71,17 +71,16 @@ function* take<T>(from: Iterable<T>, count: number): Generator<T> {
 /** The least valuable instances that make room here; busy ones last and only for a starving request. `best` where that cannot be made, or costs no less. */
 function cheaperPlan(best: Plan | null, host: Host, request: PlacementRequest, round: PlacementRound): Plan | null {
   const below = best?.value ?? Number.POSITIVE_INFINITY;
-  const candidates: { instance: PlacementInstance; value: number }[] = [];
   let least = Number.POSITIVE_INFINITY;
   for (const instance of host.instances.values()) {
-    if (!mayGo(instance, request, round)) continue;
-    const value = instance.is_idle ? keepingValue(instance, round.now) : BUSY_VALUE;
-    candidates.push({ instance, value });
-    least = Math.min(least, value);
+    if (mayGo(instance, request, round)) least = Math.min(least, costOf(instance, round.now));
   }
-  // Most hosts end here, before anything is sorted.
+  // Most hosts end here, before anything is made and sorted for them.
   if (least >= below) return best;
-  candidates.sort((a, b) => a.value - b.value || a.instance.idle_since - b.instance.idle_since);
+  const candidates = [...host.instances.values()]
+    .filter((instance) => mayGo(instance, request, round))
+    .map((instance) => ({ instance, value: costOf(instance, round.now) }))
+    .sort((a, b) => a.value - b.value || a.instance.idle_since - b.instance.idle_since);
   const unused = unusedOf(host, () => false);
   const hasRoom = (): boolean => fits(roomIn(unused), request);
   const going = new Set<PlacementInstance>();
@@ -100,6 +99,10 @@ function cheaperPlan(best: Plan | null, host: Host, request: PlacementRequest, r
   const victims = candidates.filter(({ instance }) => going.has(instance));
   const value = victims.reduce((sum, victim) => sum + victim.value, 0);
   return value < below ? { host, victims: victims.map(({ instance }) => instance), value } : best;
+}
+
+function costOf(instance: PlacementInstance, now: number): number {
+  return instance.is_idle ? keepingValue(instance, now) : BUSY_VALUE;
 }
 
 function mayGo(instance: PlacementInstance, request: PlacementRequest, { kept }: PlacementRound): boolean {
