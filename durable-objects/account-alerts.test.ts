@@ -4,7 +4,17 @@ import { AccountObject } from "./account.ts";
 import { AccountAlerts } from "./account-alerts.ts";
 import type { AccountApi } from "./account-contract.ts";
 import type { AccountTerms, Charge } from "./ledger-contract.ts";
-import { aDocument, anAdmit, envWith, freshName, passTime, START, stopClock, withObject } from "./testing/harness.ts";
+import {
+  aDocument,
+  anAdmit,
+  aSettlement,
+  envWith,
+  freshName,
+  passTime,
+  START,
+  stopClock,
+  withObject,
+} from "./testing/harness.ts";
 
 const WEBHOOK = "https://alerts.example/x";
 const terms = (change: Partial<AccountTerms> = {}): AccountTerms => ({
@@ -149,11 +159,8 @@ describe("alerts of caps", () => {
         spend: { terms: terms(), token, model: "a/b", deployment: null, reserve_micros: 500 },
       });
       await account.admit(create);
-      const { prediction_id } = create;
-      const document = aDocument({ id: prediction_id });
-      const meter = { hardware: "cpu", predict_time_s: 1, outcome: "succeeded", platform_failure: false } as const;
       const charge = { ...aCharge(500), token_id: "t" };
-      await account.settle([{ prediction_id, document, meter, is_listed: true, charge }]);
+      await account.settle([aSettlement(aDocument({ id: create.prediction_id }), { charge })]);
       await account.alarm();
       expect(calls.map(({ body }) => (JSON.parse(body) as { data: object }).data)).toMatchObject([
         { scope: "account", percent: 50 },

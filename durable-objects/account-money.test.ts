@@ -1,8 +1,7 @@
 import { evictDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { AccountTerms, Charge } from "../schema/ledger.ts";
-import type { Meter } from "../schema/prediction-document.ts";
 import { amountMicros, type CostLine, sumMicros } from "../schema/pricing.ts";
 import { AccountObject } from "./account.ts";
 import type { AdmitResult, Settlement } from "./account-contract.ts";
@@ -12,21 +11,18 @@ import {
   aDocument,
   anAdmit,
   aPredictionId,
+  aSettlement,
   envWith,
   freshName,
   passTime,
   START,
-  stopClock,
+  stopClockInEachTest,
   withObject,
 } from "./testing/harness.ts";
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 const DAY_MS = 86_400_000;
-const METER: Meter = { hardware: "cpu", predict_time_s: 1, outcome: "succeeded", platform_failure: false };
 const LIMITS = { creates_per_minute: 100_000 };
 
 function terms(change: Partial<AccountTerms> = {}): AccountTerms {
@@ -53,8 +49,7 @@ function aCharge(id: string, micros: number, change: Partial<Charge> = {}): Char
 }
 
 function anEnd(id: string, micros: number, change: Partial<Charge> = {}): Settlement {
-  const document = aDocument({ id });
-  return { prediction_id: id, document, meter: METER, is_listed: true, charge: aCharge(id, micros, change) };
+  return aSettlement(aDocument({ id }), { charge: aCharge(id, micros, change) });
 }
 
 /** An account whose PredictionObjects know the predictions in `existing`. `restart` drops its memory. */
@@ -441,8 +436,8 @@ describe("the ledger", () => {
   it("begins beside the rows of an earlier release, and books nothing for ends that it recorded", () =>
     withAccount(async ({ account, restart, state }) => {
       await account.admit(anAdmit());
-      const old = aPredictionId();
-      state.storage.sql.exec("INSERT INTO meters VALUES (?, ?)", old, JSON.stringify(METER));
+      const { prediction_id: old, meter } = aSettlement(aDocument());
+      state.storage.sql.exec("INSERT INTO meters VALUES (?, ?)", old, JSON.stringify(meter));
       for (const table of ["ledger", "spent", "reserved", "reservations", "credits", "terms"]) {
         state.storage.sql.exec(`DROP TABLE IF EXISTS ${table}`);
       }

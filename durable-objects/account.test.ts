@@ -1,26 +1,25 @@
 import { env } from "cloudflare:workers";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { Meter, PredictionDocument } from "../schema/prediction-document.ts";
+import { describe, expect, it } from "vitest";
+import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { AccountObject } from "./account.ts";
 import type { AdmitRequest, Settlement } from "./account-contract.ts";
 import {
   aDocument,
   anAdmit,
   aPredictionId,
+  aSettlement,
   envWith,
   freshName,
   passTime,
-  stopClock,
+  stopClockInEachTest,
   withObject,
 } from "./testing/harness.ts";
 
-const METER: Meter = { hardware: "cpu", predict_time_s: 1, outcome: "succeeded", platform_failure: false };
 const ANSWER = { status: 201, headers: [["x-test", "1"]] as [string, string][], body: '{"id":"x", "odd spacing":1}' };
 
 /** What its prediction tells the account at its end. */
 function anEnd({ prediction_id, created_at }: AdmitRequest, change: Partial<PredictionDocument> = {}): Settlement {
-  const document = aDocument({ id: prediction_id, created_at, ...change });
-  return { prediction_id, document, meter: METER, is_listed: true };
+  return aSettlement(aDocument({ id: prediction_id, created_at, ...change }));
 }
 
 /** Runs `test` with an account whose PredictionObjects know the predictions in `existing`. `restart` drops its memory. */
@@ -37,10 +36,7 @@ function withAccount(
   });
 }
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 /** The list as the first release kept it: without kinds, in rows and in documents. */
 const FIRST_RELEASE = `
@@ -287,8 +283,8 @@ describe("settle", () => {
       const end = anEnd(request);
       await account.settle([end]);
       const document = aDocument({ ...end.document, output: "else" });
-      await restart().settle([{ ...end, document, meter: { ...METER, predict_time_s: 9 } }]);
-      expect(await account.meters(10)).toEqual([{ prediction_id: request.prediction_id, meter: METER }]);
+      await restart().settle([{ ...end, document, meter: { ...end.meter, predict_time_s: 9 } }]);
+      expect(await account.meters(10)).toEqual([{ prediction_id: request.prediction_id, meter: end.meter }]);
       expect((await account.list({ kind: "prediction", limit: 1 })).rows[0]?.document).toEqual(end.document);
     }));
 

@@ -2,13 +2,21 @@
  * An isolate has 128 MB of memory and a request 30 s of CPU; local workerd enforces neither. Memory is held to what the code may hold: bytes of readers
  * that they have not taken, pages of a log. Times are printed, and only held far below the bound: this machine is not the platform's.
  */
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it } from "vitest";
 import { EVENT_BATCH_BYTES_MAX, EVENT_BATCH_EVENTS_MAX } from "../schema/origin-protocol.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
 import type { StreamPosition } from "../schema/stream-events.ts";
 import { AccountObject } from "./account.ts";
 import { OBJECT_BUFFER_BYTES_MAX, type Page, READERS_PER_PREDICTION_MAX, StreamReaders } from "./stream-readers.ts";
-import { aDocument, anAdmit, envWith, freshName, stopClock, withObject } from "./testing/harness.ts";
+import {
+  aDocument,
+  anAdmit,
+  aSettlement,
+  envWith,
+  freshName,
+  stopClockInEachTest,
+  withObject,
+} from "./testing/harness.ts";
 import {
   aCreate,
   events,
@@ -23,10 +31,7 @@ import {
   withPredictions,
 } from "./testing/prediction-world.ts";
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 /** A third of what a request has. */
 const CPU_MS_MAX = 10_000;
@@ -244,12 +249,11 @@ describe("the largest", () => {
   it("page of a list is far below a request's time", () =>
     withObject("ACCOUNTS", freshName(), async (state) => {
       const account = new AccountObject(state as never, envWith({}));
-      const meter = { hardware: "cpu", predict_time_s: 1, outcome: "succeeded", platform_failure: false } as const;
       for (let n = 0; n < 500; n++) {
         const { prediction_id, created_at } = anAdmit({ created_at: Date.now() + n });
         await account.admit(anAdmit({ prediction_id, created_at }));
         const document = aDocument({ id: prediction_id, created_at, output: "x".repeat(15_500) });
-        await account.settle([{ prediction_id, document, meter, is_listed: true }]);
+        await account.settle([aSettlement(document)]);
       }
       const { rows, more } = await timed("a list page of 100 documents of 16 KiB", () =>
         account.list({ kind: "prediction", limit: 100 }),

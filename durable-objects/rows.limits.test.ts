@@ -1,5 +1,5 @@
 /** Objects that grow with what is told them, filled to their bounds: each row stays below the platform's, and each turn writes and reads a bounded part. */
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { BATCH_LINE_BYTES_MAX } from "../schema/batches.ts";
 import type { AccountTerms, Charge } from "../schema/ledger.ts";
 import { amountMicros } from "../schema/pricing.ts";
@@ -11,22 +11,19 @@ import {
   aDocument,
   anAdmit,
   aPredictionId,
+  aSettlement,
   aSpec,
   envWith,
   freshName,
   passTime,
-  stopClock,
+  stopClockInEachTest,
   withObject,
 } from "./testing/harness.ts";
 import { largestRow, ROW_BYTES_MAX } from "./testing/rows.ts";
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 const DAY_MS = 86_400_000;
-const METER = { hardware: "cpu", predict_time_s: 1, outcome: "succeeded", platform_failure: false } as const;
 
 describe("the ledger of an account", () => {
   const MONTHS = 14;
@@ -61,7 +58,7 @@ describe("the ledger of an account", () => {
         await account.settle(
           admits.map(({ prediction_id, created_at }) => {
             const document = aDocument({ id: prediction_id, created_at });
-            return { prediction_id, document, meter: METER, is_listed: true, charge: aCharge(prediction_id) };
+            return aSettlement(document, { charge: aCharge(prediction_id) });
           }),
         );
         ofMonths.push(touched() - before);

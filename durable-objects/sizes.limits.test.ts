@@ -2,11 +2,20 @@
  * The platform refuses a SQLite value or row above 2 MB, and the write that holds it fails for ever; local workerd takes any. So every way in is tried
  * with what is too large for a row, and then all rows of the object are measured.
  */
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { AccountObject } from "./account.ts";
 import type { CreatePrediction } from "./contracts.ts";
-import { aDocument, anAdmit, envWith, freshName, passTime, stopClock, withObject } from "./testing/harness.ts";
+import {
+  aDocument,
+  anAdmit,
+  aSettlement,
+  envWith,
+  freshName,
+  passTime,
+  stopClockInEachTest,
+  withObject,
+} from "./testing/harness.ts";
 import {
   aCreate,
   events,
@@ -22,10 +31,7 @@ import {
 } from "./testing/prediction-world.ts";
 import { largestRow, ROW_BYTES_MAX } from "./testing/rows.ts";
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 /** Design section 9: what is larger is in R2. JSON of other scripts takes up to three bytes a character. */
 const STORED_VALUE_CHARACTERS_MAX = 262_144;
@@ -222,8 +228,7 @@ describe("AccountObject", () => {
         expect(replay).toMatchObject({ kind: "replay", response: { status: 201, body: isKept ? body(size) : "" } });
         const document = aDocument({ id: admit.prediction_id, created_at: admit.created_at, output: body(size) });
         documents.push(document);
-        const meter = { hardware: "cpu", predict_time_s: 1, outcome: "succeeded", platform_failure: false } as const;
-        await account.settle([{ prediction_id: document.id, document, meter, is_listed: true }]);
+        await account.settle([aSettlement(document)]);
       }
       expectSmallRows(state);
       const gone = { data_removed: true, input: {}, output: null, state: "failed", error: body(16_384) } as const;

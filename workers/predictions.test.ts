@@ -2,7 +2,7 @@
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it, vi } from "vitest";
 import { accountStub } from "../durable-objects/stubs.ts";
-import { aDocument } from "../durable-objects/testing/harness.ts";
+import { aDocument, aSettlement } from "../durable-objects/testing/harness.ts";
 import { PredictionPageSchema, PredictionSchema } from "../schema/api/predictions.ts";
 import type { ModelAnnounce } from "../schema/origin-protocol.ts";
 import {
@@ -355,8 +355,7 @@ describe("read, cancel, list", () => {
 
   it("shows what only the account's list still has", async () => {
     const document = aDocument({ account_id: alice.id, data_removed: true, output: null });
-    const meter = { hardware: "cpu", predict_time_s: 1, outcome: "succeeded", platform_failure: false } as const;
-    await accountStub(env, alice.id).settle([{ prediction_id: document.id, document, meter, is_listed: true }]);
+    await accountStub(env, alice.id).settle([aSettlement(document)]);
     const path = `/v1/predictions/${document.id}`;
     expect(await predictionOf(await call("GET", path, { token: alice.token }))).toMatchObject({
       id: document.id,

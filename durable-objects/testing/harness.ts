@@ -4,11 +4,11 @@
  */
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { vi } from "vitest";
+import { afterEach, beforeEach, vi } from "vitest";
 import { newPredictionId } from "../../schema/ids.ts";
 import type { InstanceStatus } from "../../schema/origin-protocol.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
-import type { AccountApi, AdmitRequest } from "../account-contract.ts";
+import type { AccountApi, AdmitRequest, Settlement } from "../account-contract.ts";
 import type { DeploymentApi, EnqueueRequest, FleetShardApi, PredictionApi, RunSpec } from "../contracts.ts";
 
 /** The test clock starts here: long after any real alarm could ring. */
@@ -17,6 +17,14 @@ export const START = Date.UTC(2090, 0, 1);
 /** Stops the clock at START. Timers stay real: group commits need them. */
 export function stopClock(): void {
   vi.useFakeTimers({ toFake: ["Date"], now: START });
+}
+
+/** {@link stopClock} for each test of a file, and real time after it. */
+export function stopClockInEachTest(): void {
+  beforeEach(stopClock);
+  afterEach(() => {
+    vi.useRealTimers();
+  });
 }
 
 export function passTime(ms: number): void {
@@ -128,6 +136,12 @@ export function anAdmit(change: Partial<AdmitRequest> = {}): AdmitRequest {
     limits: { creates_per_minute: 600 },
     ...change,
   };
+}
+
+/** What its prediction tells the account at its end, after a second of work. */
+export function aSettlement(document: PredictionDocument, change: Partial<Settlement> = {}): Settlement {
+  const meter = { hardware: "cpu", predict_time_s: 1, outcome: "succeeded", platform_failure: false } as const;
+  return { prediction_id: document.id, document, meter, is_listed: true, ...change };
 }
 
 export function aDocument(change: Partial<PredictionDocument> = {}): PredictionDocument {
