@@ -10,6 +10,8 @@ import { MODEL_EXPORT_BYTES_MAX, type Telemetry } from "./telemetry.ts";
 
 /** coglet uses a few at a time; a model that opens more must not take the origin's descriptors. */
 const CONNECTIONS_MAX = 256;
+/** Exports of spans that are read at a time; a model's exporter sends one after another. Each may take MODEL_EXPORT_BYTES_MAX of memory. */
+export const MODEL_EXPORTS_READ_MAX = 4;
 
 /** A file that a prediction reads. */
 export interface ServedInput {
@@ -36,7 +38,7 @@ export class InstanceFiles {
   readonly #server: Server;
   readonly #scopes = new Map<string, Scope>();
   #base = "";
-
+  #exportsRead = 0;
   /** takes what the model's own exporter sends; null where no spans are wanted */
   readonly #traces: Traces | null;
 
@@ -140,18 +142,18 @@ export class InstanceFiles {
 
   /** Spans of the model, passed on as they are. Answered once they are taken, or at once where they are not wanted: the exporter then drops them. */
   async #relayTraces(traces: Traces, request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const chunks: Buffer[] = [];
-    let size = 0;
-    for await (const chunk of request as AsyncIterable<Buffer>) {
-      size += chunk.length;
-      if (size > MODEL_EXPORT_BYTES_MAX) return refuse(response, 413);
-      chunks.push(chunk);
-    }
-    const { "content-type": type = "application/x-protobuf", "content-encoding": encoding } = request.headers;
-    const isTaken = await traces.relay(Buffer.concat(chunks, size), type, encoding);
     // 400 is final to an exporter: 503 would have it keep and repeat what nobody takes.
-    response.writeHead(isTaken ? 200 : 400);
-    response.end();
+    if (this.#exportsRead >= MODEL_EXPORTS_READ_MAX) return refuse(response, 400);
+    this.#exportsRead += 1;
+    try {
+      const body = await readExport(request);
+      if (body === null) return refuse(response, 413);
+      const { "content-type": type = "application/x-protobuf", "content-encoding": encoding } = request.headers;
+      response.writeHead((await traces.relay(body, type, encoding)) ? 200 : 400);
+      response.end();
+    } finally {
+      this.#exportsRead -= 1;
+    }
   }
 
   async #receive(request: IncomingMessage, response: ServerResponse, path: string): Promise<void> {
@@ -202,6 +204,18 @@ export class InstanceFiles {
     stream.on("error", () => response.destroy());
     stream.pipe(response);
   }
+}
+
+/** Null where it is larger than MODEL_EXPORT_BYTES_MAX. */
+async function readExport(request: IncomingMessage): Promise<Buffer | null> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > MODEL_EXPORT_BYTES_MAX) return null;
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks, size);
 }
 
 function newSecret(): string {

@@ -223,6 +223,8 @@ export class Instance {
       if (health?.status === "READY") {
         this.#client = client;
         this.#times.adopted();
+        // Inputs may have reached it: what it keeps from now on is not of its setup alone.
+        this.#isFirstSetupDone = true;
         this.#readySince = performance.now();
         this.#setState("ready", null);
         this.#poll(generation, READY_POLL_MS);

@@ -1,18 +1,21 @@
 /** What an origin tells a collector, what it passes on of its models, and what that may cost: nothing where the collector is away. */
 
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer, type Server } from "node:http";
+import { createServer, request, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { InstanceFiles } from "./instance-files.ts";
+import { InstanceFiles, MODEL_EXPORTS_READ_MAX } from "./instance-files.ts";
 import { createLog } from "./log.ts";
 import { originMetrics } from "./metrics.ts";
 import { tracingEnv, writesSpans } from "./model-tracing.ts";
 import { OutputSpool } from "./output-spool.ts";
 import type { PreparedVersion } from "./prepared-version.ts";
 import { MODEL_EXPORT_BYTES_MAX, Telemetry } from "./telemetry.ts";
+
+/** Of an answer on a machine that does other things as well. */
+const WAIT = { timeout: 10_000 };
 
 const received: { type: string; body: Buffer }[] = [];
 let server: Server;
@@ -128,6 +131,28 @@ describe("a model's own spans", () => {
       // Final, or the exporter would keep what nobody takes.
       expect((await post(to, 100))?.status).toBe(400);
       expect(sender.counts().model_exports).toEqual({ taken: 1, dropped: 1 });
+    } finally {
+      await files.stop();
+    }
+  });
+
+  it("are read a few at a time, whatever a model sends at once", async () => {
+    const files = new InstanceFiles(new OutputSpool(folder), { traces: telemetry(url) });
+    await files.listen("127.0.0.1", 0);
+    const answers: number[] = [];
+    const exports = Array.from({ length: MODEL_EXPORTS_READ_MAX + 2 }, () => {
+      const sent = request(files.tracesUrl ?? "", { method: "POST", headers: { "content-length": 2 } }, (answer) => {
+        answer.resume();
+        answers.push(answer.statusCode ?? 0);
+      });
+      sent.on("error", () => {});
+      sent.write("x");
+      return sent;
+    });
+    try {
+      await vi.waitFor(() => expect(answers).toEqual([400, 400]), WAIT);
+      for (const sent of exports) sent.end("x");
+      await vi.waitFor(() => expect(answers).toEqual([400, 400, ...Array(MODEL_EXPORTS_READ_MAX).fill(200)]), WAIT);
     } finally {
       await files.stop();
     }

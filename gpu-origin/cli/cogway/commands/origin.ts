@@ -20,8 +20,7 @@ export function originCommand(runner: Runner): Command {
       const invited = await http.json<z.infer<typeof InvitedOriginSchema>>("POST", PATH);
       terminal.answer(invited, () =>
         [
-          "Start gpu-origin on the new host, until",
-          `${invited.expires_at}:`,
+          `Start gpu-origin on the new host, until ${invited.expires_at}:`,
           "",
           `  COGWAY_EDGE_URL=${connection.url} COGWAY_ORIGIN_URL=https://ITS-TUNNEL COGWAY_JOIN_TOKEN=${invited.join_token} npm exec -- node gpu-origin/main.ts`,
         ].join("\n"),
@@ -43,7 +42,7 @@ export function originCommand(runner: Runner): Command {
         terminal.answer({ removed: id }, () => `Removed ${id}; its keys are refused from now on.`);
       }),
     );
-  const [drain, undrain] = (["drain", "undrain"] as const).map((name) =>
+  const drains = (["drain", "undrain"] as const).map((name) =>
     newCommand(name, name === "drain" ? "Send nothing new there" : "Let it take new work again", [
       `cogway origin ${name} 4q2m…`,
     ])
@@ -55,7 +54,7 @@ export function originCommand(runner: Runner): Command {
         }),
       ),
   );
-  for (const command of [add, list, drain, undrain, remove]) if (command !== undefined) origin.addCommand(command);
+  for (const command of [add, list, ...drains, remove]) origin.addCommand(command);
   return origin;
 }
 
