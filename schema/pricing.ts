@@ -88,7 +88,6 @@ export function cappedLines(lines: readonly CostLine[], cap_micros: number): Cos
 /** The most units, `max` at most, that cost no more than `micros`. */
 export function paidQuantity(micros: number, item: PriceItem & { discount_ppm: number }, max: number): number {
   let [low, high] = [0, max];
-
   while (low < high) {
     const middle = low + Math.ceil((high - low) / 2);
     if (amountMicros(middle, item, item.discount_ppm) <= micros) low = middle;

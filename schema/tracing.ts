@@ -106,9 +106,7 @@ function otlpSpan(span: Span) {
 /** 64-bit numbers are texts in OTLP's JSON. Milliseconds may have a fraction; nanoseconds of today are beyond what a number holds exactly. */
 function nanos(ms: number): string {
   const whole = Math.floor(ms);
-  return `${whole}${String(Math.round((ms - whole) * 1e6))
-    .padStart(6, "0")
-    .slice(0, 6)}`;
+  return String(BigInt(whole) * 1_000_000n + BigInt(Math.round((ms - whole) * 1e6)));
 }
 
 function attributes(of: Record<string, string | number | boolean>) {
@@ -118,7 +116,7 @@ function attributes(of: Record<string, string | number | boolean>) {
 function attributeValue(value: string | number | boolean) {
   if (typeof value === "string") return { stringValue: value.slice(0, TEXT_CHARACTERS_MAX) };
   if (typeof value === "boolean") return { boolValue: value };
-  return Number.isInteger(value) ? { intValue: String(value) } : { doubleValue: value };
+  return Number.isSafeInteger(value) ? { intValue: String(value) } : { doubleValue: value };
 }
 
 /** Spans that wait for the next export. Bounded: what does not fit is dropped and counted, never waited for. */
