@@ -23,12 +23,6 @@ beforeAll(async () => {
 });
 afterAll(() => system?.stop());
 
-async function killEdge(): Promise<void> {
-  const { pid } = system.edge();
-  system.killEdge();
-  await waitFor("another workerd", 60_000, () => (system.edge().pid === pid ? null : true));
-}
-
 /** Waits for `isWanted`; an edge that is away counts as "not yet". */
 function untilBatch(id: string, isWanted: (batch: Batch) => boolean): Promise<Batch> {
   return waitFor(`the batch ${id}`, BATCH_TIMEOUT_MS, async () => {
@@ -74,7 +68,7 @@ test("each of 10,000 inputs runs once and is metered once, with two kills of the
   expect(created.body.counts.total).toBe(INPUTS);
   for (const kills of [1, 2]) {
     await untilBatch(id, ({ counts }) => counts.succeeded >= (kills * INPUTS) / 4);
-    await killEdge();
+    await system.restartEdge();
   }
   const done = await untilBatch(id, ({ status }) => status === "succeeded");
   expect(done.counts).toEqual({ total: INPUTS, pending: 0, running: 0, succeeded: INPUTS, failed: 0, canceled: 0 });

@@ -19,20 +19,13 @@ beforeAll(async () => {
 });
 afterAll(() => system?.stop());
 
-async function killEdge(): Promise<void> {
-  const { pid } = system.edge();
-  system.killEdge();
-  await waitFor("another workerd", 60_000, () => (system.edge().pid === pid ? null : true));
-  await system.untilHealthy();
-}
-
 test("a stream that the kill cut is byte-equal after resuming", async () => {
   const count = 500;
   const prediction = await system.api.create("tokens", { count, delay_ms: 20 });
   const url = streamUrl(prediction);
   const cut = StreamReader.open(url);
   await cut.untilOutputs(50);
-  await killEdge();
+  await system.restartEdge();
   await cut.untilEnded();
   expect(cut.ended).toBe("cut");
   const kept = cut.wire;
@@ -51,7 +44,7 @@ test("a caller whose wait was cut finds the end by asking; queued predictions ru
     return body.results.find(({ model, status }) => model === "cogway/slow" && status === "processing");
   });
   const queued = await system.api.create("slow", { seconds: 0.1 });
-  await killEdge();
+  await system.restartEdge();
   expect(await cutWait).toBe("cut");
   expect(await system.api.untilEnd(running)).toMatchObject({ status: "succeeded", output: "done" });
   expect(await system.api.untilEnd(queued)).toMatchObject({ status: "succeeded", output: "done" });
@@ -59,7 +52,7 @@ test("a caller whose wait was cut finds the end by asking; queued predictions ru
 
 test("a prediction that ended before the kill is unchanged after it", async () => {
   const ended = await system.api.run("noop", { text: "kept" });
-  await killEdge();
+  await system.restartEdge();
   expect(await system.api.get(ended)).toEqual(ended);
   expect(await system.api.run("noop", { text: "new" })).toMatchObject({ status: "succeeded", output: "new" });
 });

@@ -6,7 +6,7 @@ import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:f
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Caller } from "./chaos/caller.ts";
-import type { Api, Model, Page, Prediction } from "./lib/api.ts";
+import type { Api, Model, Prediction } from "./lib/api.ts";
 import { modelFolder, System, temporaryFolder } from "./lib/system.ts";
 import { waitFor } from "./lib/wait.ts";
 
@@ -106,23 +106,6 @@ function untilAllSlotsRun(long: Prediction[]): Promise<Prediction[]> {
   });
 }
 
-async function killEdge(): Promise<void> {
-  const { pid } = system.edge();
-  system.killEdge();
-  await waitFor("another workerd", STEP_MS, () => (system.edge().pid === pid ? null : true));
-  await system.untilHealthy();
-}
-
-async function allPredictions(): Promise<Prediction[]> {
-  const all: Prediction[] = [];
-  for (let next: string | null = "/v1/predictions"; next !== null; ) {
-    const { body }: { body: Page<Prediction> } = await api.request<Page<Prediction>>("GET", next);
-    all.push(...body.results);
-    next = body.next;
-  }
-  return all;
-}
-
 test("lanes come under load and go after it: each prediction ends once, over cancels and a kill of the edge", async () => {
   const model = await waitFor("the model", STEP_MS, async () => {
     const { body } = await system.api.request<Model>("GET", "/v1/models/cogway/shared-slots");
@@ -140,7 +123,7 @@ test("lanes come under load and go after it: each prediction ends once, over can
   await load.more("in lanes");
   expect(deploymentObjects()).toBe(SLOTS / 2);
 
-  await killEdge();
+  await system.restartEdge();
   await load.more("after the kill");
   await load.end();
   for (const each of load.ended.values()) expect(each).toMatchObject({ status: "succeeded", output: OUTPUT });
@@ -163,7 +146,7 @@ test("lanes come under load and go after it: each prediction ends once, over can
 
   // None was made twice, and none was counted as two runs; one whose slot was lost in the kill may miss in that count.
   const ran = load.ended.size + SLOTS + last.length;
-  expect(await allPredictions()).toHaveLength(ran + waiting.length);
+  expect(await api.all<Prediction>("/v1/predictions")).toHaveLength(ran + waiting.length);
   const counted = await waitFor(`about ${ran} runs of the model`, STEP_MS, async () => {
     const { body } = await system.api.request<Model>("GET", "/v1/models/cogway/shared-slots");
     if (body.run_count < ran - SLOTS) throw new Error(`${body.run_count} so far`);

@@ -11,18 +11,11 @@ beforeAll(async () => {
 });
 afterAll(() => system?.stop());
 
-async function killEdge(): Promise<void> {
-  const { pid } = system.edge();
-  system.killEdge();
-  await waitFor("another workerd", 60_000, () => (system.edge().pid === pid ? null : true));
-  await system.untilHealthy();
-}
-
 test("a create limit is not refilled by a crash, and its Retry-After is true", async () => {
   const limited = await system.api.newAccount("limited", { creates_per_minute: 2 });
   const create = () => limited.tryCreate<Prediction & Problem>("noop", {});
   expect([(await create()).status, (await create()).status, (await create()).status]).toEqual([201, 201, 429]);
-  await killEdge();
+  await system.restartEdge();
   const refused = await create();
   expect(refused.status).toBe(429);
   expect(refused.headers.get("ratelimit-policy")).toBe('"creates";q=2;w=60');
@@ -43,7 +36,7 @@ test("a revoked token is refused everywhere within five seconds, and after a res
   expect(await status(token)).toBe(200);
   await cogway.tokens.revoke(id);
   await waitFor("its end", 5_000, async () => ((await status(token)) === 401 ? true : null));
-  await killEdge();
+  await system.restartEdge();
   expect([await status(token), await status(owner)]).toEqual([401, 200]);
 });
 

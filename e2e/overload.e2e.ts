@@ -3,7 +3,7 @@
  * then, reads do not stand in the line of creates, and memory stays bounded. COGWAY_OVERLOAD=300 makes the flood as many seconds.
  */
 import { setTimeout as pause } from "node:timers/promises";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { isEnd } from "./chaos/history.ts";
 import type { Api, Page, Prediction } from "./lib/api.ts";
 import { printCounts } from "./lib/counts.ts";
@@ -160,16 +160,19 @@ test(`${FLOOD_TIMES} times what it can do: the accepted end, the rest come again
     peak.edge_mb = Math.max(peak.edge_mb, now.edge_mb);
     peak.origin_mb = Math.max(peak.origin_mb, now.origin_mb);
   }, WATCH_EVERY_MS);
+  onTestFinished(() => clearInterval(watch));
   const reads: Reply[] = [];
   const reading = setInterval(() => {
     const read = ask(agents.calm, `/v1/predictions/${known.id}`, { token: reader.token });
     void read.then((reply) => reads.push(reply));
   }, READ_EVERY_MS);
+  onTestFinished(() => clearInterval(reading));
   const withQuota = await system.api.newAccount("limited", { creates_per_minute: QUOTA });
   for (let n = 0; n < QUOTA; n++) await create(agents.calm, withQuota);
   const limited = new Obedient(withQuota, 1);
   const burster = await system.api.newAccount("bursting", LIMITS);
   const bursting = new Obedient(burster, BURST);
+  for (const each of [limited, bursting]) onTestFinished(() => each.stop());
   const accepted = new Map<Api, Set<string>>(accounts.map((account) => [account, new Set()]));
   const replies: Reply[] = [];
   const floodedFrom = performance.now();
@@ -230,6 +233,7 @@ test(`${FLOOD_TIMES} times what it can do: the accepted end, the rest come again
   const total = [...accepted.values()].reduce((sum, { size }) => sum + size, 0);
   expect(ends).toEqual({ succeeded: total });
   // Reads do not stand in line with the creates, however slow the machine is.
+  expect(reads.length).toBeGreaterThan(FLOOD_S);
   expect(reads.filter(({ status }) => status !== 200)).toEqual([]);
   expect(percentile(tookOf(reads), 0.5)).toBeLessThan(percentile(tookOf(admitted), 0.5) / 2);
   expect(percentile(tookOf(reads), 0.99)).toBeLessThan(percentile(tookOf(admitted), 0.99));
@@ -242,12 +246,12 @@ async function allEnd(accepted: ReadonlyMap<Api, ReadonlySet<string>>): Promise<
   const until = performance.now() + END_MS;
   const counts: Record<string, number> = {};
   for (const [account, ids] of accepted) {
-    let rows = await listOf(account);
+    let rows = await account.all<Prediction>("/v1/predictions");
     while (performance.now() < until && (rows.length < ids.size || !rows.every(isEnd))) {
       await pause(LOOK_EVERY_MS);
       // The newest end last.
       const newest = await account.request<Page<Prediction>>("GET", "/v1/predictions");
-      if (newest.body.results.every(isEnd)) rows = await listOf(account);
+      if (newest.body.results.every(isEnd)) rows = await account.all<Prediction>("/v1/predictions");
     }
     for (const { id, status } of rows) {
       const name = ids.has(id) ? status : "unknown";
@@ -255,15 +259,4 @@ async function allEnd(accepted: ReadonlyMap<Api, ReadonlySet<string>>): Promise<
     }
   }
   return counts;
-}
-
-async function listOf(account: Api): Promise<Prediction[]> {
-  const rows: Prediction[] = [];
-  for (let at: string | null = "/v1/predictions"; at !== null; ) {
-    const { pathname, search } = new URL(at, system.url);
-    const page: Page<Prediction> = (await account.request<Page<Prediction>>("GET", pathname + search)).body;
-    rows.push(...page.results);
-    at = page.next;
-  }
-  return rows;
 }

@@ -6,7 +6,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Caller } from "./chaos/caller.ts";
 import { isEnd } from "./chaos/history.ts";
-import type { Api, Model, Page, Prediction } from "./lib/api.ts";
+import type { Api, Model, Prediction } from "./lib/api.ts";
 import { printCounts } from "./lib/counts.ts";
 import { isAlive, type Process, processesNaming } from "./lib/processes.ts";
 import { System } from "./lib/system.ts";
@@ -117,13 +117,6 @@ async function restartHost({ id }: Host): Promise<void> {
   await host(id, "takes work", ({ state }) => state === "ready");
 }
 
-async function restartEdge(): Promise<void> {
-  const { pid } = system.edge();
-  system.killEdge();
-  await waitFor("the next workerd", STEP_MS, () => (system.edge().pid === pid ? null : true));
-  await system.untilHealthy();
-}
-
 test("each host and the edge are restarted under load: no prediction of an idempotent version fails", async () => {
   const model = await system.api.request<Model>("GET", "/v1/models/cogway/idempotent-tokens");
   const made = await api.request("POST", "/v1/deployments", {
@@ -149,11 +142,14 @@ test("each host and the edge are restarted under load: no prediction of an idemp
   };
   await load.more("before a restart");
   for (const [n, each] of both.entries()) await step(`host ${n}`, () => restartHost(each));
-  await step("edge", restartEdge);
-  await step("edge again", restartEdge);
+  await step("edge", () => system.restartEdge());
+  await step("edge again", () => system.restartEdge());
   await load.end();
   const failed = [...load.ended].filter(([, outcome]) => outcome !== "succeeded");
-  const { results } = (await api.request<Page<Prediction>>("GET", "/v1/predictions")).body;
+  const listed = await waitFor("every end in the list", STEP_MS, async () => {
+    const rows = await api.all<Prediction>("/v1/predictions");
+    return rows.every(isEnd) ? rows : null;
+  });
   printCounts("rolling", {
     clients: CLIENTS,
     predictions: load.ended.size,
@@ -162,7 +158,8 @@ test("each host and the edge are restarted under load: no prediction of an idemp
     answers: Object.fromEntries(load.caller.counts),
   });
   expect(failed).toEqual([]);
-  expect(results.filter(({ status }) => status !== "succeeded")).toEqual([]);
+  expect(listed).toHaveLength(load.ended.size);
+  expect(listed.filter(({ status }) => status !== "succeeded")).toEqual([]);
   // Requests were open when the edge went.
   const answers = [...load.caller.counts.keys()];
   expect(answers.filter((answer) => answer.startsWith(BROKEN))).not.toEqual([]);

@@ -48,13 +48,6 @@ async function create(
   return answer.body;
 }
 
-async function killEdge(): Promise<void> {
-  const { pid } = system.edge();
-  system.killEdge();
-  await waitFor("another workerd", 60_000, () => (system.edge().pid === pid ? null : true));
-  await system.untilHealthy();
-}
-
 async function expectSigned({ headers, text, id }: WebhookCall): Promise<void> {
   const header = (name: string): string => String(headers[name]);
   const [timestamp, signature] = [header("webhook-timestamp"), header("webhook-signature")];
@@ -96,7 +89,7 @@ test("200 ends come though the receiver fails 30 % of calls and the edge is kill
   const kills = (async () => {
     for (const at of KILLS_AT) {
       await waitFor(`${at} predictions`, 120_000, () => (made.length >= at ? true : null));
-      await killEdge();
+      await system.restartEdge();
     }
   })();
   await Promise.all([kills, ...Array.from({ length: CREATES_AT_ONCE }, makeAll)]);

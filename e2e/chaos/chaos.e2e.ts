@@ -7,7 +7,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { Webhook } from "standardwebhooks";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { zipOf } from "../../gpu-origin/testing/zip.ts";
-import type { Api, Model, Page, Prediction } from "../lib/api.ts";
+import type { Api, Model, Prediction } from "../lib/api.ts";
 import { printCounts } from "../lib/counts.ts";
 import { WebhookReceiver } from "../lib/receiver.ts";
 import { freePort, System } from "../lib/system.ts";
@@ -222,6 +222,11 @@ test(`${PREDICTIONS} predictions through kills every 5 s: none lost, none change
     found: Object.fromEntries(Object.entries(found).map(([what, each]) => [what, each.length])),
   });
   for (const [what, each] of Object.entries(found)) expect(each, what).toEqual([]);
+  // There was something to find: every stream was read, and faults of each kind happened.
+  expect(streams).toHaveLength(mades.filter(({ plan }) => plan.kind === "streamed").length);
+  expect(streams.reduce((sum, { resumes }) => sum + resumes, 0)).toBeGreaterThan(0);
+  expect(receiver.calls.filter(({ taken }) => !taken).length).toBeGreaterThan(0);
+  if (toxiproxy !== null) expect(faults.counts["proxies cut"]).toBeGreaterThan(1);
   expect(faults.counts["gpu-origin killed"]).toBeGreaterThan(1);
   expect(faults.counts["workerd killed"]).toBeGreaterThan(1);
 });
@@ -252,14 +257,14 @@ async function lifeOf({ plan, id, path, stream, streamUrl }: Made): Promise<Life
 }
 
 async function versionsOf(model: string): Promise<string[]> {
-  return (await all<{ id: string }>(`/v1/models/${ACCOUNT}/${model}/versions`)).map(({ id }) => id);
+  return (await api.all<{ id: string }>(`/v1/models/${ACCOUNT}/${model}/versions`)).map(({ id }) => id);
 }
 
 /** Everything that the account's lists show, in its last status: what is told to a list may be a moment late, and is waited for. */
 async function listedNow(lives: Life[]): Promise<string[]> {
   let listed: string[] = [];
   await waitFor("the lists", SETTLED_WITHIN_MS, async () => {
-    const rows = [...(await all<Prediction>("/v1/predictions")), ...(await all<Prediction>("/v1/trainings"))];
+    const rows = [...(await api.all<Prediction>("/v1/predictions")), ...(await api.all<Prediction>("/v1/trainings"))];
     listed = rows.map(({ id, status }) => `${id} ${status}`);
     return checkListed(lives, listed).length === 0 ? true : null;
   }).catch(() => undefined);
@@ -280,22 +285,10 @@ async function readBooks(lives: Life[]): Promise<Books> {
   const owing = lives.filter(({ document }) => costOf(document, SECOND_MICROS) > 0).length;
   let rows: LedgerRow[] = [];
   await waitFor("every charge", SETTLED_WITHIN_MS, async () => {
-    rows = await all<LedgerRow>("/v1/ledger");
+    rows = await api.all<LedgerRow>("/v1/ledger");
     return rows.filter(({ subject }) => subject.startsWith("prediction:")).length >= owing ? true : null;
   }).catch(() => undefined);
   const { spent, reserved_micros } = await billing();
   const { body: usage } = await api.request<{ total_micros: number }>("GET", "/v1/usage");
   return { rows, spent_micros: spent.month_micros, used_micros: usage.total_micros, reserved_micros };
-}
-
-/** Every row of a list, page by page. */
-async function all<T>(path: string): Promise<T[]> {
-  const rows: T[] = [];
-  for (let at: string | null = path; at !== null; ) {
-    const { pathname, search } = new URL(at, system.url);
-    const page: Page<T> = (await api.request<Page<T>>("GET", pathname + search)).body;
-    rows.push(...page.results);
-    at = page.next;
-  }
-  return rows;
 }

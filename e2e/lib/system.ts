@@ -19,6 +19,8 @@ const MODEL_FOLDERS = ["e2e/models", "e2e/docker/models", "gpu-origin/testing/mo
 const READY_TIMEOUT_MS = 300_000;
 /** The design's bound for the end of everything after SIGTERM. */
 const STOP_TIMEOUT_MS = 40_000;
+/** Until another process is there; on a busy machine that takes seconds. */
+const EDGE_RESTART_TIMEOUT_MS = 60_000;
 const PORT_TRIES_MAX = 20;
 const OUTPUT_KEPT_CHARACTERS = 200_000;
 
@@ -218,6 +220,14 @@ export class System {
 
   killEdge(): void {
     killHard(this.edge().pid);
+  }
+
+  /** `kill -9` of workerd; resolves when the next one answers. */
+  async restartEdge(): Promise<void> {
+    const { pid } = this.edge();
+    this.killEdge();
+    await waitFor("the next workerd", EDGE_RESTART_TIMEOUT_MS, () => (this.edge().pid === pid ? null : true));
+    await this.untilHealthy();
   }
 
   killOrigin(): void {

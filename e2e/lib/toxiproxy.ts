@@ -35,7 +35,12 @@ export class Toxiproxy {
       stdio: "ignore",
     });
     const started = new Toxiproxy(child, `http://127.0.0.1:${port}`);
-    await waitFor("toxiproxy", START_MS, async () => (await fetch(`${started.#api}/version`)).ok || null);
+    try {
+      await waitFor("toxiproxy", START_MS, async () => (await fetch(`${started.#api}/version`)).ok || null);
+    } catch (error) {
+      await started.stop();
+      throw error;
+    }
     return started;
   }
 
