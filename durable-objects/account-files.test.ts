@@ -1,11 +1,11 @@
 /** When files of an account go, and that R2 never keeps what nobody knows of. */
 import { env } from "cloudflare:workers";
-import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { expect, it, vi } from "vitest";
 import { FILE_RETENTION_MS, fileKey } from "../schema/files.ts";
 import { newFileId } from "../schema/ids.ts";
 import { AccountObject } from "./account.ts";
 import type { BeginFile, FinishFile } from "./account-contract.ts";
-import { anAdmit, envWith, freshName, passTime, stopClock, withObject } from "./testing/harness.ts";
+import { anAdmit, envWith, freshName, passTime, stopClockInEachTest, withObject } from "./testing/harness.ts";
 
 const DAY_MS = 86_400_000;
 
@@ -53,10 +53,7 @@ function withAccount(test: (account: AccountObject, tools: Tools) => Promise<voi
 
 const isInR2 = async (id: string): Promise<boolean> => (await env.FILES.head(fileKey(id))) !== null;
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 it("guarantees that a file is there until it expires, and its bytes are gone after the alarm", () =>
   withAccount(async (account, { aFile, restart }) => {

@@ -1,15 +1,12 @@
 /** The keys of an account, over their real SQLite; the clock moves only when a test moves it. */
 import { env } from "cloudflare:workers";
-import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { expect, it } from "vitest";
 import { AccountObject } from "./account.ts";
-import { freshName, passTime, stopClock, withObject } from "./testing/harness.ts";
+import { freshName, passTime, stopClockInEachTest, withObject } from "./testing/harness.ts";
 
 const DAY_MS = 86_400_000;
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 function withAccount(test: (account: AccountObject, restart: () => AccountObject) => Promise<void>): Promise<void> {
   return withObject("ACCOUNTS", freshName(), (state) => {

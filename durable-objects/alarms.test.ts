@@ -1,6 +1,6 @@
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it } from "vitest";
 import { Alarms, nextAlarm } from "./alarms.ts";
-import { freshName, passTime, START, stopClock, withObject } from "./testing/harness.ts";
+import { freshName, passTime, START, stopClockInEachTest, withObject } from "./testing/harness.ts";
 
 type Name = "a" | "b";
 
@@ -14,10 +14,7 @@ function withAlarms(
   });
 }
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 describe("deadlines", () => {
   it("guarantees that the alarm rings for the earliest, over a restart", () =>

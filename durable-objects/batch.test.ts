@@ -1,6 +1,6 @@
 /** One batch over real SQLite and R2, between PredictionObjects that are only pretended: what is lost on the way is done again, and once. */
 import { env } from "cloudflare:workers";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { traceIdOf } from "../schema/tracing.ts";
 import { BatchObject } from "./batch.ts";
@@ -14,14 +14,11 @@ import {
   envWith,
   freshName,
   passTime,
-  stopClock,
+  stopClockInEachTest,
   withObject,
 } from "./testing/harness.ts";
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 const HOUR_MS = 3_600_000;
 

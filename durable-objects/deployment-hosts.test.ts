@@ -1,14 +1,11 @@
 /** A deployment whose hosts are drained, and whose idle instances the fleet holds in memory. */
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { keyOf, withDeployment } from "./testing/deployment-world.ts";
-import { anEnqueue, aSpec, aStatus, passTime, stopClock } from "./testing/harness.ts";
+import { anEnqueue, aSpec, aStatus, passTime, stopClockInEachTest } from "./testing/harness.ts";
 
 const DAY_MS = 86_400_000;
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 describe("an instance that is held in memory", () => {
   it("is gone while it is paused, and takes work at once when the fleet resumes it under the same id", () =>

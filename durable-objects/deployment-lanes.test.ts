@@ -2,14 +2,14 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import fc from "fast-check";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it } from "vitest";
 import { laneName } from "../schema/lanes.ts";
 import type { EnqueueRequest, EnqueueResult, LaneReport, Lease, LeaseKey, QueuePlace } from "./contracts.ts";
 import { DeploymentObject } from "./deployment.ts";
 import { LANE_REST_MS } from "./deployment-lane.ts";
 import { LANE_WINDOW_MS } from "./deployment-lanes.ts";
 import { keyOf, Surroundings } from "./testing/deployment-world.ts";
-import { anEnqueue, aSpec, aStatus, freshName, passTime, stopClock } from "./testing/harness.ts";
+import { anEnqueue, aSpec, aStatus, freshName, passTime, stopClockInEachTest } from "./testing/harness.ts";
 
 const SLOTS = 4;
 
@@ -115,10 +115,7 @@ class Lanes {
   }
 }
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 describe("how many lanes there are", () => {
   it("guarantees one more for each 100 leases a second, told with every answer, and one again when the load is gone", async () => {

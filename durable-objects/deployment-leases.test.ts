@@ -1,13 +1,13 @@
 /** Claims on slots: who is refused, what is taken back, what is remembered of decisions and runs. */
 import fc from "fast-check";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { NO_ARRIVALS } from "../schema/arrivals.ts";
 import type { EnqueueRequest, Release } from "./contracts.ts";
 import type { DeploymentObject } from "./deployment.ts";
 import { DeploymentHistory } from "./deployment-history.ts";
 import { DECISIONS_KEPT_MS, DECISIONS_MAX, DeploymentMeasures } from "./deployment-measures.ts";
 import { keyOf, type Tools, withDeployment } from "./testing/deployment-world.ts";
-import { anEnqueue, aPredictionId, aSpec, aStatus, passTime, START, stopClock } from "./testing/harness.ts";
+import { anEnqueue, aPredictionId, aSpec, aStatus, passTime, START, stopClockInEachTest } from "./testing/harness.ts";
 
 const MINUTE = 60_000;
 
@@ -21,10 +21,7 @@ function withReady(slots: number, test: (deployment: DeploymentObject, tools: To
   });
 }
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 describe("the epoch of a claim", () => {
   it("guarantees that a newer attempt takes the slot of an older one, which gets nothing any more", () =>

@@ -1,12 +1,12 @@
 import fc from "fast-check";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { Rates } from "../schema/pricing.ts";
 import type { RunSpec } from "./contracts.ts";
 import type { DeploymentObject } from "./deployment.ts";
 import { IDLE_ALERT_MS } from "./deployment-online.ts";
 import type { OnlineCharge, SpendRefusal } from "./ledger-contract.ts";
 import { keyOf, type Surroundings, type Tools, withDeployment } from "./testing/deployment-world.ts";
-import { anEnqueue, aSpec, aStatus, passTime, stopClock } from "./testing/harness.ts";
+import { anEnqueue, aSpec, aStatus, passTime, stopClockInEachTest } from "./testing/harness.ts";
 
 const HOUR_MS = 3_600_000;
 const rates: Rates = {
@@ -19,10 +19,7 @@ const online: RunSpec["online"] = { account_id: "alice", deployment: "alice/d", 
 const spec = (change: Partial<RunSpec> = {}): RunSpec =>
   aSpec({ deployment_key: "deployment:alice/d", release: 1, min_instances: 1, max_instances: 1, online, ...change });
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 /** An account that books each subject once, holds, and answers as it is told. */
 class Books {

@@ -1,13 +1,10 @@
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { EnqueueRequest, RunSpec } from "./contracts.ts";
 import { DeploymentObject } from "./deployment.ts";
 import { keyOf, Surroundings, withDeployment } from "./testing/deployment-world.ts";
-import { anEnqueue, aSpec, aStatus, freshName, passTime, stopClock, withObject } from "./testing/harness.ts";
+import { anEnqueue, aSpec, aStatus, freshName, passTime, stopClockInEachTest, withObject } from "./testing/harness.ts";
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 describe("inputs of batches", () => {
   it("guarantees that they run when nothing else waits, in their own order, and are not forgotten", () =>

@@ -1,9 +1,9 @@
 import fc from "fast-check";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { EnqueueRequest, PlaceResult, RunSpec } from "./contracts.ts";
 import type { DeploymentObject } from "./deployment.ts";
 import { keyOf, type Surroundings, withDeployment } from "./testing/deployment-world.ts";
-import { anEnqueue, aSpec, aStatus, passTime, stopClock } from "./testing/harness.ts";
+import { anEnqueue, aSpec, aStatus, passTime, stopClockInEachTest } from "./testing/harness.ts";
 
 const KEY = "deployment:alice/service";
 const version = (letter: string) => letter.repeat(64);
@@ -30,10 +30,7 @@ async function versionsPlaced(around: Surroundings, letters: string[]): Promise<
   await vi.waitFor(() => expect(around.placements.map((placed) => placed.version_id[0])).toEqual(letters));
 }
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 describe("minimum instances", () => {
   it("guarantees that they boot without a prediction, stay beyond any idle time, and come back when they are lost", () =>

@@ -1,13 +1,10 @@
 /** Instances that come, are asked for again, are lost and go. */
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { Lease, PlaceResult } from "./contracts.ts";
 import { keyOf, withDeployment, withReady } from "./testing/deployment-world.ts";
-import { anEnqueue, aSpec, aStatus, passTime, stopClock } from "./testing/harness.ts";
+import { anEnqueue, aSpec, aStatus, passTime, stopClockInEachTest } from "./testing/harness.ts";
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 describe("scaling", () => {
   it("guarantees one instance from zero, and none again after its idle time", () =>

@@ -1,14 +1,11 @@
 /** Models that cannot be set up: who is told, when, and when it is tried again. */
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { Lease, LeaseKey } from "./contracts.ts";
 import { SETUP_FAILURES_MAX } from "./deployment-setups.ts";
 import { withDeployment } from "./testing/deployment-world.ts";
-import { anEnqueue, aStatus, passTime, stopClock } from "./testing/harness.ts";
+import { anEnqueue, aStatus, passTime, stopClockInEachTest } from "./testing/harness.ts";
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 describe("setups that fail", () => {
   const failed = (n: number) =>

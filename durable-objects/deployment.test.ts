@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { EnqueueRequest, RunSpec } from "./contracts.ts";
 import { DeploymentObject } from "./deployment.ts";
 import type { RunReport } from "./itty.ts";
@@ -11,14 +11,11 @@ import {
   aStatus,
   freshName,
   passTime,
-  stopClock,
+  stopClockInEachTest,
   withObject,
 } from "./testing/harness.ts";
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 describe("leases", () => {
   it("guarantees a lease in the answer where a slot is free, without asking the fleet", () =>

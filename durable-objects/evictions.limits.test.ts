@@ -5,11 +5,11 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import fc from "fast-check";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { AttemptEvent } from "../schema/origin-protocol.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
 import type { CreatePrediction, Lease } from "./contracts.ts";
-import { aPredictionId, freshName, passTime, START, stopClock } from "./testing/harness.ts";
+import { aPredictionId, freshName, passTime, START, stopClockInEachTest } from "./testing/harness.ts";
 import {
   aCreate,
   events,
@@ -23,10 +23,7 @@ import {
   withPredictions,
 } from "./testing/prediction-world.ts";
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 /** One step of a prediction's life. `next`, `both`: the next event of its attempt, the next two in one batch. `again`: the last batch. */
 const STEPS = ["next", "both", "again", "ahead", "lost", "done", "fail", "cancel"] as const;

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it } from "vitest";
 import {
   type InstanceBoot,
   InstanceBootSchema,
@@ -9,7 +9,7 @@ import {
 import { verifyRequest } from "../schema/request-signature.ts";
 import type { PlaceRequest } from "./contracts.ts";
 import { FleetObject } from "./fleet.ts";
-import { aStatus, envWith, freshName, passTime, stopClock, withObject } from "./testing/harness.ts";
+import { aStatus, envWith, freshName, passTime, stopClockInEachTest, withObject } from "./testing/harness.ts";
 
 /** The token whose hash vitest.config.ts gives to the objects. */
 const JOIN_TOKEN = "join-token-of-tests";
@@ -126,10 +126,7 @@ async function placed(fleet: FleetObject, change: Partial<PlaceRequest> = {}): P
   return result.instance_id;
 }
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 describe("joining", () => {
   it("guarantees that a token adds one origin, and only the same start of the same process may repeat it", () =>

@@ -1,14 +1,11 @@
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { AttemptStateSchema } from "../schema/origin-protocol.ts";
 import { verifyRequest } from "../schema/request-signature.ts";
 import { attemptState, startAttempt } from "./origin-client.ts";
 import { forgetOrigins, originEntry, originSecret } from "./origin-directory.ts";
-import { aPredictionId, envWith, passTime, stopClock } from "./testing/harness.ts";
+import { aPredictionId, envWith, passTime, stopClockInEachTest } from "./testing/harness.ts";
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 describe("calls to an origin", () => {
   beforeEach(forgetOrigins);

@@ -1,8 +1,8 @@
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { amountMicros, type PriceItem, type Rates, sumMicros } from "../schema/pricing.ts";
 import type { CreatePrediction } from "./contracts.ts";
-import { passTime, START, stopClock } from "./testing/harness.ts";
+import { passTime, START, stopClockInEachTest } from "./testing/harness.ts";
 import {
   aCreate,
   events,
@@ -13,10 +13,7 @@ import {
   withPredictions,
 } from "./testing/prediction-world.ts";
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 const SECOND: PriceItem = { unit: "second", price_micros: 100, per: 1_000_000 };
 const ACTIVE: Rates = { basis: "active", hardware: "cpu", items: [SECOND], discount_ppm: 0 };

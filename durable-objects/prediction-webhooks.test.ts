@@ -1,9 +1,9 @@
 /** What receivers of webhooks are promised. The clock moves only when a test moves it; calls go to a receiver inside the test. */
 import { validateWebhook } from "replicate";
 import { Webhook } from "standardwebhooks";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import type { CreatePrediction, WebhookLogEntry } from "./contracts.ts";
-import { passTime, stopClock } from "./testing/harness.ts";
+import { passTime, stopClockInEachTest } from "./testing/harness.ts";
 import {
   aCreate,
   events,
@@ -23,9 +23,8 @@ import { Receiver, ringNext } from "./testing/receiver.ts";
 const HOUR_MS = 3_600_000;
 const URL_ = "https://receiver.test/hook?secret=1";
 
-beforeEach(stopClock);
+stopClockInEachTest();
 afterEach(() => {
-  vi.useRealTimers();
   vi.unstubAllGlobals();
 });
 

@@ -1,6 +1,6 @@
 /** A PredictionObject's guarantees over real SQLite and R2. `restart` drops its memory, as an eviction does; the clock moves only when a test moves it. */
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { passTime, stopClock } from "./testing/harness.ts";
+import { describe, expect, it, vi } from "vitest";
+import { passTime, stopClockInEachTest } from "./testing/harness.ts";
 import {
   aCreate,
   events,
@@ -16,10 +16,7 @@ import {
   withPredictions,
 } from "./testing/prediction-world.ts";
 
-beforeEach(stopClock);
-afterEach(() => {
-  vi.useRealTimers();
-});
+stopClockInEachTest();
 
 const refusal = (code: string) => () => Response.json({ code, detail: "no such instance" }, { status: 409 });
 
