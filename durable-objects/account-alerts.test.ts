@@ -123,6 +123,27 @@ describe("alerts of caps", () => {
       expect(told()).toEqual([50]);
     }));
 
+  it("are given up after some days, and never more than a few of them called at once", () =>
+    withAccount(async (account) => {
+      status = 500;
+      const idle = { idle_since: Date.now(), instances: 1, hour_micros: 1 };
+      await account.setTerms(terms());
+      for (let n = 0; n < 12; n++) await account.deploymentIdle({ deployment: `a/d${n}`, ...idle });
+      await account.alarm();
+      expect(calls).toHaveLength(10);
+      passTime(1);
+      await account.alarm();
+      expect(calls).toHaveLength(12);
+      const states = async () => new Set((await account.alerts()).alerts.map(({ state }) => state));
+      expect(await states()).toEqual(new Set(["pending"]));
+      passTime(80 * 3_600_000);
+      for (let turn = 0; turn < 2; turn++) {
+        await account.alarm();
+        passTime(1);
+      }
+      expect(await states()).toEqual(new Set(["failed"]));
+    }));
+
   it("tell of a cap that refuses, though it is not spent to the last", () =>
     withAccount(async (account) => {
       const spend = { terms: terms(), token: null, model: "a/b", deployment: null };
@@ -145,11 +166,16 @@ describe("alerts of caps", () => {
         for (let n = 0; n < 200; n++) reach(`token:${n}`, now);
         reach("account", now + 1);
       };
+      const idle = { deployment: "a/d", idle_since: START, instances: 1, hour_micros: 1 };
+      alerts.idle(idle, WEBHOOK, START);
       reachAll(START);
       const ofAccount = sql.exec("SELECT created_at FROM alerts WHERE id LIKE 'alert_account%'").toArray();
       expect(ofAccount).toEqual(Array(3).fill({ created_at: START }));
       reachAll(START + 31 * 86_400_000);
-      expect(sql.exec("SELECT count(*) AS n FROM alerts WHERE created_at = ?", START).one()).toEqual({ n: 0 });
+      // One that was not sent yet stays.
+      expect(sql.exec("SELECT state FROM alerts WHERE created_at = ?", START).toArray()).toEqual([
+        { state: "pending" },
+      ]);
     }));
 
   it("come with the end that was paid for, of the account and of the token that asked", () =>
@@ -235,3 +261,19 @@ describe("a deployment that is left idle", () => {
       expect((await account.alerts()).idle).toEqual([]);
     }));
 });
+
+it("of a model that fails and that nobody uses come once for each spell", () =>
+  withAccount(async (account) => {
+    const at = Date.now();
+    const model = { model: "a/m", version: "v", unhealthy_since: at, used_at: at, error: "boom" };
+    await account.modelUnhealthy(model, WEBHOOK);
+    passTime(1);
+    await account.modelUnhealthy(model, WEBHOOK);
+    await account.modelUnhealthy({ ...model, unhealthy_since: at + 1 }, WEBHOOK);
+    await account.alarm();
+    const told = calls.map(({ body }) => JSON.parse(body) as { type: string; data: { unhealthy_since: string } });
+    expect(told.map(({ type, data }) => [type, Date.parse(data.unhealthy_since)])).toEqual([
+      ["model.unhealthy", at],
+      ["model.unhealthy", at + 1],
+    ]);
+  }));
