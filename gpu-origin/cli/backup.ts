@@ -16,8 +16,8 @@ import {
   rmSync,
 } from "node:fs";
 import { dirname, join, resolve, sep } from "node:path";
-import { parseArgs } from "node:util";
 import { readArchive, writeArchive } from "./backup-archive.ts";
+import { fileCommand } from "./file-command.ts";
 import { ROOT } from "./paths.ts";
 import { ProcessFiles, signal } from "./processes.ts";
 import { progress } from "./progress.ts";
@@ -42,19 +42,13 @@ models are not in it: they are made again at the start. The archive is read back
 Environment:
   COGWAY_DATA=.cogway      the data folder`;
 
-async function main(): Promise<void> {
-  const { values, positionals } = parseArgs({
-    options: { help: { type: "boolean", short: "h" } },
-    args: process.argv.slice(2),
-    allowPositionals: true,
-  });
-  if (values.help) return progress.line(HELP);
-  if (positionals.length > 1) throw new SetupFault("One file at most: see npm run backup -- --help");
+async function backup(files: string[]): Promise<void> {
+  if (files.length > 1) throw new SetupFault("One file at most: see npm run backup -- --help");
   const data = dataFolder(process.env["COGWAY_DATA"]);
   if (!existsSync(join(data, FOLDER))) throw new SetupFault(`${data} holds no state of Cogway; set COGWAY_DATA.`);
   const time = new Date().toISOString();
   const name = `cogway-backup-${time.replaceAll(/[-:]|\.\d+/g, "")}.tar.gz`;
-  const target = fromCaller(positionals[0] ?? name);
+  const target = fromCaller(files[0] ?? name);
   if (existsSync(target)) throw new SetupFault(`${target} exists already; name another file.`);
   // Beside what is copied, so that files need no bytes of their own.
   const copy = mkdtempSync(join(data, "backup-"));
@@ -76,12 +70,12 @@ async function main(): Promise<void> {
     const paths = filesBelow(copy);
     const writing = progress.begin("Writing the archive");
     const about = { release: releaseOf(), made_at: time };
-    const { files, bytes } = await writeArchive(part, about, copy, paths, (done) =>
+    const written = await writeArchive(part, about, copy, paths, (done) =>
       writing.detail(`${done} of ${paths.length} files`),
     );
-    writing.end(`Wrote ${files} files, ${megabytes(bytes)}`);
+    writing.end(`Wrote ${written.files} files, ${megabytes(written.bytes)}`);
     const checking = progress.begin("Comparing it with its digests");
-    await readArchive(part, null, (done) => checking.detail(`${done} of ${files} files`));
+    await readArchive(part, null, (done) => checking.detail(`${done} of ${written.files} files`));
     checking.end("All digests are right");
     renameSync(part, target);
     progress.line(`${target}: it holds secrets, so keep it as you keep keys.`);
@@ -163,9 +157,4 @@ function megabytes(bytes: number): string {
   return `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
-try {
-  await main();
-} catch (error) {
-  progress.fault(error instanceof Error ? error.message : String(error));
-  process.exitCode = 1;
-}
+await fileCommand(HELP, backup);

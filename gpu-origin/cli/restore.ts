@@ -1,8 +1,8 @@
 /** `npm run restore`: makes a data folder out of an archive of `npm run backup`. The folder appears whole or not at all. */
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmdirSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { parseArgs } from "node:util";
 import { readArchive } from "./backup-archive.ts";
+import { fileCommand } from "./file-command.ts";
 import { progress } from "./progress.ts";
 import { dataFolder, fromCaller, SetupFault } from "./settings.ts";
 
@@ -15,14 +15,7 @@ addresses that were handed out still work. Do not run it beside the system that 
 Environment:
   COGWAY_DATA=.cogway      the data folder that is made`;
 
-async function main(): Promise<void> {
-  const { values, positionals } = parseArgs({
-    options: { help: { type: "boolean", short: "h" } },
-    args: process.argv.slice(2),
-    allowPositionals: true,
-  });
-  if (values.help) return progress.line(HELP);
-  const [given, ...more] = positionals;
+async function restore([given, ...more]: string[]): Promise<void> {
   if (given === undefined || more.length > 0) throw new SetupFault("Name one archive: npm run restore -- FILE");
   const archive = fromCaller(given);
   if (!existsSync(archive)) throw new SetupFault(`There is no file ${archive}.`);
@@ -48,9 +41,4 @@ async function main(): Promise<void> {
   }
 }
 
-try {
-  await main();
-} catch (error) {
-  progress.fault(error instanceof Error ? error.message : String(error));
-  process.exitCode = 1;
-}
+await fileCommand(HELP, restore);
