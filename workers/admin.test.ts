@@ -1,10 +1,18 @@
 /** What the operator does to models, tokens, accounts and origins, and what others see of it. */
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
+import { eq } from "drizzle-orm";
+import { drizzle } from "drizzle-orm/d1";
 import { beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import { accountStub, auditStub, batchStub } from "../durable-objects/stubs.ts";
 import { predictionObjectName } from "../schema/ids.ts";
+import { versions } from "../schema/tables/index.ts";
 import { hashToken, tokenId } from "../schema/tokens.ts";
+import { compileCacheKey } from "./domain/compile-caches.ts";
+import { eraseNext } from "./domain/erase-account.ts";
+import { packageKey } from "./domain/publish-version.ts";
+import { settingsOf } from "./env.ts";
+import { readAccount } from "./storage/admin.ts";
 import {
   aDestination,
   anAccount,
@@ -375,6 +383,49 @@ describe("deleting an account", () => {
     expect(await rowsOf(accountStub(env, account.id))).not.toContain("planted");
     expect(await rowsOf(batchStub(env, batch.id))).not.toContain("planted");
     expect(await listed("batch")).toHaveLength(1);
+  });
+
+  it("leaves no bytes of its versions in R2, also after a call that broke, and spares weights that others share", async () => {
+    const account = await anAccount();
+    const [destination, elsewhere] = [await aDestination(account), await aDestination(await anAccount())];
+    const orm = drizzle(env.DB);
+    const row = await orm.select().from(versions).where(eq(versions.id, version)).get();
+    if (row === undefined) throw new Error("the announced version is gone");
+    const versionOf = async (path: string, key: string): Promise<string> => {
+      const [owner = "", name = ""] = path.split("/");
+      const id = hashToken(crypto.randomUUID());
+      const weights = { key, sha256: "a".repeat(64), size: 1, format: "tar" };
+      await orm.insert(versions).values({ ...row, owner, name, id, weights: weights as never });
+      return id;
+    };
+    const [own, shared] = [`weights/${crypto.randomUUID()}`, `weights/${crypto.randomUUID()}`];
+    const id = await versionOf(destination, own);
+    await versionOf(destination, shared);
+    await versionOf(elsewhere, shared);
+    const [owner = "", name = ""] = destination.split("/");
+    const gone = [own, packageKey(owner, name, id), compileCacheKey(id, "a".repeat(64))];
+    for (const key of [...gone, shared]) await env.FILES.put(key, "planted");
+
+    const stored = await readAccount(env.DB, account.username);
+    if (stored === null) throw new Error("the account that was just made is gone");
+    const broken = { list: env.FILES.list.bind(env.FILES), delete: () => Promise.reject(new Error("R2 is away")) };
+    const edge = { env: { ...env, FILES: broken as never }, settings: settingsOf(env), later: () => undefined };
+    await expect(eraseNext(edge, stored, { step: "models", before: null })).rejects.toThrow("R2 is away");
+    await erase(account.username);
+
+    for (const key of gone) expect(await env.FILES.head(key), key).toBeNull();
+    expect(await env.FILES.head(shared)).not.toBeNull();
+  });
+
+  it("forgets where its owner's alerts went, and keeps what its bills rest on", async () => {
+    const account = await anAccount();
+    const path = `/admin/v1/accounts/${account.username}/terms`;
+    const change = { alert_webhook: "https://alerts.example/planted", discount_ppm: 1_000 };
+    expect((await asOperator("PATCH", path, change)).status).toBe(200);
+    expect(await rowsOf(accountStub(env, account.id))).toContain("planted");
+    await erase(account.username);
+    expect(await (await asOperator("GET", path)).json()).toMatchObject({ alert_webhook: null, discount_ppm: 1_000 });
+    expect(await rowsOf(accountStub(env, account.id))).not.toContain("planted");
   });
 
   it("is refused for the operator, and for the last owner of an organization", async () => {

@@ -19,8 +19,11 @@ import {
 import { hasWeights } from "../storage/catalog-writes.ts";
 import { deleteDeployment, readDeployment } from "../storage/deployments.ts";
 import { findVersion } from "../storage/models.ts";
+import { saveTerms } from "../storage/terms.ts";
 import { catalogChanged } from "./catalog-changed.ts";
+import { removeCompileCaches } from "./compile-caches.ts";
 import { packageKey } from "./publish-version.ts";
+import { accountTerms } from "./rates.ts";
 import { deploymentKey, deploymentSpec } from "./run-spec.ts";
 
 export const STEPS = ["predictions", "trainings", "batches", "files", "deployments", "models", "account"] as const;
@@ -65,9 +68,16 @@ export async function eraseNext(edge: Edge, account: AccountRow, position: Posit
     case "models":
       return eraseModels(edge, account.username, at);
     case "account":
-      await finishDeletion(edge.env.DB, account.id);
-      return { removed: 1, next: null, waiting_for: null };
+      return eraseRow(edge, account.id);
   }
+}
+
+/** What is agreed about prices stays, since bills rest on it; nobody is called any more. */
+async function eraseRow(edge: Edge, accountId: string): Promise<Piece> {
+  const { terms } = await saveTerms(edge.env.DB, accountId, { alert_webhook: null });
+  await accountStub(edge.env, accountId).setTerms(accountTerms(edge.settings, terms));
+  await finishDeletion(edge.env.DB, accountId);
+  return { removed: 1, next: null, waiting_for: null };
 }
 
 function stepAfter({ step }: Position, removed: number): Piece {
@@ -167,14 +177,17 @@ async function eraseModels(edge: Edge, owner: string, at: Position): Promise<Pie
   const { env } = edge;
   const found = await firstModels(env.DB, owner, PAGE_ROWS);
   for (const { name } of found) {
-    const versions = await versionsOf(env.DB, owner, name);
     await repositoryStub(env, `${owner}/${name}`).empty();
-    await eraseModel(env.DB, owner, name);
-    for (const { id, weights } of versions) {
+    // Its rows go last: a call that broke before finds its versions again.
+    for (const { id, weights } of await versionsOf(env.DB, owner, name)) {
       await env.FILES.delete(packageKey(owner, name, id));
+      await removeCompileCaches(env.FILES, id);
       // Versions of equal weights share one object.
-      if (weights !== null && !(await hasWeights(env.DB, weights.key))) await env.FILES.delete(weights.key);
+      if (weights !== null && !(await hasWeights(env.DB, weights.key, { owner, name }))) {
+        await env.FILES.delete(weights.key);
+      }
     }
+    await eraseModel(env.DB, owner, name);
   }
   catalogChanged(
     edge,

@@ -237,12 +237,20 @@ export async function saveLatest(
   return pointed.length > 0;
 }
 
-/** Whether any version still uses these weights. */
-export async function hasWeights(db: D1Database, key: string): Promise<boolean> {
+/** Whether any version still uses these weights, those of the model `besides` aside. */
+export async function hasWeights(
+  db: D1Database,
+  key: string,
+  besides?: { owner: string; name: string },
+): Promise<boolean> {
+  const isOther =
+    besides === undefined
+      ? undefined
+      : sql`(${versions.owner}, ${versions.name}) <> (${besides.owner}, ${besides.name})`;
   const row = await drizzle(db)
     .select({ id: versions.id })
     .from(versions)
-    .where(sql`json_extract(${versions.weights}, '$.key') = ${key}`)
+    .where(and(sql`json_extract(${versions.weights}, '$.key') = ${key}`, isOther))
     .limit(1)
     .get();
   return row !== undefined;
