@@ -34,9 +34,7 @@ function rememberedHistory(edge: Edge, version: VersionRow): RunHistory | null {
   const isNew = (known?.history?.run_ms.count ?? 0) < RUNS_MIN;
   if (known === undefined || known.read_at <= Date.now() - (isNew ? RENEW_NEW_AFTER_MS : RENEW_AFTER_MS)) {
     // Said first, so that creates that come together ask once.
-    remembered.delete(key);
-    if (remembered.size >= REMEMBERED_MAX) remembered.delete(remembered.keys().next().value ?? "");
-    remembered.set(key, { history: known?.history ?? null, read_at: Date.now() });
+    remember(key, known?.history ?? null);
     edge.later(readHistory(edge, version).catch(() => undefined));
   }
   return known?.history ?? null;
@@ -46,6 +44,13 @@ function rememberedHistory(edge: Edge, version: VersionRow): RunHistory | null {
 export async function readHistory(edge: Edge, version: VersionRow): Promise<RunHistory | null> {
   const { owner, name, id } = version;
   const history = await versionHistory(edge, owner, name, id);
-  remembered.set(`${owner}/${name}:${id}`, { history, read_at: Date.now() });
+  remember(`${owner}/${name}:${id}`, history);
   return history;
+}
+
+/** The one that was read longest ago makes room. */
+function remember(key: string, history: RunHistory | null): void {
+  remembered.delete(key);
+  if (remembered.size >= REMEMBERED_MAX) remembered.delete(remembered.keys().next().value ?? "");
+  remembered.set(key, { history, read_at: Date.now() });
 }

@@ -93,7 +93,7 @@ async function* batchLines(edge: Edge, accountId: string): AsyncGenerator<Line[]
 }
 
 /** Pages of an account's list, newest first. */
-export async function* listed(edge: Edge, accountId: string, kind: "prediction" | "training" | "batch") {
+async function* listed(edge: Edge, accountId: string, kind: "prediction" | "training" | "batch") {
   type Page = Awaited<ReturnType<ReturnType<typeof accountStub>["list"]>>["rows"];
   let before: { created_at: number; prediction_id: string } | null = null;
   for (;;) {
@@ -103,7 +103,8 @@ export async function* listed(edge: Edge, accountId: string, kind: "prediction" 
       before,
     });
     yield page.rows;
-    before = page.rows.at(-1) ?? null;
+    const last = page.rows.at(-1);
+    before = last === undefined ? null : { created_at: last.created_at, prediction_id: last.prediction_id };
     if (!page.more || before === null) return;
   }
 }
