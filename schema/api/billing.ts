@@ -2,7 +2,7 @@
 import { z } from "@hono/zod-openapi";
 import { USAGE_GROUPS } from "../ledger.ts";
 import { UNITS } from "../pricing.ts";
-import { pageOf } from "./common.ts";
+import { CURSOR_CHARACTERS_MAX, pageOf } from "./common.ts";
 
 /** A billion dollars; sums of such stay exact. */
 const AMOUNT_MICROS_MAX = 1_000_000_000_000_000;
@@ -197,7 +197,7 @@ export const UsageSchema = z
 export const LedgerQuery = z.object({
   day: day.optional().describe("one day, UTC; instead of `from` and `to`"),
   ...dayQuery,
-  cursor: z.string().optional(),
+  cursor: z.string().max(CURSOR_CHARACTERS_MAX).optional(),
 });
 
 export const LedgerEntrySchema = z

@@ -33,7 +33,7 @@ export const accounts = sqliteTable("accounts", {
   name: text("name").notNull(),
   limits: text("limits", { mode: "json" }).$type<StoredLimits>().notNull().default({}),
   terms: text("terms", { mode: "json" }).$type<StoredTerms>().notNull().default({}),
-  /** nothing of its predictions is kept beyond their delivery, and no log names them (zero retention) */
+  /** nothing of its predictions is kept beyond their delivery (zero retention); logs name them by id alone */
   zero_retention: integer("zero_retention", { mode: "boolean" }).notNull().default(false),
   /** an account that is being deleted, or was: its tokens are dead */
   deleted_at: integer("deleted_at"),

@@ -37,7 +37,9 @@ export const requestFrame: MiddlewareHandler<AppEnv> = async (c, next) => {
   if (!headers.has("cache-control")) headers.set("cache-control", "no-store");
   const route = routePath(c, -1);
   const later = (work: Promise<unknown>): void => c.executionCtx.waitUntil(work);
-  const prediction_id = c.get("predictionId") ?? c.req.param("prediction_id") ?? c.req.param("training_id");
+  const named = c.get("predictionId") ?? c.req.param("prediction_id") ?? c.req.param("training_id");
+  // An address may hold anything, of any length.
+  const prediction_id = named?.slice(0, PREDICTION_ID_LENGTH);
   const ended_at = Date.now();
   countRequest(c.req.method, route, c.res.status, ended_at - started_at);
   logRequest(
@@ -49,7 +51,7 @@ export const requestFrame: MiddlewareHandler<AppEnv> = async (c, next) => {
       account: c.get("caller")?.account_id ?? null,
       request_id: requestId,
       trace_id: trace.trace_id,
-      ...(prediction_id === undefined ? {} : { prediction_id: prediction_id.slice(0, PREDICTION_ID_LENGTH) }),
+      ...(prediction_id === undefined ? {} : { prediction_id }),
     },
     later,
   );
