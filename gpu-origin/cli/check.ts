@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
 import { lifecycleDiagram } from "../../schema/prediction-lifecycle.ts";
+import { lostControls } from "./control-map.ts";
 import { wrongImports } from "./import-directions.ts";
 import { ROOT } from "./paths.ts";
 import { paint, progress } from "./progress.ts";
@@ -11,7 +12,7 @@ import { sizeFault, startFault, startMs } from "./worker-size.ts";
 
 const HELP = `npm run check, npm run fix
 
-Types, lint and format, unused code, import directions, generated files, the Worker's size and start, the lock file. fix repairs what can be repaired, then checks.`;
+Types, lint and format, unused code, import directions, generated files, the Worker's size and start, what docs/security.md names, the lock file. fix repairs what can be repaired, then checks.`;
 
 const TYPES_COMMAND = [
   "wrangler",
@@ -43,8 +44,9 @@ const CHECKS: Record<string, Check> = {
     withDiagram(architecture()) === architecture()
       ? null
       : "ARCHITECTURE.md section 5 is not what TRANSITIONS say: npm run fix",
+  "map of controls": async () => lines(lostControls(read("docs/security.md"), await trackedFiles(), read)),
   "lock file": async () =>
-    /"resolved"/.test(readFileSync(join(ROOT, "package-lock.json"), "utf8"))
+    /"resolved"/.test(read("package-lock.json"))
       ? 'package-lock.json names download hosts: remove its "resolved" lines'
       : null,
 };
@@ -150,21 +152,25 @@ async function migrationsDrift(): Promise<string | null> {
   }
 }
 
+function read(path: string): string {
+  return readFileSync(join(ROOT, path), "utf8");
+}
+
 function architecture(): string {
-  return readFileSync(join(ROOT, "ARCHITECTURE.md"), "utf8");
+  return read("ARCHITECTURE.md");
 }
 
 function withDiagram(text: string): string {
   return text.replace(DIAGRAM, (_, start: string, end: string) => `${start}${lifecycleDiagram()}\n${end}`);
 }
 
-/** What git knows or would take. */
 async function sourceFiles(): Promise<string[]> {
-  const { stdout } = await execa(
-    "git",
-    ["ls-files", "--cached", "--others", "--exclude-standard", "*.ts", "*.tsx", "*.mjs"],
-    { cwd: ROOT },
-  );
+  return (await trackedFiles()).filter((path) => /\.(?:tsx?|mjs)$/.test(path));
+}
+
+/** What git knows or would take. */
+async function trackedFiles(): Promise<string[]> {
+  const { stdout } = await execa("git", ["ls-files", "--cached", "--others", "--exclude-standard"], { cwd: ROOT });
   const deleted = await execa("git", ["ls-files", "--deleted"], { cwd: ROOT });
   const gone = new Set(deleted.stdout.split("\n"));
   return stdout.split("\n").filter((path) => path !== "" && !gone.has(path));
