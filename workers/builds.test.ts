@@ -96,6 +96,23 @@ describe("a build", () => {
     expect(results).toMatchObject([{ id, status: "succeeded", version: version.id }]);
   });
 
+  it("makes a version without a first prediction where its account may spend nothing more", async () => {
+    const poor = await anAccount();
+    const budget = { day_micros: 0 };
+    expect((await call("PATCH", "/v1/account/billing", { token: poor.token, body: { budget } })).status).toBe(200);
+    const path = await aModel(poor);
+    const version = aBuilt();
+    expect(await succeed(path, poor, version, DESCRIPTION)).toMatchObject({
+      status: "succeeded",
+      version: version.id,
+      test_prediction: null,
+    });
+    expect(await jsonOf("GET", path, poor)).toMatchObject({
+      latest_version: { id: version.id },
+      default_example: null,
+    });
+  });
+
   it("is told in events that resume where they were cut, and end with the whole build", async () => {
     const path = await aModel(alice);
     const id = await aBuild(path, alice);

@@ -23,7 +23,8 @@ export interface ExampleRequest {
 }
 
 /**
- * The example of a new version. Null where none is to be made: the example of this version and input exists, was taken away, or does not fit the schema.
+ * The example of a new version. Null where none is to be made: the example of this version and input was taken away, or does not fit the schema, or its
+ * account may spend nothing more, which keeps no version from coming out.
  * `is_new`: it was started just now.
  */
 export async function startExample(
@@ -63,6 +64,11 @@ export async function startExample(
     max_cost_micros: null,
     is_free: account_id === OPERATOR_ACCOUNT_ID,
   });
+  if (result.kind === "over_budget") {
+    const model = `${version.owner}/${version.name}`;
+    console.warn(JSON.stringify({ level: "warn", model, message: "example not run", error: result.detail }));
+    return null;
+  }
   if (result.kind !== "started") throw new Error(`the example was not admitted: ${result.kind}`);
   return { key, prediction_id: result.document.id, is_new: true };
 }
