@@ -92,7 +92,7 @@ export interface Host {
 }
 
 /** What is left of a host's capacity; below 0 where more runs than it has by now. */
-export interface Unused {
+interface Unused {
   instances: number;
   memory: number;
   gpus: number;
