@@ -341,7 +341,8 @@ export class PredictionRunner {
       predict_time_s,
     };
     const output = status === "succeeded" && this.#output.trained !== undefined ? { output: this.#output.trained } : {};
-    if (this.#events.append({ ...told, ...output, metrics })) return ending;
+    // Of a fenced attempt nothing is written, and that is no failure.
+    if (this.#events.append({ ...told, ...output, metrics }) || this.#events.failure === null) return ending;
     const failed: Partial<Ending> = status === "succeeded" ? { status: "failed", ...this.#events.failure } : {};
     this.#events.append({ ...told, ...failed, metrics: {} });
     return { ...ending, ...failed };
