@@ -10,9 +10,8 @@ import {
   files,
   line,
   output,
-  readStream,
+  running,
   started,
-  streamRequest,
   succeeded,
   WEBHOOK_KEYS,
   type World,
@@ -28,9 +27,8 @@ afterEach(() => {
   vi.unstubAllGlobals();
 });
 
-async function running(world: World, change: Partial<CreatePrediction> = {}): Promise<string> {
-  const { id } = (await world.object.create(aCreate({ webhook: URL_, ...change }))).document;
-  await vi.waitFor(() => expect(world.started.some((start) => start.prediction_id === id)).toBe(true));
+async function told(world: World, change: Partial<CreatePrediction> = {}): Promise<string> {
+  const id = await running(world, { webhook: URL_, ...change });
   await world.idle();
   return id;
 }
@@ -55,7 +53,7 @@ describe("events", () => {
     withPredictions(async (world) => {
       const receiver = new Receiver();
       const items = [{ unit: "second" as const, price_micros: 5_000_000, per: 1_000_000 }];
-      const id = await running(world, { rates: { basis: "active", hardware: "cpu", items, discount_ppm: 0 } });
+      const id = await told(world, { rates: { basis: "active", hardware: "cpu", items, discount_ppm: 0 } });
       await world.send(id, 1, events(0, started, output("a"), line("log\n"), succeeded));
       await world.idle();
       expect(receiver.events).toEqual(["start", "output", "logs", "completed"]);
@@ -74,7 +72,7 @@ describe("events", () => {
     withPredictions(async (world) => {
       vi.setSystemTime(Date.now());
       const receiver = new Receiver();
-      const id = await running(world, { input: { text: "grüße \u2028 \ud83d\ude00" } });
+      const id = await told(world, { input: { text: "grüße \u2028 \ud83d\ude00" } });
       await world.send(id, 1, events(0, started, output("“é”"), succeeded));
       await world.idle();
       expect(receiver.calls.length).toBeGreaterThan(2);
@@ -101,7 +99,7 @@ describe("events", () => {
   ])("are those of the filter: %j", (webhook_events_filter, expected) =>
     withPredictions(async (world) => {
       const receiver = new Receiver();
-      const id = await running(world, { webhook_events_filter });
+      const id = await told(world, { webhook_events_filter });
       await world.send(id, 1, events(0, started, output("a"), line("log\n"), succeeded));
       await world.idle();
       expect(receiver.events).toEqual(expected);
@@ -111,7 +109,7 @@ describe("events", () => {
   it("of output and logs come once in 500 ms each, the newest with all that came", () =>
     withPredictions(async (world) => {
       const receiver = new Receiver();
-      const id = await running(world);
+      const id = await told(world);
       await world.send(id, 1, events(0, started));
       await world.idle();
       for (let i = 1; i <= 40; i++) {
@@ -140,7 +138,7 @@ describe("events", () => {
   it("that only ask for output get the last one too, when its time has come", () =>
     withPredictions(async (world) => {
       const receiver = new Receiver();
-      const id = await running(world, { webhook_events_filter: ["output"] });
+      const id = await told(world, { webhook_events_filter: ["output"] });
       await world.send(id, 1, events(0, started, output("a")));
       await world.idle();
       await world.send(id, 1, events(2, output("b"), succeeded));
@@ -155,7 +153,7 @@ describe("events", () => {
   it("of a training carry it as a training", () =>
     withPredictions(async (world) => {
       const receiver = new Receiver();
-      const id = await running(world, { kind: "training", destination: "alice/mine", ...completedOnly });
+      const id = await told(world, { kind: "training", destination: "alice/mine", ...completedOnly });
       await world.send(id, 1, events(0, started, failed));
       await world.idle();
       expect(receiver.calls).toMatchObject([{ body: { status: "failed", error: "boom", destination: "alice/mine" } }]);
@@ -181,7 +179,7 @@ describe("retries", () => {
     withPredictions(async (world) => {
       const receiver = new Receiver();
       receiver.answer = failing;
-      const id = await running(world, { ...completedOnly, retention_ms: null });
+      const id = await told(world, { ...completedOnly, retention_ms: null });
       await world.send(id, 1, events(0, started, succeeded));
       await world.idle();
       const end = Date.now();
@@ -207,7 +205,7 @@ describe("retries", () => {
     withPredictions(async (world) => {
       const receiver = new Receiver();
       receiver.answer = () => (receiver.calls.length < 5 ? failing() : new Response("ok"));
-      const id = await running(world);
+      const id = await told(world);
       await world.send(id, 1, events(0, started, output("a"), succeeded));
       await world.idle();
       for (let n = 0; n < 20; n++) await ringNext(world, 60_000);
@@ -231,7 +229,7 @@ describe("retries", () => {
       const asked = ["120", "999999", new Date(Date.now() + 600_000).toUTCString()];
       receiver.answer = () =>
         new Response(null, { status: 503, headers: { "retry-after": asked[receiver.calls.length - 1] ?? "0" } });
-      const id = await running(world, completedOnly);
+      const id = await told(world, completedOnly);
       await world.send(id, 1, events(0, started, succeeded));
       await world.idle();
       await expect.poll(() => receiver.calls.length).toBe(1);
@@ -252,7 +250,7 @@ describe("retries", () => {
         () => new Response(null, { status: 410 }),
       ];
       receiver.answer = () => answers[receiver.calls.length - 1]?.() ?? new Response("ok");
-      const id = await running(world, completedOnly);
+      const id = await told(world, completedOnly);
       await world.send(id, 1, events(0, started, succeeded));
       await world.idle();
       for (let n = 0; n < 10; n++) await ringNext(world, 60_000);
@@ -273,7 +271,7 @@ describe("an eviction", () => {
         if (steps === step) world.restart();
         steps += 1;
       };
-      const id = await running(world);
+      const id = await told(world);
       between();
       await world.send(id, 1, events(0, started));
       between();
@@ -301,7 +299,7 @@ describe("an eviction", () => {
     withPredictions(async (world) => {
       const receiver = new Receiver();
       receiver.answer = () => new Promise(() => undefined);
-      const id = await running(world, completedOnly);
+      const id = await told(world, completedOnly);
       await world.send(id, 1, events(0, started, succeeded));
       await expect.poll(() => receiver.calls.length).toBe(1);
       world.restart();
@@ -317,7 +315,7 @@ describe("an eviction", () => {
     withPredictions(async (world) => {
       const receiver = new Receiver();
       world.ownersAreAway = true;
-      const id = await running(world, completedOnly);
+      const id = await told(world, completedOnly);
       await world.send(id, 1, events(0, started, succeeded));
       await world.idle();
       expect(receiver.calls).toEqual([]);
@@ -332,7 +330,7 @@ describe("bodies", () => {
   it("above 1 MiB go without the data", () =>
     withPredictions(async (world) => {
       const receiver = new Receiver();
-      const id = await running(world, completedOnly);
+      const id = await told(world, completedOnly);
       await world.send(id, 1, events(0, started, output("x".repeat(1_100_000)), succeeded));
       await world.idle();
       const [call] = receiver.calls;
@@ -345,7 +343,7 @@ describe("bodies", () => {
     withPredictions(async (world) => {
       const receiver = new Receiver();
       receiver.answer = failing;
-      const id = await running(world, completedOnly);
+      const id = await told(world, completedOnly);
       await world.send(id, 1, events(0, started, output("x".repeat(size)), succeeded));
       await world.idle();
       for (let n = 0; n < 100 && Date.now() < Date.UTC(2090, 0, 1, 20); n++) await ringNext(world);
@@ -367,7 +365,7 @@ describe("bodies", () => {
     withPredictions(async (world) => {
       const receiver = new Receiver();
       receiver.answer = failing;
-      const id = await running(world, completedOnly);
+      const id = await told(world, completedOnly);
       await world.send(id, 1, events(0, started, output("x".repeat(400_000)), succeeded));
       const end = Date.now();
       await world.idle();
@@ -385,7 +383,7 @@ describe("a replay", () => {
   it("sends again now with the same id and a new time, before and after the data went", () =>
     withPredictions(async (world) => {
       const receiver = new Receiver();
-      const id = await running(world);
+      const id = await told(world);
       await world.send(id, 1, events(0, started, output("a"), succeeded));
       await world.idle();
       passTime(1_000);
@@ -409,7 +407,7 @@ describe("a replay", () => {
     withPredictions(async (world) => {
       const receiver = new Receiver();
       receiver.answer = () => new Response(null, { status: 410 });
-      const id = await running(world, completedOnly);
+      const id = await told(world, completedOnly);
       await world.send(id, 1, events(0, started, succeeded));
       await world.idle();
       expect(await world.object.replayWebhook(id, "bob", "completed")).toEqual({ kind: "unknown" });
@@ -431,7 +429,7 @@ describe("a replay", () => {
       const receiver = new Receiver();
       let release = (): void => undefined;
       receiver.answer = () => new Promise((resolve) => (release = () => resolve(new Response("ok"))));
-      const id = await running(world, completedOnly);
+      const id = await told(world, completedOnly);
       await world.send(id, 1, events(0, started, succeeded));
       await expect.poll(() => receiver.calls.length).toBe(1);
       const replayed = world.object.replayWebhook(id, "alice", "completed");
@@ -440,86 +438,5 @@ describe("a replay", () => {
       release();
       expect(await replayed).toMatchObject({ kind: "sent" });
       expect(receiver.mostOpen).toBe(1);
-    }));
-});
-
-describe("retention 0", () => {
-  const zero = { retention_ms: 0, webhook: null };
-  const isRemoved = async (world: World, id: string): Promise<void> => {
-    await ringNext(world, 0);
-    expect(world.state.storage.sql.exec("SELECT * FROM log WHERE prediction_id = ?", id).toArray()).toEqual([]);
-    expect(await world.object.get(id, "alice")).toMatchObject({ data_removed: true, output: null });
-  };
-
-  it("removes data after the create that waited was answered whole", () =>
-    withPredictions(async (world) => {
-      const request = aCreate({ ...zero, wait_ms: 50_000 });
-      const answer = world.object.create(request);
-      await vi.waitFor(() => expect(world.started).toHaveLength(1));
-      await world.send(request.id, 1, events(0, started, output("a"), succeeded));
-      expect(await answer).toMatchObject({ settled: true, document: { output: ["a"], data_removed: false } });
-      await world.idle();
-      await isRemoved(world, request.id);
-    }));
-
-  it("removes data after the first read that showed the end", () =>
-    withPredictions(async (world) => {
-      const id = await running(world, zero);
-      await world.send(id, 1, events(0, started, output("a")));
-      expect(await world.object.get(id, "alice")).toMatchObject({ output: ["a"] });
-      await world.send(id, 1, events(2, succeeded));
-      await world.idle();
-      expect(await world.object.getMany([id], "alice")).toMatchObject([{ output: ["a"] }]);
-      expect(await world.object.get(id, "bob")).toBeNull();
-      await world.idle();
-      expect(await ringNext(world, 0)).toBe(false);
-      expect(await world.object.get(id, "alice")).toMatchObject({ output: ["a"], data_removed: false });
-      await world.idle();
-      await isRemoved(world, id);
-    }));
-
-  it("removes data after the last stream, and after the webhook was taken", () =>
-    withPredictions(async (world) => {
-      const streamed = await running(world, zero);
-      const reader = readStream(await world.object.fetch(streamRequest(streamed)));
-      const large = "x".repeat(200_000);
-      await world.send(streamed, 1, events(0, started, output(large), output(large), output(large)));
-      // It has a page, and asks for the next when it has read that.
-      const slow = (await world.object.fetch(streamRequest(streamed))).body?.getReader();
-      await world.send(streamed, 1, events(4, succeeded));
-      expect((await reader).at(-1)).toMatchObject({ event: "done" });
-      await world.idle();
-      expect(await ringNext(world, 0)).toBe(false);
-      for (let part = await slow?.read(); part?.done === false; part = await slow?.read());
-      await world.idle();
-      await isRemoved(world, streamed);
-
-      const receiver = new Receiver();
-      receiver.answer = failing;
-      const told = await running(world, { retention_ms: 0, ...completedOnly });
-      await world.send(told, 1, events(0, started, output("b"), succeeded));
-      await world.idle();
-      receiver.answer = () => new Response("ok");
-      await ringNext(world, 2_000);
-      expect(receiver.calls.at(-1)?.body["output"]).toEqual(["b"]);
-      await isRemoved(world, told);
-    }));
-
-  it("removes what nobody took after the default retention, and with `forever` nothing ever", () =>
-    withPredictions(async (world) => {
-      const id = await running(world, zero);
-      const kept = await running(world, { retention_ms: null, webhook: null });
-      for (const each of [id, kept]) await world.send(each, 1, events(0, started, output("a"), succeeded));
-      await world.idle();
-      passTime(HOUR_MS - 1_000);
-      await world.object.alarm();
-      expect(await world.object.getMany([id], "alice")).toMatchObject([{ output: ["a"] }]);
-      passTime(2_000);
-      await world.object.alarm();
-      await world.idle();
-      expect(await world.object.getMany([id], "alice")).toMatchObject([{ data_removed: true }]);
-      passTime(400 * 24 * HOUR_MS);
-      await world.object.alarm();
-      expect(await world.object.get(kept, "alice")).toMatchObject({ output: ["a"], expires_at: null });
     }));
 });

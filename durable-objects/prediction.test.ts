@@ -9,22 +9,16 @@ import {
   output,
   parseStream,
   readStream,
+  running,
   started,
   streamRequest,
   succeeded,
-  type World,
   withPredictions,
 } from "./testing/prediction-world.ts";
 
 stopClockInEachTest();
 
 const refusal = (code: string) => () => Response.json({ code, detail: "no such instance" }, { status: 409 });
-
-async function running(world: World, change: Parameters<typeof aCreate>[0] = {}): Promise<string> {
-  const { id } = (await world.object.create(aCreate(change))).document;
-  await vi.waitFor(() => expect(world.started.some((start) => start.prediction_id === id)).toBe(true));
-  return id;
-}
 
 const idempotent = { spec: { ...aCreate().spec, idempotent: true } };
 
@@ -438,33 +432,6 @@ describe("what gets lost", () => {
           output: ["a", "b"],
         });
       }
-    }));
-});
-
-describe("retention", () => {
-  it("guarantees that data goes in time and not before what is owed was taken, the row a day later", () =>
-    withPredictions(async (world) => {
-      const id = await running(world, { retention_ms: 10_000 });
-      await files().put(`outputs/${id}/0/a.png`, "bytes");
-      world.ownersAreAway = true;
-      const file = { n: 0, name: "a.png", content_type: "image/png", size_bytes: 5, sha256: "0".repeat(64) };
-      await world.send(id, 1, events(0, started, output({ $cogway_file: file }), line("log"), succeeded));
-      passTime(10_001);
-      await world.object.alarm();
-      expect((await world.object.get(id, "alice"))?.data_removed).toBe(false);
-      world.ownersAreAway = false;
-      passTime(60_000);
-      await world.object.alarm();
-      const document = await world.object.get(id, "alice");
-      expect(document).toMatchObject({ data_removed: true, input: {}, output: null, logs: "", state: "succeeded" });
-      expect(document?.metrics["predict_time"]).toBe(0.001);
-      expect(await files().head(`outputs/${id}/0/a.png`)).toBeNull();
-      expect((await world.object.fetch(streamRequest(id))).status).toBe(410);
-      await vi.waitFor(() => expect(world.removed).toMatchObject([{ id, data_removed: true }]));
-      passTime(86_400_001);
-      await world.object.alarm();
-      expect(await world.object.get(id, "alice")).toBeNull();
-      expect(world.state.storage.sql.exec("SELECT * FROM log").toArray()).toEqual([]);
     }));
 });
 

@@ -5,7 +5,6 @@
 import { describe, expect, it, vi } from "vitest";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { AccountObject } from "./account.ts";
-import type { CreatePrediction } from "./contracts.ts";
 import {
   aDocument,
   anAdmit,
@@ -23,6 +22,7 @@ import {
   line,
   output,
   readStream,
+  running,
   started,
   streamRequest,
   succeeded,
@@ -41,12 +41,6 @@ async function documentOf(world: World, id: string): Promise<PredictionDocument>
   const document = await world.object.get(id, "alice");
   if (document === null) throw new Error("it is gone");
   return document;
-}
-
-async function running(world: World, change: Partial<CreatePrediction> = {}): Promise<string> {
-  const { id } = (await world.object.create(aCreate(change))).document;
-  await vi.waitFor(() => expect(world.started.some((start) => start.prediction_id === id)).toBe(true));
-  return id;
 }
 
 function expectSmallRows(state: DurableObjectState): void {

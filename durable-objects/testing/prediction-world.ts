@@ -1,5 +1,6 @@
 /** A real PredictionObject over real SQLite and R2, between a deployment, an account and an origin that are only pretended. */
 import { env } from "cloudflare:workers";
+import { expect, vi } from "vitest";
 import type { AttemptBatch, AttemptEvent, AttemptStart, AttemptState } from "../../schema/origin-protocol.ts";
 import { AttemptStartSchema } from "../../schema/origin-protocol.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
@@ -38,6 +39,13 @@ export function aCreate(change: Partial<CreatePrediction> = {}): CreatePredictio
     wait_ms: 0,
     ...change,
   };
+}
+
+/** Creates a prediction, and waits until its start came to the origin. Answers its id. */
+export async function running(world: World, change: Partial<CreatePrediction> = {}): Promise<string> {
+  const { id } = (await world.object.create(aCreate(change))).document;
+  await vi.waitFor(() => expect(world.started.some((start) => start.prediction_id === id)).toBe(true));
+  return id;
 }
 
 type EventBody = AttemptEvent extends infer E ? (E extends AttemptEvent ? Omit<E, "i" | "t_ms"> : never) : never;
