@@ -94,16 +94,12 @@ beforeAll(async () => {
   // What is no origin is a receiver of webhooks.
   vi.stubGlobal("fetch", async () => new Response(null, { status: 204 }));
   const origin = await FakeOrigin.join();
-  const announce = anAnnounce();
-  version = announce.version?.id ?? "";
-  await origin.announce("echo", announce);
+  version = await origin.announce("echo", anAnnounce());
   [owner, other] = await Promise.all([anAccount(), anAccount()]);
   organization = `o${crypto.randomUUID()}`;
   await call("POST", "/v1/organizations", { token: owner.token, body: { username: organization, name: "Acme" } });
   spare = await aToken(owner.id, []);
-  const trained = aTrainer();
-  trainer = trained.version?.id ?? "";
-  await origin.announce("trainer", trained);
+  trainer = await origin.announce("trainer", aTrainer());
   destination = await aDestination(owner);
   training = await idOf(
     await call("POST", `/v1/models/cogway/trainer/versions/${trainer}/trainings`, {

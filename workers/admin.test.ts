@@ -34,9 +34,7 @@ beforeAll(async () => {
   operator = await theOperator();
   vi.stubGlobal("fetch", async () => new Response(null, { status: 500 }));
   origin = await FakeOrigin.join();
-  const announce = anAnnounce();
-  version = announce.version?.id ?? "";
-  await origin.announce("echo", announce);
+  version = await origin.announce("echo", anAnnounce());
 });
 
 const asOperator = (method: string, path: string, body?: unknown) => call(method, path, { token: operator, body });

@@ -15,9 +15,7 @@ const MONTH = DAY.slice(0, 7);
 beforeAll(async () => {
   operator = await theOperator();
   const origin = await FakeOrigin.join();
-  const announce = anAnnounce();
-  version = announce.version?.id ?? "";
-  await origin.announce("echo", announce);
+  version = await origin.announce("echo", anAnnounce());
 });
 
 /** A charge of one line, at noon of {@link DAY}. */

@@ -23,9 +23,7 @@ beforeAll(async () => {
     String(url).startsWith(RECEIVER) ? new Response(null, { status: 204 }) : outside(url, init),
   );
   const text = { type: "array", items: { type: "string" }, "x-cog-array-type": "iterator" };
-  const announced = anAnnounce({}, text);
-  version = announced.version?.id ?? "";
-  await origin.announce("tokens", announced);
+  version = await origin.announce("tokens", anAnnounce({}, text));
 });
 afterAll(() => vi.unstubAllGlobals());
 beforeEach(async () => {

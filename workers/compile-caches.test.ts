@@ -17,9 +17,7 @@ const put = (path: string, headers = {}, digest = bodyDigest(CACHE)): Promise<Re
 beforeAll(async () => {
   await theOperator();
   origin = await FakeOrigin.join();
-  const announce = anAnnounce();
-  version = announce.version?.id ?? "";
-  await origin.announce("compiles", announce);
+  version = await origin.announce("compiles", anAnnounce());
 });
 
 it("guarantees that the last one that was kept comes back, and goes with its version", async () => {

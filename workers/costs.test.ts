@@ -29,12 +29,9 @@ let fixed: string;
 beforeAll(async () => {
   await theOperator();
   origin = await FakeOrigin.join();
-  const [echo, painter] = [anAnnounce(), anAnnounce({ official: { unit: "images", price_micros: 500 } }, {})];
-  const oracle = anAnnounce({ official: { unit: "prediction", price_micros: 1_000 } });
-  [version, official, fixed] = [echo.version?.id ?? "", painter.version?.id ?? "", oracle.version?.id ?? ""];
-  await origin.announce("echo", echo);
-  await origin.announce("painter", painter);
-  await origin.announce("oracle", oracle);
+  version = await origin.announce("echo", anAnnounce());
+  official = await origin.announce("painter", anAnnounce({ official: { unit: "images", price_micros: 500 } }, {}));
+  fixed = await origin.announce("oracle", anAnnounce({ official: { unit: "prediction", price_micros: 1_000 } }));
 });
 
 /** An account with these terms, before anybody remembers it without. */

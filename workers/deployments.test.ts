@@ -20,11 +20,8 @@ const MODEL = `${OPERATOR_USERNAME}/deployed`;
 const versions: string[] = [];
 
 /** Announces another version of the model. */
-async function aVersion(name = "deployed", visibility: "public" | "private" = "public"): Promise<string> {
-  const announced = anAnnounce({ visibility });
-  const answer = await origin.send("PUT", `/origin/v1/models/${name}`, JSON.stringify(announced));
-  if (!answer.ok) throw new Error(await answer.text());
-  return announced.version?.id ?? "";
+function aVersion(name = "deployed", visibility: "public" | "private" = "public"): Promise<string> {
+  return origin.announce(name, anAnnounce({ visibility }));
 }
 
 beforeAll(async () => {

@@ -18,9 +18,7 @@ beforeAll(async () => {
   await theOperator();
   vi.stubGlobal("fetch", async () => new Response(null, { status: 500 }));
   origin = await FakeOrigin.join();
-  const announce = anAnnounce();
-  version = announce.version?.id ?? "";
-  await origin.announce("echo", announce);
+  version = await origin.announce("echo", anAnnounce());
   ({ token } = await anAccount());
   scraper = await aToken("cogway", ["metrics:read"]);
 });

@@ -12,9 +12,7 @@ let alice: { token: string };
 beforeAll(async () => {
   await theOperator();
   origin = await FakeOrigin.join();
-  const echo = anAnnounce();
-  version = echo.version?.id ?? "";
-  await origin.announce("echo", echo);
+  version = await origin.announce("echo", anAnnounce());
   await origin.announce("secret", anAnnounce({ visibility: "private" }));
   alice = await anAccount();
 });

@@ -26,9 +26,7 @@ let token: string;
 beforeAll(async () => {
   await theOperator();
   origin = await FakeOrigin.join();
-  const announce = anAnnounce({}, { type: "string", format: "uri" });
-  version = announce.version?.id ?? "";
-  await origin.announce("painter", announce);
+  version = await origin.announce("painter", anAnnounce({}, { type: "string", format: "uri" }));
   token = (await anAccount()).token;
 });
 

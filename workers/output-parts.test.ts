@@ -15,9 +15,7 @@ let token: string;
 beforeAll(async () => {
   await theOperator();
   origin = await FakeOrigin.join();
-  const announce = anAnnounce({}, { type: "string", format: "uri" });
-  version = announce.version?.id ?? "";
-  await origin.announce("film-maker", announce);
+  version = await origin.announce("film-maker", anAnnounce({}, { type: "string", format: "uri" }));
   token = (await anAccount()).token;
 });
 

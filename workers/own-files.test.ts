@@ -23,9 +23,7 @@ let owner: { id: string; token: string };
 beforeAll(async () => {
   await theOperator();
   origin = await FakeOrigin.join();
-  const announce = anAnnounce();
-  version = announce.version?.id ?? "";
-  await origin.announce("reader", announce);
+  version = await origin.announce("reader", anAnnounce());
   owner = await anAccount();
 });
 

@@ -26,9 +26,10 @@ let alice: { id: string; token: string };
 beforeAll(async () => {
   await theOperator();
   origin = await FakeOrigin.join();
-  const echo = anAnnounce({}, { type: "array", items: { type: "string" }, "x-cog-array-type": "iterator" });
-  version = echo.version?.id ?? "";
-  await origin.announce("echo", echo);
+  version = await origin.announce(
+    "echo",
+    anAnnounce({}, { type: "array", items: { type: "string" }, "x-cog-array-type": "iterator" }),
+  );
   alice = await anAccount();
   // An instance is up before anything is lost: objects that call each other while they are evicted wait seconds for that.
   const first = await create({ text: "first" });

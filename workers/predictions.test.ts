@@ -4,7 +4,6 @@ import { beforeAll, describe, expect, it, vi } from "vitest";
 import { accountStub } from "../durable-objects/stubs.ts";
 import { aDocument, aSettlement } from "../durable-objects/testing/harness.ts";
 import { PredictionPageSchema, PredictionSchema } from "../schema/api/predictions.ts";
-import type { ModelAnnounce } from "../schema/origin-protocol.ts";
 import {
   anAccount,
   anAnnounce,
@@ -17,7 +16,6 @@ import {
 } from "./testing/edge.ts";
 
 let origin: FakeOrigin;
-let echo: ModelAnnounce;
 let version: string;
 let alice: { id: string; username: string; token: string };
 let bob: { token: string };
@@ -25,9 +23,7 @@ let bob: { token: string };
 beforeAll(async () => {
   await theOperator();
   origin = await FakeOrigin.join();
-  echo = anAnnounce();
-  version = echo.version?.id ?? "";
-  await origin.announce("echo", echo);
+  version = await origin.announce("echo", anAnnounce());
   [alice, bob] = await Promise.all([anAccount(), anAccount()]);
 });
 

@@ -10,9 +10,7 @@ let origin: FakeOrigin;
 let version: string;
 beforeAll(async () => {
   origin = await FakeOrigin.join();
-  const announced = anAnnounce();
-  version = announced.version?.id ?? "";
-  await origin.announce("limited", announced);
+  version = await origin.announce("limited", anAnnounce());
 });
 beforeEach(() => {
   vi.useFakeTimers({ toFake: ["Date"], now: Date.now() });

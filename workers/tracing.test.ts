@@ -22,9 +22,7 @@ beforeAll(async () => {
     return new Response(null, { status: 204 });
   });
   origin = await FakeOrigin.join();
-  const announce = anAnnounce();
-  version = announce.version?.id ?? "";
-  await origin.announce("echo", announce);
+  version = await origin.announce("echo", anAnnounce());
   ({ token } = await anAccount());
 });
 

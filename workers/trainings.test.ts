@@ -6,7 +6,7 @@ import { withdrawVersion } from "../durable-objects/training-publish.ts";
 import { TrainingPageSchema, TrainingSchema } from "../schema/api/predictions.ts";
 import { fineTuneId } from "../schema/fine-tunes.ts";
 import { newId } from "../schema/ids.ts";
-import type { FileRef, ModelAnnounce } from "../schema/origin-protocol.ts";
+import type { FileRef } from "../schema/origin-protocol.ts";
 import { bodyDigest } from "../schema/request-signature.ts";
 import { weightsRef } from "../schema/weights.ts";
 import {
@@ -36,19 +36,14 @@ beforeAll(async () => {
   await theOperator();
   // Each training takes an instance, whose room only heartbeats would give back.
   origin = await FakeOrigin.join({ capacity: { instances: 100, memory_bytes: 8_000_000_000 } });
-  trainer = await announce(
+  trainer = await origin.announce(
     "trainer",
     aTrainer({ replicate_weights: { type: "string", format: "uri", nullable: true } }),
   );
-  setupTrainer = await announce("setup-trainer", aTrainer({}));
-  plain = await announce("plain", anAnnounce());
+  setupTrainer = await origin.announce("setup-trainer", aTrainer({}));
+  plain = await origin.announce("plain", anAnnounce());
   [alice, bob] = await Promise.all([anAccount(), anAccount()]);
 });
-
-async function announce(name: string, announced: ModelAnnounce): Promise<string> {
-  await origin.announce(name, announced);
-  return announced.version?.id ?? "";
-}
 
 const INPUT = { train_data: "https://files.example/data.zip" };
 const train = (

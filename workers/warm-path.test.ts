@@ -20,9 +20,7 @@ beforeAll(async () => {
   // What is remembered for 5 s stays so, however slow the machine is.
   vi.useFakeTimers({ toFake: ["Date"] });
   origin = await FakeOrigin.join();
-  const announce = anAnnounce();
-  version = announce.version?.id ?? "";
-  await origin.announce("echo", announce);
+  version = await origin.announce("echo", anAnnounce());
   ({ token, username } = await anAccount());
   const bounds = { hardware: "cpu", min_instances: 0, max_instances: 1 };
   const body = { name: "warm", model: "cogway/echo", version, ...bounds };

@@ -20,9 +20,7 @@ let answer: () => Response = () => new Response(null, { status: 204 });
 beforeAll(async () => {
   await theOperator();
   origin = await FakeOrigin.join();
-  const echo = anAnnounce();
-  version = echo.version?.id ?? "";
-  await origin.announce("echo", echo);
+  version = await origin.announce("echo", anAnnounce());
   [alice, bob] = await Promise.all([anAccount(), anAccount()]);
   inner = globalThis.fetch;
   vi.stubGlobal("fetch", async (url: RequestInfo | URL, init?: RequestInit) => {

@@ -276,9 +276,11 @@ export class FakeOrigin {
     return answer;
   }
 
-  async announce(name: string, announced: ModelAnnounce): Promise<void> {
+  /** Answers the id of the announced version: empty where it has none yet. */
+  async announce(name: string, announced: ModelAnnounce): Promise<string> {
     const answer = await this.send("PUT", `/origin/v1/models/${name}`, JSON.stringify(announced));
     if (!answer.ok) throw new Error(await answer.text());
+    return announced.version?.id ?? "";
   }
 
   /** A prediction of this origin whose model has started. Answers its id. */
