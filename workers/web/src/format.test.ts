@@ -28,6 +28,7 @@ it.each([
   [2_000_000, "$2.00"],
   [1, "$0.000001"],
   [10_500, "$0.0105"],
+  [123_456_789_012_345, "$123,456,789.012345"],
 ])("%d millionths of a dollar are %s", (micros, text) => {
   expect(dollars(micros)).toBe(text);
 });

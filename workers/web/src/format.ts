@@ -44,9 +44,9 @@ export function bytes(count: number): string {
   return `${(count / 1_024 / 1_024).toFixed(1)} MiB`;
 }
 
-/** `$0.0005`: a price in millionths of a dollar, with cents at least. */
+/** `$0.0005`, `$12,345.00`: an amount in millionths of a dollar, with cents at least. */
 export function dollars(micros: number): string {
-  const exact = (micros / 1_000_000).toFixed(6).replace(/0{1,4}$/, "");
+  const exact = (micros / 1_000_000).toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 6 });
   return `$${exact}`;
 }
 

@@ -1,11 +1,14 @@
 /** Spending by day, as bars. A module of its own, so that its library is loaded only where there is something to draw. */
-import { useEffect, useMemo, useRef, useState } from "react";
+import { useCallback, useMemo } from "react";
 import uPlot from "uplot";
-import "uplot/dist/uPlot.min.css";
 import type { Usage } from "../api.ts";
 import { dollars } from "../format.ts";
+import { type Drawing, labelWidth, type PlotTheme, usePlot } from "../use-plot.ts";
 
 const HEIGHT_PX = 190;
+const AXIS_PX = 64;
+/** Whole micro-dollars, up to a hundred million dollars. */
+const AMOUNT_STEPS = Array.from({ length: 15 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** power)).flat();
 const DAY_MS = 86_400_000;
 /** The widest that a bar gets, and how much of its day it fills. */
 const BAR_PX = 36;
@@ -13,57 +16,44 @@ const BAR_SHARE = 0.62;
 
 export default function SpendChart({ usage }: { usage: Usage }) {
   const days = useMemo(() => daysOf(usage), [usage]);
-  const box = useRef<HTMLDivElement>(null);
-  const [isDark, setDark] = useState(() => matchMedia("(prefers-color-scheme: dark)").matches);
-  useEffect(() => {
-    const dark = matchMedia("(prefers-color-scheme: dark)");
-    const follow = () => setDark(dark.matches);
-    dark.addEventListener("change", follow);
-    return () => dark.removeEventListener("change", follow);
-  }, []);
-  // biome-ignore lint/correctness/useExhaustiveDependencies: `isDark` is read through the computed colours; a change draws anew.
-  useEffect(() => {
-    const element = box.current;
-    if (element === null) return;
-    const style = getComputedStyle(element);
-    const colour = (name: string) => style.getPropertyValue(name).trim();
-    const grid = { stroke: colour("--line"), width: 1 };
-    const axis = { stroke: colour("--muted"), grid, ticks: grid, font: `12px ${colour("--sans")}` };
-    const bars = uPlot.paths.bars?.({ size: [BAR_SHARE, BAR_PX], radius: 0.15 });
-    const fill = colour("--line-1");
-    const plot = new uPlot(
-      {
-        width: element.clientWidth,
-        height: HEIGHT_PX,
-        legend: { show: false },
-        cursor: { show: false },
-        tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1_000), "UTC"),
-        scales: { y: { range: (_, _min, max) => [0, max === 0 ? 1 : max * 1.1] } },
-        axes: [
-          {
-            ...axis,
-            grid: { show: false },
-            values: (_, ticks) => ticks.map(dayName),
-            incrs: [1, 2, 7, 14].map((n) => (n * DAY_MS) / 1_000),
-            space: 56,
-          },
-          { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => dollars(Math.round(tick))) },
-        ],
-        series: [
-          {},
-          { fill, stroke: fill, width: 0, points: { show: false }, ...(bars === undefined ? {} : { paths: bars }) },
-        ],
-      },
-      [days.map(({ at }) => at / 1_000), days.map(({ micros }) => micros)],
-      element,
-    );
-    const resize = new ResizeObserver(() => plot.setSize({ width: element.clientWidth, height: HEIGHT_PX }));
-    resize.observe(element);
-    return () => {
-      resize.disconnect();
-      plot.destroy();
-    };
-  }, [days, isDark]);
+  const draw = useCallback(
+    ({ axis, colour }: PlotTheme): Drawing => {
+      const bars = uPlot.paths.bars?.({ size: [BAR_SHARE, BAR_PX], radius: 0.15 });
+      const fill = colour("--line-1");
+      return {
+        options: {
+          height: HEIGHT_PX,
+          legend: { show: false },
+          cursor: { show: false },
+          tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1_000), "UTC"),
+          scales: { y: { range: (_, _min, max) => [0, max === 0 ? 1 : max * 1.1] } },
+          axes: [
+            {
+              ...axis,
+              grid: { show: false },
+              values: (_, ticks) => ticks.map(dayName),
+              incrs: [1, 2, 7, 14].map((n) => (n * DAY_MS) / 1_000),
+              space: 56,
+            },
+            {
+              ...axis,
+              size: (_, labels) => labelWidth(labels, AXIS_PX),
+              // There is nothing between two micro-dollars.
+              incrs: AMOUNT_STEPS,
+              values: (_, ticks) => ticks.map(dollars),
+            },
+          ],
+          series: [
+            {},
+            { fill, stroke: fill, width: 0, points: { show: false }, ...(bars === undefined ? {} : { paths: bars }) },
+          ],
+        },
+        data: [days.map(({ at }) => at / 1_000), days.map(({ micros }) => micros)],
+      };
+    },
+    [days],
+  );
+  const box = usePlot(draw);
   return (
     <figure className="plot">
       <div ref={box} className="plot-canvas" role="img" aria-label={describe(days)} />

@@ -1,12 +1,12 @@
 /** Long lists of numbers, drawn. A module of its own, so that its library is loaded only where there is something to draw. */
-import { useEffect, useMemo, useRef, useState } from "react";
-import uPlot from "uplot";
-import "uplot/dist/uPlot.min.css";
+import { useCallback, useMemo, useState } from "react";
 import { CopyButton } from "../components/copy-button.tsx";
 import { number } from "../format.ts";
+import { type Drawing, labelWidth, type PlotTheme, usePlot } from "../use-plot.ts";
 import type { Series } from "./classify.ts";
 
 const HEIGHT_PX = 200;
+const AXIS_PX = 56;
 /** More lines than these cannot be told apart. */
 const LINES_MAX = 6;
 /** Numbers shown as text; all of them can be copied. */
@@ -63,54 +63,41 @@ function Numbers({ values, name }: { values: number[]; name: string | null }) {
 }
 
 function Canvas({ lines, drawn, label }: { lines: Series[]; drawn: boolean[]; label: string }) {
-  const box = useRef<HTMLDivElement>(null);
-  const [isDark, setDark] = useState(() => matchMedia("(prefers-color-scheme: dark)").matches);
-  useEffect(() => {
-    const dark = matchMedia("(prefers-color-scheme: dark)");
-    const follow = () => setDark(dark.matches);
-    dark.addEventListener("change", follow);
-    return () => dark.removeEventListener("change", follow);
-  }, []);
-
-  // biome-ignore lint/correctness/useExhaustiveDependencies: `isDark` is read through the computed colours; a change draws anew.
-  useEffect(() => {
-    const element = box.current;
-    if (element === null) return;
-    const style = getComputedStyle(element);
-    const colour = (name: string) => style.getPropertyValue(name).trim();
-    const longest = Math.max(...lines.map(({ values }) => values.length));
-    const grid = { stroke: colour("--line"), width: 1 };
-    const axis = { stroke: colour("--muted"), grid, ticks: grid, font: `12px ${colour("--sans")}` };
-    const plot = new uPlot(
-      {
-        width: element.clientWidth,
-        height: HEIGHT_PX,
-        legend: { show: false },
-        cursor: { drag: { x: true, y: false } },
-        scales: { x: { time: false } },
-        axes: [axis, { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => number(tick)) }],
-        series: [
-          {},
-          ...lines.map((_, index) => ({
-            stroke: colour(`--line-${index + 1}`),
-            width: 1.25,
-            show: drawn[index] === true,
-          })),
+  const draw = useCallback(
+    ({ axis, colour }: PlotTheme): Drawing => {
+      const longest = Math.max(...lines.map(({ values }) => values.length));
+      return {
+        options: {
+          height: HEIGHT_PX,
+          legend: { show: false },
+          cursor: { drag: { x: true, y: false } },
+          scales: { x: { time: false } },
+          axes: [
+            axis,
+            {
+              ...axis,
+              size: (_, labels) => labelWidth(labels, AXIS_PX),
+              values: (_, ticks) => ticks.map((tick) => number(tick)),
+            },
+          ],
+          series: [
+            {},
+            ...lines.map((_, index) => ({
+              stroke: colour(`--line-${index + 1}`),
+              width: 1.25,
+              show: drawn[index] === true,
+            })),
+          ],
+        },
+        data: [
+          Array.from({ length: longest }, (_, index) => index),
+          ...lines.map(({ values }) => Array.from({ length: longest }, (_, index) => values[index] ?? null)),
         ],
-      },
-      [
-        Array.from({ length: longest }, (_, index) => index),
-        ...lines.map(({ values }) => Array.from({ length: longest }, (_, index) => values[index] ?? null)),
-      ],
-      element,
-    );
-    const resize = new ResizeObserver(() => plot.setSize({ width: element.clientWidth, height: HEIGHT_PX }));
-    resize.observe(element);
-    return () => {
-      resize.disconnect();
-      plot.destroy();
-    };
-  }, [lines, drawn, isDark]);
+      };
+    },
+    [lines, drawn],
+  );
+  const box = usePlot(draw);
   return <div ref={box} className="plot-canvas" role="img" aria-label={label} />;
 }
 

@@ -45,6 +45,7 @@ export default function BillingPage() {
         )
       ) : (
         <>
+          {billing.error === undefined ? null : <ExplainedError error={billing.error} onRetry={billing.reload} />}
           <Standing billing={billing.data} />
           <Spending />
           <div className="bench billing-bench">
@@ -122,7 +123,13 @@ function Spending() {
     groups.reload();
   }, REFRESH_MS);
   if (days.data === undefined) {
-    return days.error === undefined ? null : <ExplainedError error={days.error} onRetry={days.reload} />;
+    return days.error === undefined ? (
+      <p className="loading">
+        <Loader size="sm" /> Loading what was spent
+      </p>
+    ) : (
+      <ExplainedError error={days.error} onRetry={days.reload} />
+    );
   }
   const total = days.data.total_micros;
   return (
