@@ -82,6 +82,11 @@ function Facts({ prediction }: { prediction: Prediction }) {
           <Link href={modelPath({ owner, name })}>{destination}</Link>
         </Fact>
       )}
+      {prediction.trace_id === undefined ? null : (
+        <Fact name="Trace" isWide>
+          <code>{prediction.trace_id}</code>
+        </Fact>
+      )}
       {retention === null ? null : (
         <Fact name="Data is kept" isWide>
           {retention}
