@@ -17,6 +17,7 @@ import type { Rates } from "../schema/pricing.ts";
 import type { ScalingMeasures } from "../schema/scaling.ts";
 import type { WebhookAttempt, WebhookEvent } from "../schema/webhooks.ts";
 import type { WeightsRef } from "../schema/weights.ts";
+import type { DeploymentFacts } from "./deployment-record.ts";
 import type { PredictionFigures } from "./prediction-counts.ts";
 
 /** How to run a version; resolved by the Worker from the catalog and handed down, so no object reads D1. */
@@ -314,18 +315,20 @@ export interface LaneShare {
   refused: string[];
 }
 
-export interface LaneFacts {
-  boot_ms: number | null;
-  setup_ms: number | null;
-  run_ms: number | null;
-  setup_failures: number;
-  setup_error: string | null;
-  hold_until: number;
-  refusal: string;
-  is_retired: boolean;
-  unpaid: string | null;
-  lanes: number;
-}
+/** What a lane must know of the deployment: lane 0 keeps it. */
+export type LaneFacts = Pick<
+  DeploymentFacts,
+  | "boot_ms"
+  | "setup_ms"
+  | "run_ms"
+  | "setup_failures"
+  | "setup_error"
+  | "hold_until"
+  | "refusal"
+  | "is_retired"
+  | "unpaid"
+  | "lanes"
+>;
 
 export interface SetupReport {
   instance_id: string;
