@@ -109,4 +109,7 @@ test("tokens and deployments of then work, and what is new is there for them", a
   expect(await api.untilEnd(made.body)).toMatchObject({ status: "succeeded" });
   expect(await api.run("noop", { text: "new" })).toMatchObject({ status: "succeeded", cost: expect.any(Number) });
   expect((await api.request("GET", "/v1/account/billing")).status).toBe(200);
+  const found = await api.request("GET", "/v1/search?query=noop");
+  expect(found, found.text).toMatchObject({ status: 200, body: { models: [{ model: { name: "noop" } }] } });
+  expect((await api.request("GET", "/v1/status")).status).toBe(200);
 });

@@ -1,4 +1,5 @@
 /** Search over HTTP with the real index in its object and no embeddings model: words, typos, tags, rights, pages, and what stands in for the vectors. */
+import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it, vi } from "vitest";
 import { searchStub } from "../durable-objects/stubs.ts";
@@ -71,6 +72,17 @@ async function search(query: string, token = alice.token, rest = ""): Promise<Se
 }
 
 const names = (body: SearchBody) => body.models.map(({ model }) => model.name);
+
+describe("an index that an earlier release wrote", () => {
+  it("shows its models from the catalog, where their cards lack what tables have now", async () => {
+    const before = await search("subtitles");
+    expect(before.models.map(({ model }) => model)).toMatchObject([{ name: "hearing", unhealthy_since: null }]);
+    await runInDurableObject(searchStub(env) as never, (_object, { storage }) =>
+      storage.sql.exec("UPDATE cards SET card = json_remove(card, '$.model.unhealthy_since') WHERE card <> ''"),
+    );
+    expect((await search("subtitles")).models).toEqual(before.models);
+  });
+});
 
 describe("GET /v1/search", () => {
   it("finds a model by what it does, with its tags and a score, as it is shown everywhere", async () => {

@@ -5,7 +5,7 @@ import { searchStub } from "../../durable-objects/stubs.ts";
 import type { ModelSchema } from "../../schema/api/models.ts";
 import { OPERATOR_ACCOUNT_ID, OPERATOR_USERNAME } from "../../schema/tables/operator-seed.ts";
 import type { Caller, Edge } from "../env.ts";
-import { type CatalogModel, findModel, readModel } from "../storage/models.ts";
+import { type CatalogModel, findModel, isWholeRow, readModel } from "../storage/models.ts";
 import { maySee } from "./model-access.ts";
 import { sharedRunSpec } from "./run-spec.ts";
 import { showModel } from "./show-model.ts";
@@ -50,9 +50,13 @@ export async function searchCatalog(
   return { ...answer, models: models.filter((model) => model !== null) };
 }
 
-/** Public ones as the index has them, a moment old at most; of private ones the catalog says who may see them now. */
+/**
+ * Public ones as the index has them, a moment old at most; of private ones the catalog says who may see them now. A card that an earlier release wrote lacks
+ * what tables have gained since, until its model changes: the catalog has that too.
+ */
 async function rowOf(edge: Edge, found: SearchAnswer["models"][number]): Promise<CatalogModel | null> {
-  if (found.is_public && found.card !== "") return JSON.parse(found.card) as CatalogModel;
+  const card = found.is_public && found.card !== "" ? (JSON.parse(found.card) as CatalogModel) : null;
+  if (card !== null && isWholeRow(card)) return card;
   const [owner = "", name = ""] = found.path.split("/");
   return findModel(edge.env.DB, owner, name, edge.later);
 }

@@ -50,6 +50,16 @@ export function forgetVersion(id: string): void {
 
 /** All columns but the readme, which only its own route reads. */
 const { readme: _readme, ...modelColumns } = getTableColumns(models);
+const MODEL_COLUMNS = Object.keys(modelColumns);
+const VERSION_COLUMNS = Object.keys(getTableColumns(versions));
+
+/** Whether a row that was kept as JSON has all columns of today. */
+export function isWholeRow({ model, latest }: CatalogModel): boolean {
+  return (
+    MODEL_COLUMNS.every((column) => column in model) &&
+    (latest === null || VERSION_COLUMNS.every((column) => column in latest))
+  );
+}
 
 /** Shares and price come in the same read, so that asking who may see a model costs none of its own. */
 function catalogColumns() {
