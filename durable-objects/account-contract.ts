@@ -1,4 +1,4 @@
-/** What the AccountObject is asked, by the Worker and by other objects: plain data over native RPC, as in contracts.ts. */
+/** What the AccountObject is asked, by the Worker and by other objects: plain data over native RPC, as in prediction-contract.ts. */
 import type { StoredFile } from "../schema/files.ts";
 import type { Meter, PredictionDocument } from "../schema/prediction-document.ts";
 import type { WebhookError, WebhookEvent } from "../schema/webhooks.ts";

@@ -1,9 +1,9 @@
-/** What a BatchObject is asked, by the Worker and by PredictionObjects: plain data over native RPC, as in contracts.ts. */
+/** What a BatchObject is asked, by the Worker and by PredictionObjects: plain data over native RPC, as in prediction-contract.ts. */
 import type { BatchDocument } from "../schema/batches.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
 import type { Rates } from "../schema/pricing.ts";
-import type { RunSpec } from "./contracts.ts";
 import type { SpendRequest } from "./ledger-contract.ts";
+import type { RunSpec } from "./prediction-contract.ts";
 
 /** One input of a batch has ended. Idempotent by index. */
 export interface BatchSettlement {

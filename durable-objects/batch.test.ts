@@ -6,7 +6,7 @@ import { traceIdOf } from "../schema/tracing.ts";
 import { BatchObject } from "./batch.ts";
 import type { BatchInput, CreateBatch } from "./batch-contract.ts";
 import { resultsKey } from "./batch-results.ts";
-import type { CreatePrediction } from "./contracts.ts";
+import type { CreatePrediction } from "./prediction-contract.ts";
 import {
   aDocument,
   aPredictionId,

@@ -1,4 +1,4 @@
-/** What a BuildObject is asked, by the Worker: plain data over native RPC, as in contracts.ts. One object a build, named by its id. */
+/** What a BuildObject is asked, by the Worker: plain data over native RPC, as in prediction-contract.ts. One object a build, named by its id. */
 import type { BuildDocument, BuildPublication } from "../schema/build-document.ts";
 import type { BuildAck, BuildEvents } from "../schema/origin-protocol.ts";
 

@@ -1,6 +1,6 @@
-/** What the CanaryObject is asked, and what it asks of the Worker, which knows the catalog: plain data over native RPC, as in contracts.ts. */
+/** What the CanaryObject is asked, and what it asks of the Worker, which knows the catalog: plain data over native RPC, as in prediction-contract.ts. */
 import type { CanaryState } from "../schema/canaries.ts";
-import type { CreatePrediction } from "./contracts.ts";
+import type { CreatePrediction } from "./prediction-contract.ts";
 
 /** A version of a public model. */
 export interface CanaryVersion {

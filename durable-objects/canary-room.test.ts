@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { whyNoRoom } from "./canary-room.ts";
-import type { DeploymentDescription, OriginListing } from "./contracts.ts";
+import type { DeploymentDescription } from "./deployment-contract.ts";
+import type { OriginListing } from "./fleet-contract.ts";
 
 const spec = { memory_bytes: 100, gpus: 1, hardware: "gpu" };
 const nothing = { queue_length: 0, leases: 0, instances: [], wanted_instances: 0, reason: "" };

@@ -1,5 +1,7 @@
 /** Whether a canary would disturb anybody now. */
-import type { DeploymentDescription, OriginListing, RunSpec } from "./contracts.ts";
+import type { DeploymentDescription } from "./deployment-contract.ts";
+import type { OriginListing } from "./fleet-contract.ts";
+import type { RunSpec } from "./prediction-contract.ts";
 
 /**
  * Null: it would not. Else why it waits, for people. It takes a free slot of its version's own instances, or room of a host that nothing has: it makes no

@@ -9,7 +9,7 @@
  * | the prediction ended meanwhile               | it declines, and the slot goes to the next                   |
  */
 import { predictionObjectName } from "../schema/ids.ts";
-import type { Lease, LeaseKey } from "./contracts.ts";
+import type { Lease, LeaseKey } from "./deployment-contract.ts";
 import type { DeploymentQueue } from "./deployment-queue.ts";
 import { predictionStub } from "./stubs.ts";
 

@@ -3,7 +3,7 @@
  * causes.
  */
 import { NO_HISTORY, type RunHistory, withRun, withStart } from "../schema/run-history.ts";
-import type { Release } from "./contracts.ts";
+import type { Release } from "./deployment-contract.ts";
 
 /** Versions of one report: together some kilobytes. */
 const VERSIONS_PER_REPORT = 4;

@@ -3,7 +3,7 @@
  * once when something waits for which it has no slot. What it holds changes by the answer to its newest report alone, and never below what it has leased.
  */
 import type { Alarms } from "./alarms.ts";
-import type { LaneReport, LaneShare } from "./contracts.ts";
+import type { LaneReport, LaneShare } from "./deployment-contract.ts";
 import { CANCEL_AGAIN_MS, type DeploymentLeases } from "./deployment-leases.ts";
 import type { DeploymentQueue } from "./deployment-queue.ts";
 import { deploymentStub } from "./stubs.ts";

@@ -12,7 +12,7 @@
  * | fewer lanes                             | new predictions go to fewer; a lane with work still reports, gets slots, and rests when done |
  */
 import { type LaneLoad, laneCount, shareOf, slotTargets } from "../schema/lanes.ts";
-import type { LaneFacts, LaneReport, LaneShare } from "./contracts.ts";
+import type { LaneFacts, LaneReport, LaneShare } from "./deployment-contract.ts";
 import type { DeploymentQueue, InstanceRow } from "./deployment-queue.ts";
 import { instanceSpec } from "./deployment-record.ts";
 

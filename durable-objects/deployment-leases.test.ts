@@ -2,8 +2,8 @@
 import fc from "fast-check";
 import { describe, expect, it, vi } from "vitest";
 import { NO_ARRIVALS } from "../schema/arrivals.ts";
-import type { EnqueueRequest, Release } from "./contracts.ts";
 import type { DeploymentObject } from "./deployment.ts";
+import type { EnqueueRequest, Release } from "./deployment-contract.ts";
 import { DeploymentHistory } from "./deployment-history.ts";
 import { DECISIONS_KEPT_MS, DECISIONS_MAX, DeploymentMeasures } from "./deployment-measures.ts";
 import { keyOf, type Tools, withDeployment } from "./testing/deployment-world.ts";

@@ -5,7 +5,7 @@
 import { predictionObjectName } from "../schema/ids.ts";
 import { UTILISATION_TARGET } from "../schema/scaling.ts";
 import type { Alarms } from "./alarms.ts";
-import type { EnqueueRequest, EnqueueResult, Lease, LeaseKey } from "./contracts.ts";
+import type { EnqueueRequest, EnqueueResult, Lease, LeaseKey } from "./deployment-contract.ts";
 import { GrantDelivery } from "./deployment-grants.ts";
 import type { DeploymentQueue, InstanceRow } from "./deployment-queue.ts";
 import { TELL_AGAIN_MS } from "./deployment-setups.ts";

@@ -1,10 +1,10 @@
 import fc from "fast-check";
 import { describe, expect, it, vi } from "vitest";
 import type { Rates } from "../schema/pricing.ts";
-import type { RunSpec } from "./contracts.ts";
 import type { DeploymentObject } from "./deployment.ts";
 import { IDLE_ALERT_MS } from "./deployment-online.ts";
 import type { OnlineCharge, SpendRefusal } from "./ledger-contract.ts";
+import type { RunSpec } from "./prediction-contract.ts";
 import { keyOf, type Surroundings, type Tools, withDeployment } from "./testing/deployment-world.ts";
 import { anEnqueue, aSpec, aStatus, passTime, stopClockInEachTest } from "./testing/harness.ts";
 

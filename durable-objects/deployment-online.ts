@@ -10,9 +10,9 @@ import { nextHour, nextPiece, type OnlinePiece } from "../schema/online-time.ts"
 import { ORIGIN_DEAD_AFTER_MS } from "../schema/origin-protocol.ts";
 import { amountMicros, type CostLine, type Rates, sumMicros } from "../schema/pricing.ts";
 import type { Alarms } from "./alarms.ts";
-import type { RunSpec } from "./contracts.ts";
 import type { DeploymentQueue, InstanceRow } from "./deployment-queue.ts";
 import type { OnlineCharge } from "./ledger-contract.ts";
+import type { RunSpec } from "./prediction-contract.ts";
 import { accountStub } from "./stubs.ts";
 
 const TABLES = `

@@ -1,6 +1,7 @@
 import { describe, expect, it, vi } from "vitest";
-import type { EnqueueRequest, RunSpec } from "./contracts.ts";
 import { DeploymentObject } from "./deployment.ts";
+import type { EnqueueRequest } from "./deployment-contract.ts";
+import type { RunSpec } from "./prediction-contract.ts";
 import { keyOf, Surroundings, withDeployment } from "./testing/deployment-world.ts";
 import { anEnqueue, aSpec, aStatus, freshName, passTime, stopClockInEachTest, withObject } from "./testing/harness.ts";
 

@@ -7,7 +7,7 @@
  * priority 1 (inputs of batches) come after all of priority 0, with turns of their own.
  */
 import type { InstanceStatus } from "../schema/origin-protocol.ts";
-import type { EnqueueRequest, LaneShare, Lease, LeaseKey, QueuePlace } from "./contracts.ts";
+import type { EnqueueRequest, LaneShare, Lease, LeaseKey, QueuePlace } from "./deployment-contract.ts";
 import { DeploymentRecord } from "./deployment-record.ts";
 
 export interface InstanceRow {

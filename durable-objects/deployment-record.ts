@@ -7,7 +7,8 @@
  */
 import { sha256Hex } from "../schema/ids.ts";
 import type { RunHistory } from "../schema/run-history.ts";
-import type { RunSpec } from "./contracts.ts";
+import type { LaneFacts } from "./deployment-contract.ts";
+import type { RunSpec } from "./prediction-contract.ts";
 
 const TABLES = `
 CREATE TABLE IF NOT EXISTS queue (
@@ -110,19 +111,7 @@ const LATER_COLUMNS = [
 ] as const;
 
 /** What a deployment knows of itself, beside its queue. */
-export interface DeploymentFacts {
-  /** moving averages of its own history, milliseconds */
-  boot_ms: number | null;
-  setup_ms: number | null;
-  run_ms: number | null;
-  /** setups that failed in a row */
-  setup_failures: number;
-  /** class of the last one */
-  setup_error: string | null;
-  /** no new instance before this time */
-  hold_until: number;
-  /** why the newest refused ones were refused */
-  refusal: string;
+export interface DeploymentFacts extends LaneFacts {
   /** runs that their model's counter has not been told, by model */
   runs: Record<string, number>;
   /** the report that is on its way; told again until it is acknowledged */
@@ -134,14 +123,8 @@ export interface DeploymentFacts {
   last_used_at: number | null;
   /** bounds of its instances were told by `configure` */
   is_configured: boolean;
-  /** its deployment was deleted */
-  is_retired: boolean;
-  /** why its account's caps allow no instance; null while they do */
-  unpaid: string | null;
   /** which lane this object is */
   lane: number;
-  /** how many there are */
-  lanes: number;
   /** of a lane but 0: number of its last report */
   last_lane_report: number;
 }

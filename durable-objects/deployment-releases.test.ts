@@ -1,7 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it, vi } from "vitest";
-import type { EnqueueRequest, PlaceResult, RunSpec } from "./contracts.ts";
 import type { DeploymentObject } from "./deployment.ts";
+import type { EnqueueRequest } from "./deployment-contract.ts";
+import type { PlaceResult } from "./fleet-contract.ts";
+import type { RunSpec } from "./prediction-contract.ts";
 import { keyOf, type Surroundings, withDeployment } from "./testing/deployment-world.ts";
 import { anEnqueue, aSpec, aStatus, passTime, stopClockInEachTest } from "./testing/harness.ts";
 

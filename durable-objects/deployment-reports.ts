@@ -3,7 +3,7 @@
  * an instance says something new, inside a group commit.
  */
 import type { InstanceStatus } from "../schema/origin-protocol.ts";
-import type { SetupReport } from "./contracts.ts";
+import type { SetupReport } from "./deployment-contract.ts";
 import { LazyTables } from "./lazy-tables.ts";
 
 /** The newest instances; older ones say nothing new. */

@@ -1,6 +1,7 @@
 /** Instances that come, are asked for again, are lost and go. */
 import { describe, expect, it, vi } from "vitest";
-import type { Lease, PlaceResult } from "./contracts.ts";
+import type { Lease } from "./deployment-contract.ts";
+import type { PlaceResult } from "./fleet-contract.ts";
 import { keyOf, withDeployment, withReady } from "./testing/deployment-world.ts";
 import { anEnqueue, aSpec, aStatus, passTime, stopClockInEachTest } from "./testing/harness.ts";
 

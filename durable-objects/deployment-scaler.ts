@@ -7,10 +7,11 @@ import { usesPerHour } from "../schema/arrivals.ts";
 import type { InstanceStatus } from "../schema/origin-protocol.ts";
 import { type BootGroup, decideRollout, type RolloutDecision } from "../schema/rollout.ts";
 import type { Alarms } from "./alarms.ts";
-import type { PlaceRequest, PlaceResult, RunSpec } from "./contracts.ts";
 import type { DeploymentMeasures } from "./deployment-measures.ts";
 import type { DeploymentQueue, InstanceRow } from "./deployment-queue.ts";
 import type { DeploymentFacts } from "./deployment-record.ts";
+import type { PlaceRequest, PlaceResult } from "./fleet-contract.ts";
+import type { RunSpec } from "./prediction-contract.ts";
 import { fleetStub } from "./stubs.ts";
 
 /** Pause after a placement that found no room, doubled up to the maximum: other deployments tell nobody when they leave. */

@@ -1,6 +1,6 @@
 /** Models that cannot be set up: who is told, when, and when it is tried again. */
 import { describe, expect, it, vi } from "vitest";
-import type { Lease, LeaseKey } from "./contracts.ts";
+import type { Lease, LeaseKey } from "./deployment-contract.ts";
 import { SETUP_FAILURES_MAX } from "./deployment-setups.ts";
 import { withDeployment } from "./testing/deployment-world.ts";
 import { anEnqueue, aStatus, passTime, stopClockInEachTest } from "./testing/harness.ts";

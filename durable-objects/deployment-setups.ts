@@ -5,7 +5,7 @@
 import type { InstanceStatus } from "../schema/origin-protocol.ts";
 import { movingAverage } from "../schema/scaling.ts";
 import type { Alarms } from "./alarms.ts";
-import type { EnqueueResult } from "./contracts.ts";
+import type { EnqueueResult } from "./deployment-contract.ts";
 import type { GrantDelivery } from "./deployment-grants.ts";
 import type { DeploymentHistory } from "./deployment-history.ts";
 import type { DeploymentQueue } from "./deployment-queue.ts";

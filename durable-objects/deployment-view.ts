@@ -3,7 +3,7 @@
 import { PANIC_WINDOW_MS, STABLE_WINDOW_MS } from "../schema/arrivals.ts";
 import type { WaitingFor } from "../schema/prediction-document.ts";
 import { delayTarget, estimateWait, UTILISATION_TARGET } from "../schema/scaling.ts";
-import type { DeploymentDescription, DeploymentScaling, LeaseKey, QueuePlace } from "./contracts.ts";
+import type { DeploymentDescription, DeploymentScaling, LeaseKey, QueuePlace } from "./deployment-contract.ts";
 import type { DeploymentMeasures } from "./deployment-measures.ts";
 import type { DeploymentQueue, InstanceRow } from "./deployment-queue.ts";
 import type { InstanceReports } from "./deployment-reports.ts";

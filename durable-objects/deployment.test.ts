@@ -1,8 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it, vi } from "vitest";
-import type { EnqueueRequest, RunSpec } from "./contracts.ts";
 import { DeploymentObject } from "./deployment.ts";
+import type { EnqueueRequest } from "./deployment-contract.ts";
 import type { RunReport } from "./itty.ts";
+import type { RunSpec } from "./prediction-contract.ts";
 import { keyOf, Surroundings, withDeployment, withReady } from "./testing/deployment-world.ts";
 import {
   anEnqueue,

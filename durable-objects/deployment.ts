@@ -21,9 +21,8 @@ import type {
   LeaseKey,
   QueuePlace,
   Release,
-  RunSpec,
   SetupReport,
-} from "./contracts.ts";
+} from "./deployment-contract.ts";
 import { DeploymentHistory } from "./deployment-history.ts";
 import { DeploymentLane } from "./deployment-lane.ts";
 import { DeploymentLanes } from "./deployment-lanes.ts";
@@ -38,6 +37,7 @@ import { DeploymentScaler, isEnded } from "./deployment-scaler.ts";
 import { DeploymentSetups, errorClass, TELL_AGAIN_MS } from "./deployment-setups.ts";
 import { describe, describeScaling, NEVER_USED, waitingFor } from "./deployment-view.ts";
 import { GroupCommit } from "./group-commit.ts";
+import type { RunSpec } from "./prediction-contract.ts";
 import { deploymentStub } from "./stubs.ts";
 
 /** Predictions that may wait in one lane. */

@@ -8,7 +8,8 @@ import fc from "fast-check";
 import { describe, expect, it, vi } from "vitest";
 import type { AttemptEvent } from "../schema/origin-protocol.ts";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
-import type { CreatePrediction, Lease } from "./contracts.ts";
+import type { Lease } from "./deployment-contract.ts";
+import type { CreatePrediction } from "./prediction-contract.ts";
 import { aPredictionId, freshName, passTime, START, stopClockInEachTest } from "./testing/harness.ts";
 import {
   aCreate,

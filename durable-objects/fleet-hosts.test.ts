@@ -7,8 +7,8 @@ import {
   type InstanceStatus,
   type Register,
 } from "../schema/origin-protocol.ts";
-import type { FleetShardApi, PlaceRequest, PlaceResult } from "./contracts.ts";
 import { FleetObject } from "./fleet.ts";
+import type { FleetShardApi, PlaceRequest, PlaceResult } from "./fleet-contract.ts";
 import { PAUSED_MAX_MS } from "./fleet-placement.ts";
 import { forgetShards, idIn, ORIGINS_PER_SHARD, shardedFleet, shardOf } from "./fleet-shards.ts";
 import { forgetOrigins, originEntry, originSecret } from "./origin-directory.ts";

@@ -8,7 +8,7 @@ import { type InstanceStatus, ORIGIN_PROTOCOL_VERSION } from "../schema/origin-p
 import { PlacementIndex } from "../schema/placement.ts";
 import type { PlacementInstance } from "../schema/placement-hosts.ts";
 import { weightsSource } from "../schema/weights.ts";
-import type { OriginEntry, PlaceRequest, PlaceResult } from "./contracts.ts";
+import type { OriginEntry, PlaceRequest, PlaceResult } from "./fleet-contract.ts";
 import type { FleetInstanceRow, FleetStore, OriginRow } from "./fleet-store.ts";
 import { bootInstance, drainInstance, pauseInstance, resumeInstance } from "./origin-client.ts";
 import { deploymentStub } from "./stubs.ts";

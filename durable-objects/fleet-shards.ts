@@ -3,7 +3,7 @@
  * go straight there; a placement asks the shards one after another, from one that its deployment's key chooses, so that no shard is asked by all.
  */
 import { sha256Hex } from "../schema/ids.ts";
-import type { FleetApi, FleetShardApi, OriginListing, PlaceResult } from "./contracts.ts";
+import type { FleetApi, FleetShardApi, OriginListing, PlaceResult } from "./fleet-contract.ts";
 
 /** Origins of one shard. */
 export const ORIGINS_PER_SHARD = 500;

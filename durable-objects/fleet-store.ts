@@ -1,6 +1,6 @@
 /** The SQLite of one fleet shard: origins, their keys, join tokens, and the room that instances take. Only loads and saves. */
 import type { Register } from "../schema/origin-protocol.ts";
-import type { InstanceUse } from "./contracts.ts";
+import type { InstanceUse } from "./fleet-contract.ts";
 
 /** Versions remembered for each origin as having run there. */
 const KNOWN_VERSIONS_PER_ORIGIN = 200;

@@ -7,8 +7,8 @@ import {
   type Register,
 } from "../schema/origin-protocol.ts";
 import { verifyRequest } from "../schema/request-signature.ts";
-import type { PlaceRequest } from "./contracts.ts";
 import { FleetObject } from "./fleet.ts";
+import type { PlaceRequest } from "./fleet-contract.ts";
 import { aStatus, envWith, freshName, passTime, stopClockInEachTest, withObject } from "./testing/harness.ts";
 
 /** The token whose hash vitest.config.ts gives to the objects. */

@@ -23,7 +23,7 @@ import type {
   OriginListing,
   PlaceRequest,
   PlaceResult,
-} from "./contracts.ts";
+} from "./fleet-contract.ts";
 import { FleetHeartbeats } from "./fleet-heartbeats.ts";
 import { FleetJoining } from "./fleet-joining.ts";
 import { type DrainReason, FleetPlacement, PAUSED_MAX_MS } from "./fleet-placement.ts";

@@ -17,7 +17,7 @@ import {
   InstanceStatusSchema,
 } from "../schema/origin-protocol.ts";
 import { signRequest } from "../schema/request-signature.ts";
-import type { OriginEntry } from "./contracts.ts";
+import type { OriginEntry } from "./fleet-contract.ts";
 import { originEntry } from "./origin-directory.ts";
 
 /** An origin only writes its journal before it answers; longer means that it is gone or its host is. */

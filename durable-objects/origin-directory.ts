@@ -6,7 +6,7 @@
  * themselves and only the background refresh is shared.
  */
 import { waitUntil } from "cloudflare:workers";
-import type { OriginEntry } from "./contracts.ts";
+import type { OriginEntry } from "./fleet-contract.ts";
 import { shardOf } from "./fleet-shards.ts";
 import { fleetShard } from "./stubs.ts";
 

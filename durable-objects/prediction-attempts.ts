@@ -15,9 +15,10 @@ import { type AttemptStart, LEASE_TTL_MS, ORIGIN_PROTOCOL_VERSION } from "../sch
 import { isTerminal, type LifecycleEvent, type StopReason } from "../schema/prediction-lifecycle.ts";
 import { parseTraceparent, predictionContext, traceparent } from "../schema/tracing.ts";
 import { weightsSource } from "../schema/weights.ts";
-import type { CreatePrediction, EnqueueResult, Lease, LeaseKey } from "./contracts.ts";
+import type { EnqueueResult, Lease, LeaseKey } from "./deployment-contract.ts";
 import { attemptState, cancelAttempt, startAttempt } from "./origin-client.ts";
 import { originEntry } from "./origin-directory.ts";
+import type { CreatePrediction } from "./prediction-contract.ts";
 import { queueSpan } from "./prediction-spans.ts";
 import type { PredictionRow, PredictionStore } from "./prediction-store.ts";
 import { deploymentStub } from "./stubs.ts";

@@ -3,8 +3,8 @@
  * of an ended one goes. All of it rests on stored rows; the object's `due` deadline rings.
  */
 import { isTerminal, type LifecycleEvent } from "../schema/prediction-lifecycle.ts";
-import type { CreatePrediction } from "./contracts.ts";
 import type { PredictionAttempts } from "./prediction-attempts.ts";
+import type { CreatePrediction } from "./prediction-contract.ts";
 import type { PredictionRetention } from "./prediction-retention.ts";
 import type { PredictionSpending } from "./prediction-spending.ts";
 import { NEVER, type PredictionRow, type PredictionStore } from "./prediction-store.ts";

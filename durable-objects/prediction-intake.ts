@@ -5,8 +5,8 @@
 import { newProgress } from "../schema/attempt-events.ts";
 import { newLife } from "../schema/prediction-lifecycle.ts";
 import type { StoredEvent } from "../schema/prediction-log.ts";
-import type { CreatePrediction } from "./contracts.ts";
 import type { PredictionAttempts } from "./prediction-attempts.ts";
+import type { CreatePrediction } from "./prediction-contract.ts";
 import type { PredictionCounts } from "./prediction-counts.ts";
 import { endsBy } from "./prediction-deadlines.ts";
 import { appendLog } from "./prediction-log-writer.ts";

@@ -1,7 +1,7 @@
 import { describe, expect, it, vi } from "vitest";
 import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { amountMicros, type PriceItem, type Rates, sumMicros } from "../schema/pricing.ts";
-import type { CreatePrediction } from "./contracts.ts";
+import type { CreatePrediction } from "./prediction-contract.ts";
 import { passTime, START, stopClockInEachTest } from "./testing/harness.ts";
 import {
   aCreate,

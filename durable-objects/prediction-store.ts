@@ -7,8 +7,9 @@ import type { PredictionDocument } from "../schema/prediction-document.ts";
 import { isTerminal } from "../schema/prediction-lifecycle.ts";
 import type { StoredEvent } from "../schema/prediction-log.ts";
 import { seal, unseal } from "../schema/sealed.ts";
-import type { CreatePrediction, Release } from "./contracts.ts";
+import type { Release } from "./deployment-contract.ts";
 import { LazyTables } from "./lazy-tables.ts";
+import type { CreatePrediction } from "./prediction-contract.ts";
 
 /** A row of the log holds at most this much JSON; a single event above it is kept in R2 (a SQLite value may hold 2 MB on the platform). */
 export const LOG_ROW_BYTES_MAX = 262_144;

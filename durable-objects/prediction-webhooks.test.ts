@@ -2,7 +2,7 @@
 import { validateWebhook } from "replicate";
 import { Webhook } from "standardwebhooks";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import type { CreatePrediction, WebhookLogEntry } from "./contracts.ts";
+import type { CreatePrediction, WebhookLogEntry } from "./prediction-contract.ts";
 import { passTime, stopClockInEachTest } from "./testing/harness.ts";
 import {
   aCreate,

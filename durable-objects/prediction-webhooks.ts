@@ -24,7 +24,7 @@ import {
   type WebhookEvent,
   webhookBody,
 } from "../schema/webhooks.ts";
-import type { ReplayResult, WebhookLogEntry } from "./contracts.ts";
+import type { ReplayResult, WebhookLogEntry } from "./prediction-contract.ts";
 import { loadDocument, loadRunningDocument } from "./prediction-document.ts";
 import { LOG_ROW_BYTES_MAX, NEVER, type PredictionRow, type PredictionStore } from "./prediction-store.ts";
 import { accountStub } from "./stubs.ts";

@@ -1,5 +1,5 @@
 /**
- * What the registry's objects say to each other and to the Worker: plain data over native RPC, as in contracts.ts. Bytes pass between the Worker and R2 alone.
+ * What the registry's objects say to each other and to the Worker: plain data over native RPC, as in prediction-contract.ts. Bytes pass between the Worker and R2 alone.
  * Digests are those of OCI, `sha256:<hex>` or `sha512:<hex>`, and are checked by the Worker.
  */
 

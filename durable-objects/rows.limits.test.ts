@@ -6,7 +6,7 @@ import { amountMicros } from "../schema/pricing.ts";
 import { AccountObject } from "./account.ts";
 import { BatchObject } from "./batch.ts";
 import type { BatchInput } from "./batch-contract.ts";
-import type { CreatePrediction } from "./contracts.ts";
+import type { CreatePrediction } from "./prediction-contract.ts";
 import {
   aDocument,
   anAdmit,

@@ -1,5 +1,5 @@
-/** What the SearchObject is asked by the Worker: plain data over native RPC, as in contracts.ts. */
-import type { RunSpec } from "./contracts.ts";
+/** What the SearchObject is asked by the Worker: plain data over native RPC, as in prediction-contract.ts. */
+import type { RunSpec } from "./prediction-contract.ts";
 
 /** Whose rights a search has: usernames of the caller and its organizations, and the only models that its token may see. */
 export interface SearchViewer {

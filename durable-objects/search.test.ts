@@ -3,7 +3,7 @@ import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { VECTOR_DIMENSIONS, words } from "../schema/search-ranking.ts";
-import type { CreatePrediction, PredictionApi } from "./contracts.ts";
+import type { CreatePrediction, PredictionApi } from "./prediction-contract.ts";
 import { SearchObject } from "./search.ts";
 import type { Embedder, SearchAnswer } from "./search-contract.ts";
 import { aSpec, envWith, freshName } from "./testing/harness.ts";

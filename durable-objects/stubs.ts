@@ -1,6 +1,6 @@
 /**
  * Typed getters of all objects: the only place that turns a name into an object. The generated RPC types cannot carry `unknown` members
- * (they map them to `never`), so each stub is seen through its interface in contracts.ts or *-contract.ts, which its class implements.
+ * (they map them to `never`), so each stub is seen through its interface in *-contract.ts, which its class implements.
  */
 import { predictionObjectName } from "../schema/ids.ts";
 import type { AccountApi } from "./account-contract.ts";
@@ -8,9 +8,11 @@ import type { AuditApi } from "./audit-contract.ts";
 import type { BatchApi } from "./batch-contract.ts";
 import type { BuildApi } from "./build-contract.ts";
 import type { CanaryApi, CanaryRunsApi } from "./canary-contract.ts";
-import type { DeploymentApi, FleetApi, FleetShardApi, PredictionApi } from "./contracts.ts";
+import type { DeploymentApi } from "./deployment-contract.ts";
+import type { FleetApi, FleetShardApi } from "./fleet-contract.ts";
 import { shardedFleet } from "./fleet-shards.ts";
 import { type RunCounterApi, runCounterProxy } from "./itty.ts";
+import type { PredictionApi } from "./prediction-contract.ts";
 import type { BlobApi, RepositoryApi } from "./registry-contract.ts";
 import type { SearchApi } from "./search-contract.ts";
 

@@ -8,7 +8,7 @@ import { fineTuneId, fineTuneSchema, takesWeights } from "../schema/fine-tunes.t
 import type { AttemptBatch, AttemptEvent } from "../schema/origin-protocol.ts";
 import { models, versions } from "../schema/tables/index.ts";
 import { type WeightsRef, weightsOf } from "../schema/weights.ts";
-import type { CreatePrediction } from "./contracts.ts";
+import type { CreatePrediction } from "./prediction-contract.ts";
 import { keepWeights, WEIGHTS_BYTES_MAX } from "./training-weights.ts";
 
 type Training = Pick<CreatePrediction, "id" | "destination" | "shown_version" | "spec">;

@@ -2,7 +2,7 @@
 import { createExecutionContext, waitOnExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it } from "vitest";
-import type { PredictionApi } from "../durable-objects/contracts.ts";
+import type { PredictionApi } from "../durable-objects/prediction-contract.ts";
 import { newPredictionId, predictionObjectName } from "../schema/ids.ts";
 import type { FileRef } from "../schema/origin-protocol.ts";
 import { bodyDigest, signRequest } from "../schema/request-signature.ts";

@@ -2,8 +2,9 @@
  * What waits for one deployment, in the queue that production uses (durable-objects/deployment-queue.ts) on its own SQLite. A queue that is empty is
  * given back, so 50,000 deployments need as many as wait at one time.
  */
-import type { EnqueueRequest, RunSpec } from "../../durable-objects/contracts.ts";
+import type { EnqueueRequest } from "../../durable-objects/deployment-contract.ts";
 import { DeploymentQueue } from "../../durable-objects/deployment-queue.ts";
+import type { RunSpec } from "../../durable-objects/prediction-contract.ts";
 import { memorySql } from "./sqlite.ts";
 
 const free: DeploymentQueue[] = [];

@@ -2,8 +2,9 @@
 import { expect, vi } from "vitest";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import type { AccountApi } from "../account-contract.ts";
-import type { EnqueueRequest, Lease, LeaseKey, PlaceRequest, PlaceResult, Release } from "../contracts.ts";
 import { DeploymentObject } from "../deployment.ts";
+import type { EnqueueRequest, Lease, LeaseKey, Release } from "../deployment-contract.ts";
+import type { PlaceRequest, PlaceResult } from "../fleet-contract.ts";
 import { aDocument, anEnqueue, aSpec, aStatus, envWith, freshName, withObject } from "./harness.ts";
 
 /** What the objects around a deployment saw and answer. */

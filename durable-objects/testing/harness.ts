@@ -9,7 +9,9 @@ import { newPredictionId } from "../../schema/ids.ts";
 import type { InstanceStatus } from "../../schema/origin-protocol.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import type { AccountApi, AdmitRequest, Settlement } from "../account-contract.ts";
-import type { DeploymentApi, EnqueueRequest, FleetShardApi, PredictionApi, RunSpec } from "../contracts.ts";
+import type { DeploymentApi, EnqueueRequest } from "../deployment-contract.ts";
+import type { FleetShardApi } from "../fleet-contract.ts";
+import type { PredictionApi, RunSpec } from "../prediction-contract.ts";
 
 /** The test clock starts here: long after any real alarm could ring. */
 export const START = Date.UTC(2090, 0, 1);

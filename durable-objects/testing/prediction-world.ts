@@ -5,9 +5,10 @@ import type { AttemptBatch, AttemptEvent, AttemptStart, AttemptState } from "../
 import { AttemptStartSchema } from "../../schema/origin-protocol.ts";
 import type { PredictionDocument } from "../../schema/prediction-document.ts";
 import type { Settlement } from "../account-contract.ts";
-import type { CreatePrediction, DeploymentApi, EnqueueResult, LeaseKey } from "../contracts.ts";
+import type { DeploymentApi, EnqueueResult, LeaseKey } from "../deployment-contract.ts";
 import { forgetOrigins } from "../origin-directory.ts";
 import { PredictionObject } from "../prediction.ts";
+import type { CreatePrediction } from "../prediction-contract.ts";
 import { aPredictionId, aSpec, envWith, freshName, withObject } from "./harness.ts";
 
 export const ORIGIN_ID = "origin1";

@@ -5,7 +5,7 @@ import type {
   EnqueueResult,
   Lease,
   LeaseKey,
-} from "../../durable-objects/contracts.ts";
+} from "../../durable-objects/deployment-contract.ts";
 
 interface Place {
   /** the deployment's object, account and priority: first in, first out within it */

@@ -1,5 +1,5 @@
 /** What happens in a run, drawn from its seed before it begins: who asks for what and when, how models behave, and how often things break. */
-import type { RunSpec } from "../../durable-objects/contracts.ts";
+import type { RunSpec } from "../../durable-objects/prediction-contract.ts";
 import type { StoredTerms } from "../../schema/tables/accounts.ts";
 import type { FaultRates } from "./network.ts";
 import type { ModelPlan } from "./origin-journal.ts";

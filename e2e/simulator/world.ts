@@ -1,11 +1,12 @@
 /** One run: the real objects between pretended clients, origins and receivers, from its seed to rest. */
 import { AccountObject } from "../../durable-objects/account.ts";
-import type { CreatePrediction, EnqueueRequest, Lease, Release } from "../../durable-objects/contracts.ts";
 import { DeploymentObject } from "../../durable-objects/deployment.ts";
+import type { EnqueueRequest, Lease, Release } from "../../durable-objects/deployment-contract.ts";
 import { FleetObject } from "../../durable-objects/fleet.ts";
 import { forgetShards } from "../../durable-objects/fleet-shards.ts";
 import { forgetOrigins } from "../../durable-objects/origin-directory.ts";
 import { PredictionObject } from "../../durable-objects/prediction.ts";
+import type { CreatePrediction } from "../../durable-objects/prediction-contract.ts";
 import { Auditor } from "./audit.ts";
 import { Bucket } from "./bucket.ts";
 import { Checks } from "./checks.ts";

@@ -1,6 +1,6 @@
 /** Use cases of deployments: who may what, which configurations are right, and telling the DeploymentObject. */
 import type { z } from "@hono/zod-openapi";
-import type { DeploymentDescription } from "../../durable-objects/contracts.ts";
+import type { DeploymentDescription } from "../../durable-objects/deployment-contract.ts";
 import { deploymentStub } from "../../durable-objects/stubs.ts";
 import type {
   CreateDeploymentSchema,

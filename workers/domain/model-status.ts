@@ -1,6 +1,6 @@
 /** How one model is doing right now. */
 import type { z } from "@hono/zod-openapi";
-import type { SetupReport } from "../../durable-objects/contracts.ts";
+import type { SetupReport } from "../../durable-objects/deployment-contract.ts";
 import { errorClass } from "../../durable-objects/deployment-setups.ts";
 import { deploymentStub } from "../../durable-objects/stubs.ts";
 import type { StatusPageSchema } from "../../schema/api/status.ts";

@@ -1,5 +1,5 @@
 /** What /metrics tells of the whole platform: figures of the objects, asked for at each scrape. */
-import type { FleetFigures, OriginListing } from "../../durable-objects/contracts.ts";
+import type { FleetFigures, OriginListing } from "../../durable-objects/fleet-contract.ts";
 import type { PredictionFigures } from "../../durable-objects/prediction-counts.ts";
 import { fleetStub, predictionStub } from "../../durable-objects/stubs.ts";
 import { spanCounts } from "../../durable-objects/telemetry.ts";

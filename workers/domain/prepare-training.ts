@@ -1,5 +1,5 @@
 /** What makes a create a training: a version that has a trainer, a destination that the caller may push to, and an instance of its own. */
-import type { RunSpec } from "../../durable-objects/contracts.ts";
+import type { RunSpec } from "../../durable-objects/prediction-contract.ts";
 import { isTrainable } from "../../schema/fine-tunes.ts";
 import { AppError } from "../../schema/problems.ts";
 import type { Caller, Edge } from "../env.ts";

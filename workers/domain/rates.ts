@@ -10,7 +10,7 @@
  *
  * Hardware without a price is free until the operator sets one; its rates have no items, and estimates say so.
  */
-import type { RunSpec } from "../../durable-objects/contracts.ts";
+import type { RunSpec } from "../../durable-objects/prediction-contract.ts";
 import type { AccountTerms } from "../../schema/ledger.ts";
 import type { Rates } from "../../schema/pricing.ts";
 import type { StoredTerms } from "../../schema/tables/accounts.ts";

@@ -1,5 +1,5 @@
 /** How a version runs: what the catalog says of it, what a deployment asks for, and the platform's own settings. */
-import type { RunSpec } from "../../durable-objects/contracts.ts";
+import type { RunSpec } from "../../durable-objects/prediction-contract.ts";
 import { OPERATOR_USERNAME } from "../../schema/tables/operator-seed.ts";
 import type { Edge } from "../env.ts";
 import { findPayer, mayUseEgress } from "../storage/accounts.ts";

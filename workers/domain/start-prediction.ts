@@ -3,7 +3,7 @@
  * PredictionObject takes it over. What fails after admission is taken back. Warm, these are the only two calls of a create.
  */
 import type { AccountLimits, AdmitResult } from "../../durable-objects/account-contract.ts";
-import type { CreatePrediction, RunSpec } from "../../durable-objects/contracts.ts";
+import type { CreatePrediction, RunSpec } from "../../durable-objects/prediction-contract.ts";
 import { accountStub, predictionStub } from "../../durable-objects/stubs.ts";
 import { isCapped, type SpendRequest } from "../../schema/budgets.ts";
 import { newPredictionId } from "../../schema/ids.ts";

@@ -1,6 +1,6 @@
 /** The operator's routes to origins: add one, look at them, empty and remove one. */
 import { createRoute, z } from "@hono/zod-openapi";
-import type { OriginListing } from "../../durable-objects/contracts.ts";
+import type { OriginListing } from "../../durable-objects/fleet-contract.ts";
 import { forgetOrigins } from "../../durable-objects/origin-directory.ts";
 import { fleetStub } from "../../durable-objects/stubs.ts";
 import {

@@ -1,6 +1,6 @@
 /** Versions of models: Replicate's HTTP API. */
 import { createRoute, z } from "@hono/zod-openapi";
-import type { SetupReport } from "../../durable-objects/contracts.ts";
+import type { SetupReport } from "../../durable-objects/deployment-contract.ts";
 import { deploymentStub } from "../../durable-objects/stubs.ts";
 import { SchemaDiffSchema } from "../../schema/api/builds.ts";
 import { bearer, CursorQuerySchema, OwnerNameParams, problemResponses, problems } from "../../schema/api/common.ts";

@@ -1,7 +1,7 @@
 /** Webhook secrets, the log of deliveries, replays and test-sends. */
 import { createRoute, type z } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import type { WebhookLog, WebhookLogEntry } from "../../durable-objects/contracts.ts";
+import type { WebhookLog, WebhookLogEntry } from "../../durable-objects/prediction-contract.ts";
 import { accountStub, predictionStub } from "../../durable-objects/stubs.ts";
 import { bearer, problemResponses } from "../../schema/api/common.ts";
 import { PredictionParams, TrainingParams } from "../../schema/api/predictions.ts";
