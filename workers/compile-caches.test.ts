@@ -33,8 +33,7 @@ it("keeps a bounded number of a version: the one that was written longest ago go
   const keys = Array.from({ length: COMPILE_CACHES_MAX + 2 }, (_, n) => String(n).padStart(64, "0"));
   for (const key of keys) expect((await put(pathOf(version, key))).status).toBe(200);
   const { objects } = await env.FILES.list({ prefix: `compile-caches/${version}/` });
-  expect(objects).toHaveLength(COMPILE_CACHES_MAX);
-  expect((await origin.send("GET", pathOf(version, keys.at(-1)))).status).toBe(200);
+  expect(objects.map(({ key }) => key)).toEqual(keys.slice(2).map((key) => compileCacheKey(version, key)));
   await removeCompileCaches(env.FILES, version);
 });
 
@@ -42,7 +41,7 @@ it("keeps nothing of a version that is not there, of too many bytes, or of other
   expect((await put(pathOf("b".repeat(64)))).status).toBe(404);
   const large = await put(pathOf(), { "content-length": String(OUTPUT_PART_BYTES + 1) });
   expect([large.status, (await problemOf(large)).code]).toEqual([413, "request.too_large"]);
-  expect((await put(pathOf(), {}, bodyDigest("something else"))).status).toBeGreaterThanOrEqual(400);
+  expect((await put(pathOf(), {}, bodyDigest("something else"))).status).toBe(400);
   expect(await env.FILES.head(compileCacheKey(version, KEY))).toBeNull();
 });
 

@@ -25,6 +25,16 @@ export function claimedDigest(c: Context<AppEnv>): string {
   return c.req.header(HEADER_BODY_SHA256) ?? "";
 }
 
+/** The outcome of storing a streamed body; one that is not what was signed is the origin's fault. */
+export async function held<T>(storing: Promise<T>): Promise<T> {
+  try {
+    return await storing;
+  } catch (error) {
+    if (!/checksum|sha-?256|length|bytes/i.test(String(error))) throw error;
+    throw new AppError("request.malformed", "The body is not the one that was signed.", { cause: error });
+  }
+}
+
 /** The origin of a route behind one of the two. */
 export function originOf(c: Context<AppEnv>): string {
   const originId = c.get("originId");

@@ -5,7 +5,7 @@ import { OUTPUT_PART_BYTES } from "../../schema/origin-protocol.ts";
 import { AppError } from "../../schema/problems.ts";
 import { compileCacheKey, makeRoomForCompileCache } from "../domain/compile-caches.ts";
 import { edgeOf } from "../env.ts";
-import { claimedDigest, verifyOrigin, verifyOriginHeaders } from "../middleware/verify-origin.ts";
+import { claimedDigest, held, verifyOrigin, verifyOriginHeaders } from "../middleware/verify-origin.ts";
 import { findVersions } from "../storage/models.ts";
 import { json, newRouter, verbatim } from "./router.ts";
 
@@ -69,7 +69,7 @@ originCaches.openapi(
     const body = c.req.raw.body?.pipeThrough(new FixedLengthStream(size)) ?? new Uint8Array();
     await makeRoomForCompileCache(c.env.FILES, version_id, key);
     // R2 refuses bytes that are not what was signed.
-    await c.env.FILES.put(compileCacheKey(version_id, key), body, { sha256: claimedDigest(c) });
+    await held(c.env.FILES.put(compileCacheKey(version_id, key), body, { sha256: claimedDigest(c) }));
     return c.json({}, 200);
   },
 );

@@ -24,7 +24,7 @@ import {
 import { AppError } from "../../schema/problems.ts";
 import { type AppEnv, edgeOf } from "../env.ts";
 import { jsonBody } from "../middleware/json-body.ts";
-import { claimedDigest, verifyOrigin, verifyOriginHeaders } from "../middleware/verify-origin.ts";
+import { claimedDigest, held, verifyOrigin, verifyOriginHeaders } from "../middleware/verify-origin.ts";
 import { json, newRouter } from "./router.ts";
 
 export const originOutputs = newRouter();
@@ -176,16 +176,6 @@ function verified(body: ReadableStream<Uint8Array>, size: number, sha256: string
     },
   });
   return body.pipeThrough(check).pipeThrough(new FixedLengthStream(size));
-}
-
-/** The outcome of storing a body; one that is not what was signed is the origin's fault. */
-async function held<T>(storing: Promise<T>): Promise<T> {
-  try {
-    return await storing;
-  } catch (error) {
-    if (!/checksum|sha-?256|length|bytes/i.test(String(error))) throw error;
-    throw new AppError("request.malformed", "The body is not the one that was signed.", { cause: error });
-  }
 }
 
 function fenced(): AppError {
