@@ -188,6 +188,8 @@ export class FakeOrigin {
   readonly builds: BuildStart[] = [];
   /** ids of builds that were canceled here */
   readonly canceledBuilds: string[] = [];
+  /** what was reported as ready and not as stopped since, by id */
+  readonly #ready = new Map<string, InstanceBoot>();
   readonly key: SigningKey;
 
   private constructor(key: SigningKey) {
@@ -312,8 +314,19 @@ export class FakeOrigin {
 
   /** Reports the state of what the edge asked to boot. */
   async report(boots: InstanceBoot[], state: "ready" | "stopped"): Promise<void> {
+    for (const boot of boots) {
+      if (state === "ready") this.#ready.set(boot.instance_id, boot);
+      else this.#ready.delete(boot.instance_id);
+    }
     const statuses = boots.map((boot) => statusOf(boot, state));
     if (statuses.length > 0) await this.#post([], statuses);
+  }
+
+  /** Says that it lives, with what is ready: an origin that does not for 20 s is lost. */
+  async heartbeat(): Promise<void> {
+    const instances = [...this.#ready.values()].map((boot) => statusOf(boot, "ready"));
+    const answer = await this.send("POST", "/origin/v1/heartbeat", JSON.stringify({ incarnation: "first", instances }));
+    if (!answer.ok) throw new Error(await answer.text());
   }
 
   /** Reports one of them as a test says. */
