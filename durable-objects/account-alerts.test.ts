@@ -262,7 +262,7 @@ describe("a deployment that is left idle", () => {
     }));
 });
 
-it("of a model that fails and that nobody uses come once for each spell", () =>
+it("alerts of a model that fails and that nobody uses come once for each spell", () =>
   withAccount(async (account) => {
     const at = Date.now();
     const model = { model: "a/m", version: "v", unhealthy_since: at, used_at: at, error: "boom" };

@@ -170,7 +170,10 @@ describe("idempotency keys", () => {
       await account.unadmit(first.prediction_id);
       const { rows } = await account.list({ kind: "prediction", limit: 9 });
       expect(rows.map(({ prediction_id }) => prediction_id)).toEqual([first.prediction_id]);
-      expect((await account.admit(anAdmit({ idempotency }))).kind).not.toBe("admitted");
+      expect(await account.admit(anAdmit({ idempotency }))).toMatchObject({
+        kind: "in_flight",
+        prediction_id: first.prediction_id,
+      });
     }));
 
   it("guarantees that a first request which died is replayed from its prediction", () =>

@@ -152,11 +152,10 @@ describe("events", () => {
       passTime(5_000);
       await world.object.alarm();
       expect(world.settled).toMatchObject([{ prediction_id: id, document: { state: "succeeded" } }]);
-      const end = { version: world.released[0]?.end?.version, outcome: "succeeded", platform_failure: false };
-      expect(world.released).toMatchObject([
+      const end = { version: "a".repeat(64), outcome: "succeeded", platform_failure: false };
+      expect(world.released).toEqual([
         { prediction_id: id, attempt: 1, ran_ms: 1, instance_gone: false, model: "cogway/test", end },
       ]);
-      expect(end.version).toMatch(/^[0-9a-z]{64}$/);
       expect(world.state.storage.sql.exec("SELECT * FROM outbox").toArray()).toEqual([]);
       passTime(5_000);
       await world.object.alarm();

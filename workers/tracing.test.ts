@@ -1,7 +1,7 @@
 /** One trace from the request to the webhook: what callers see of it, what is logged, what goes to the origin, and what the collector gets. */
 import { createExecutionContext, waitOnExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { beforeAll, describe, expect, it, vi } from "vitest";
+import { beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import { recordSpan, spanCounts } from "../durable-objects/telemetry.ts";
 import type { Span } from "../schema/tracing.ts";
 import { anAccount, anAnnounce, call, FakeOrigin, predictionOf, theOperator } from "./testing/edge.ts";
@@ -32,6 +32,7 @@ const create = (headers: Record<string, string>, more: Record<string, unknown> =
 describe("the trace of a create", () => {
   it("is the caller's, in the answer, at the origin, in the log, in the webhook", async () => {
     const lines = vi.spyOn(console, "log").mockImplementation(() => {});
+    onTestFinished(() => lines.mockRestore());
     const answer = await create({ traceparent: TRACEPARENT }, { webhook: "https://receiver.example/" });
     expect(answer.headers.get("traceparent")).toMatch(new RegExp(`^00-${TRACE}-[0-9a-f]{16}-01$`));
     const made = await predictionOf(answer);
@@ -48,7 +49,6 @@ describe("the trace of a create", () => {
       const logged = lines.mock.calls.map(([line]) => String(line)).find((line) => line.includes(made.id));
       expect(JSON.parse(logged ?? "{}")).toMatchObject({ trace_id: TRACE, prediction_id: made.id, status: 201 });
     });
-    lines.mockRestore();
     expect((await predictionOf(await call("GET", `/v1/predictions/${made.id}`, { token })))["trace_id"]).toBe(TRACE);
   });
 
