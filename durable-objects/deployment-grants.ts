@@ -72,22 +72,29 @@ export class GrantDelivery {
     }
   }
 
-  /** Tells predictions that they are refused. Answers those that were told. */
-  async refuse(keys: LeaseKey[], code: string, detail: string): Promise<LeaseKey[]> {
-    const byObject = Map.groupBy(keys, (key) => predictionObjectName(key.prediction_id));
-    const told = await Promise.all(
+  /** Tells predictions that they are refused, but for those that are being told. `told`: has these forgotten, as soon as their object was told. */
+  async refuse(
+    keys: LeaseKey[],
+    code: string,
+    detail: string,
+    told: (keys: LeaseKey[]) => Promise<void>,
+  ): Promise<void> {
+    const due = keys.filter((key) => !this.#onTheWay.has(keyText(key)));
+    const byObject = Map.groupBy(due, (key) => predictionObjectName(key.prediction_id));
+    await Promise.all(
       [...byObject.values()].map(async (group) => {
         const refusals = group.map(({ prediction_id }) => ({ prediction_id, code, detail }));
+        for (const key of group) this.#onTheWay.add(keyText(key));
         try {
           await predictionStub(this.#env, group[0]?.prediction_id ?? "").leasesRefused(refusals);
-          return group;
+          await told(group);
         } catch (error) {
           console.warn(JSON.stringify({ event: "refusals_untold", refusals: group.length, error: String(error) }));
-          return [];
+        } finally {
+          for (const key of group) this.#onTheWay.delete(keyText(key));
         }
       }),
     );
-    return told.flat();
   }
 }
 

@@ -72,4 +72,17 @@ describe("setups that fail", () => {
       expect(around.refused).toMatchObject([{ prediction_id: request.prediction_id }]);
       expect(await deployment.enqueue(request)).toMatchObject({ kind: "refused" });
     }));
+
+  it("guarantees that the deadline does not tell again what is being told", () =>
+    withDeployment(async (deployment, { around }) => {
+      const { promise: taken, resolve: take } = Promise.withResolvers<void>();
+      around.whenRefused = async () => (around.refused.length === 1 ? taken : undefined);
+      await deployment.enqueue(anEnqueue());
+      for (let n = 1; n <= SETUP_FAILURES_MAX; n++) await deployment.instancesChanged("origin1", [failed(n)]);
+      await vi.waitFor(() => expect(around.refused).toHaveLength(1));
+      passTime(5_000);
+      await deployment.alarm();
+      expect(around.refused).toHaveLength(1);
+      take();
+    }));
 });

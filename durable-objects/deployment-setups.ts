@@ -97,10 +97,11 @@ export class DeploymentSetups {
     const { queue, grants, write } = this.#is;
     const refused = queue.refused(REFUSALS_PER_TURN);
     if (refused.length === 0) return;
-    const told = await grants.refuse(refused, "model.setup_failed", queue.facts().refusal);
-    await write(() => {
-      for (const key of told) queue.dequeue(key);
-    });
+    await grants.refuse(refused, "model.setup_failed", queue.facts().refusal, (told) =>
+      write(() => {
+        for (const key of told) queue.dequeue(key);
+      }),
+    );
   }
 }
 

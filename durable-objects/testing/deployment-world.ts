@@ -30,6 +30,8 @@ export class Surroundings {
   });
   /** whoever pays for instances that are paid as long as they live */
   account: Partial<AccountApi> = {};
+  /** how long predictions take to answer that they are refused */
+  whenRefused: () => Promise<void> = async () => undefined;
   /** what a prediction does when it is canceled */
   whenCanceled: (prediction_id: string) => Promise<PredictionDocument | null> = async (id) => aDocument({ id });
 
@@ -45,6 +47,7 @@ export class Surroundings {
         leasesRefused: async (refusals) => {
           if (this.predictionsAway) throw new Error("away");
           this.refused.push(...refusals);
+          await this.whenRefused();
         },
         leasesHeld: async (keys: LeaseKey[]) => {
           if (this.leasesHeldAway) throw new Error("away");
