@@ -20,7 +20,7 @@ interface Surroundings {
   env: Env;
   queue: DeploymentQueue;
   leases: DeploymentLeases;
-  alarms: Pick<Alarms<"scale" | "cancel">, "setNoLaterThan" | "clear">;
+  alarms: Pick<Alarms<"scale" | "cancel">, "get" | "setNoLaterThan" | "clear">;
   write: <T>(change: (now: number) => T) => Promise<T>;
   /** runs after the commit in progress */
   followUp: (task: () => Promise<void>) => void;
@@ -39,6 +39,11 @@ export class DeploymentLane {
 
   constructor(surroundings: Surroundings) {
     this.#is = surroundings;
+  }
+
+  /** Says and hears nothing until it has work: what it was told last may not be so any more. */
+  isResting(): boolean {
+    return this.#is.alarms.get("scale") === null;
   }
 
   /** A prediction came for the first time. */

@@ -152,8 +152,7 @@ describe("slots of several lanes", () => {
     const first = await lanes.enqueue(1);
     expect(first).toMatchObject({ kind: "queued", queue_position: 1 });
     const [request] = lanes.live.values();
-    await lanes.ring(1);
-    expect(lanes.around.placements).toHaveLength(1);
+    await lanes.ringUntil(1, () => lanes.around.placements.length === 1);
     const waits = await lanes.call(1, (object) => object.waitingFor(request as EnqueueRequest));
     expect(waits).toMatchObject({ reason: "boot", queue_position: expect.any(Number) });
     expect(await lanes.call(0, (object) => object.describe())).toMatchObject({ queue_length: 1, leases: 0 });
@@ -194,6 +193,23 @@ describe("slots of several lanes", () => {
     await lanes.call(0, (object) => object.configure({ ...lanes.spec, release: 1, max_instances: 0 }));
     await lanes.ringUntil(2, () => lanes.around.canceled.some((one) => one.prediction_id === lease?.prediction_id));
     expect(await lanes.enqueue(2)).toMatchObject({ kind: "refused", code: "deployment.disabled" });
+  });
+
+  it("guarantees that a lane which rested meanwhile does not refuse what the deployment takes again", async () => {
+    const lanes = new Lanes();
+    await lanes.call(0, (object) => object.configure(lanes.spec));
+    await lanes.enqueue(1);
+    await lanes.ring(1);
+    await lanes.call(0, (object) => object.configure({ ...lanes.spec, release: 1, max_instances: 0 }));
+    await lanes.ring(1);
+    expect(await lanes.enqueue(1)).toMatchObject({ kind: "refused", code: "deployment.disabled" });
+    for (const id of lanes.live.keys()) await lanes.release(id);
+    passTime(LANE_REST_MS);
+    for (let round = 0; round < 4; round++) await lanes.ring(1);
+    await lanes.call(0, (object) => object.configure({ ...lanes.spec, release: 2 }));
+    await lanes.instance(3, "ready");
+    expect(await lanes.enqueue(1)).toMatchObject({ kind: "queued" });
+    await lanes.ringUntil(1, () => lanes.held().length === 1);
   });
 
   it("guarantees that a report which was on its way for long takes nothing of what came after it", async () => {

@@ -138,7 +138,9 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
   #enqueue(request: EnqueueRequest, now: number): EnqueueResult {
     const queue = this.#queue;
     const { lane = 0 } = request;
-    const gone = this.#refusalWhileEnded();
+    // A lane that rests takes in what comes, and hears in answer to its report whether it can run.
+    const isTold = queue.exists() && (this.#isLane0() || !this.#lane.isResting());
+    const gone = isTold ? this.#refusalWhileEnded() : null;
     if (gone !== null) return gone;
     const isNew = !queue.exists();
     const bootKey = queue.saveSpec(instanceSpec(request.spec), now, false);
@@ -149,7 +151,8 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
     const place = queue.place(request);
     if (place !== null) return { kind: "queued", queue_position: place.position };
 
-    const refusal = this.#setups.refusal(bootKey, now) ?? this.#leases.fence(request, now);
+    const broken = isTold ? this.#setups.refusal(bootKey, now) : null;
+    const refusal = broken ?? this.#leases.fence(request, now);
     if (refusal !== null) return refusal;
     if (request.attempt === 1) (lane === 0 ? this.#measures : this.#lane).came();
     if (queue.isQueueEmpty(bootKey)) {
@@ -174,7 +177,6 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
 
   /** For what an isolate lets through that has not heard of it yet. */
   #refusalWhileEnded(): EnqueueResult | null {
-    if (!this.#queue.exists()) return null;
     if (this.#queue.facts().is_retired) {
       return { kind: "refused", code: "deployment.not_found", detail: "The deployment was deleted." };
     }
