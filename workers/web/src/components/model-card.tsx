@@ -126,8 +126,12 @@ function Preview({ model }: { model: Model }) {
   return <ShapePreview shape={classify(example.output, component(model.latest_version.openapi_schema, "Output"))} />;
 }
 
-/** Bars in a card's drawing of numbers. */
-const BARS = 48;
+/** In a card's drawing of numbers: the most bars, and the fewest that they are as wide as. */
+const BARS_MAX = 48;
+const BARS_MIN = 12;
+/** Of a bar with the gap beside it, and of all of them, in units of the drawing. */
+const BAR_PITCH = 4;
+const BARS_HEIGHT = 64;
 
 export function ShapePreview({ shape }: { shape: Shape }) {
   switch (shape.kind) {
@@ -197,14 +201,23 @@ function FieldsPreview({ fields }: { fields: [string, unknown][] }) {
 }
 
 function Bars({ values }: { values: number[] }) {
-  const shown = values.slice(0, BARS);
-  const peak = Math.max(...shown.map(Math.abs), Number.MIN_VALUE);
+  const shown = values.slice(0, BARS_MAX);
+  const slots = Math.max(shown.length, BARS_MIN);
+  const start = ((slots - shown.length) / 2) * BAR_PITCH;
+  const high = Math.max(0, ...shown);
+  const scale = BARS_HEIGHT / (high - Math.min(0, ...shown) || 1);
   return (
-    <svg className="preview-bars" viewBox={`0 0 ${BARS * 4} 64`} preserveAspectRatio="none" aria-hidden="true">
+    <svg
+      className="preview-bars"
+      viewBox={`0 0 ${slots * BAR_PITCH} ${BARS_HEIGHT}`}
+      preserveAspectRatio="none"
+      aria-hidden="true"
+    >
       {shown.map((value, index) => {
-        const height = Math.max(1, (Math.abs(value) / peak) * 30);
+        const height = Math.max(1, Math.abs(value) * scale);
+        const y = value > 0 ? high * scale - height : high * scale;
         // biome-ignore lint/suspicious/noArrayIndexKey: bars have no other name.
-        return <rect key={index} x={index * 4} width={2.5} y={value >= 0 ? 32 - height : 32} height={height} />;
+        return <rect key={index} x={start + index * BAR_PITCH} width={2.5} y={y} height={height} />;
       })}
     </svg>
   );

@@ -33,7 +33,7 @@ export function SearchBox({ asked }: { asked: string }) {
           type="search"
           className="control search-input"
           aria-label="Search models, collections and docs"
-          placeholder="What shall it do? Such as: make my photo sharper"
+          placeholder="Such as: make my photo sharper"
           autoComplete="off"
           enterKeyHint="search"
           maxLength={QUERY_CHARACTERS_MAX}
