@@ -8,6 +8,7 @@ import {
   errorId,
   type FieldTemplateProps,
   type ObjectFieldTemplateProps,
+  type RJSFSchema,
 } from "@rjsf/utils";
 import { limitsOf } from "./limits.ts";
 
@@ -81,9 +82,13 @@ export function MembersTemplate({ properties }: ObjectFieldTemplateProps<Json>) 
   return <div className="members">{properties.map((property) => property.content)}</div>;
 }
 
-export function ListTemplate({ items, canAdd, onAddClick, disabled, title }: ArrayFieldTemplateProps<Json>) {
+/** Numbers stand in columns: a series of them would else be as many lines. */
+const holdsNumbers = ({ items }: RJSFSchema) =>
+  typeof items === "object" && !Array.isArray(items) && (items.type === "number" || items.type === "integer");
+
+export function ListTemplate({ items, canAdd, onAddClick, disabled, title, schema }: ArrayFieldTemplateProps<Json>) {
   return (
-    <div className="list-input">
+    <div className="list-input" data-numbers={holdsNumbers(schema) ? "" : undefined}>
       {items}
       {canAdd ? (
         <Button
