@@ -6,6 +6,11 @@ import "uplot/dist/uPlot.min.css";
 /** About one digit of the axis' 12 px type, and what is beside a label: tick, gap and the canvas' edge. */
 const LABEL_CHARACTER_PX = 7;
 const LABEL_MARGIN_PX = 22;
+/** Below the drawing: tick, gap and one line of labels. */
+const LABEL_LINE_PX = 32;
+
+/** Between an axis' labels, where there is nothing between two whole numbers: up to a hundred million million. */
+export const WHOLE_STEPS = Array.from({ length: 15 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** power)).flat();
 
 export interface PlotTheme {
   axis: uPlot.Axis;
@@ -35,7 +40,8 @@ export function usePlot(draw: (theme: PlotTheme) => Drawing): RefObject<HTMLDivE
     const style = getComputedStyle(element);
     const colour = (name: string) => style.getPropertyValue(name).trim();
     const grid = { stroke: colour("--line"), width: 1 };
-    const axis = { stroke: colour("--muted"), grid, ticks: grid, font: `12px ${colour("--sans")}` };
+    const font = `12px ${colour("--sans")}`;
+    const axis = { stroke: colour("--muted"), grid, ticks: grid, font, size: LABEL_LINE_PX };
     const { options, data } = draw({ axis, colour });
     const plot = new uPlot({ ...options, width: element.clientWidth }, data, element);
     const resize = new ResizeObserver(() => plot.setSize({ width: element.clientWidth, height: options.height }));

@@ -3,13 +3,12 @@ import { useCallback, useMemo } from "react";
 import uPlot from "uplot";
 import type { Usage } from "../api.ts";
 import { dollars } from "../format.ts";
-import { type Drawing, labelWidth, type PlotTheme, usePlot } from "../use-plot.ts";
+import { type Drawing, labelWidth, type PlotTheme, usePlot, WHOLE_STEPS } from "../use-plot.ts";
 
 const HEIGHT_PX = 190;
 const AXIS_PX = 64;
-/** Whole micro-dollars, up to a hundred million dollars. */
-const AMOUNT_STEPS = Array.from({ length: 15 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** power)).flat();
 const DAY_MS = 86_400_000;
+const HALF_DAY_S = DAY_MS / 2_000;
 /** The widest that a bar gets, and how much of its day it fills. */
 const BAR_PX = 36;
 const BAR_SHARE = 0.62;
@@ -26,7 +25,11 @@ export default function SpendChart({ usage }: { usage: Usage }) {
           legend: { show: false },
           cursor: { show: false },
           tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1_000), "UTC"),
-          scales: { y: { range: (_, _min, max) => [0, max === 0 ? 1 : max * 1.1] } },
+          scales: {
+            // The whole bar of the first day and of the last.
+            x: { range: (_, first, last) => [first - HALF_DAY_S, last + HALF_DAY_S] },
+            y: { range: (_, _min, max) => [0, max === 0 ? 1 : max * 1.1] },
+          },
           axes: [
             {
               ...axis,
@@ -39,7 +42,7 @@ export default function SpendChart({ usage }: { usage: Usage }) {
               ...axis,
               size: (_, labels) => labelWidth(labels, AXIS_PX),
               // There is nothing between two micro-dollars.
-              incrs: AMOUNT_STEPS,
+              incrs: WHOLE_STEPS,
               values: (_, ticks) => ticks.map(dollars),
             },
           ],

@@ -2,7 +2,7 @@
 import { useCallback, useMemo, useState } from "react";
 import { CopyButton } from "../components/copy-button.tsx";
 import { number } from "../format.ts";
-import { type Drawing, labelWidth, type PlotTheme, usePlot } from "../use-plot.ts";
+import { type Drawing, labelWidth, type PlotTheme, usePlot, WHOLE_STEPS } from "../use-plot.ts";
 import type { Series } from "./classify.ts";
 
 const HEIGHT_PX = 200;
@@ -73,7 +73,7 @@ function Canvas({ lines, drawn, label }: { lines: Series[]; drawn: boolean[]; la
           cursor: { drag: { x: true, y: false } },
           scales: { x: { time: false } },
           axes: [
-            axis,
+            { ...axis, incrs: WHOLE_STEPS },
             {
               ...axis,
               size: (_, labels) => labelWidth(labels, AXIS_PX),
@@ -85,6 +85,7 @@ function Canvas({ lines, drawn, label }: { lines: Series[]; drawn: boolean[]; la
             ...lines.map((_, index) => ({
               stroke: colour(`--line-${index + 1}`),
               width: 1.25,
+              points: { fill: colour("--surface") },
               show: drawn[index] === true,
             })),
           ],
