@@ -55,8 +55,8 @@ export default function InvoicePage({ month }: { month: string }) {
             {invoice.data.is_final ? "Invoice" : "So far in"} {monthName(month)}
           </h1>
           <p className="muted">
-            For {invoice.data.account}, in US dollars
-            {invoice.data.is_final ? "" : ". The month is not over: this grows until it is"}
+            For {invoice.data.account}, in US dollars.
+            {invoice.data.is_final ? "" : " The month is not over: this grows until it is."}
           </p>
         </div>
         <div className="invoice-actions no-print">
@@ -80,7 +80,7 @@ export default function InvoicePage({ month }: { month: string }) {
 }
 
 function Lines({ invoice }: { invoice: Invoice }) {
-  if (invoice.lines.length === 0) return <p className="muted invoice-none">Nothing was charged in this month.</p>;
+  if (invoice.lines.length === 0) return <p className="muted">Nothing was charged in this month.</p>;
   return (
     <div className="table-scroll">
       <table className="usage-table">
