@@ -103,7 +103,7 @@ function Scores({ scores }: { scores: Score[] }) {
     <ul className="scores">
       {scores.slice(0, ITEMS_SHOWN).map(({ label, score }) => (
         <li key={label}>
-          <span className="score-label">{label}</span>
+          <span>{label}</span>
           <span className="numeral">{(score * 100).toFixed(1)} %</span>
           <meter min={0} max={1} value={score} aria-label={label} />
         </li>

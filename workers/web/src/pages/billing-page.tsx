@@ -48,7 +48,7 @@ export default function BillingPage() {
           {billing.error === undefined ? null : <ExplainedError error={billing.error} onRetry={billing.reload} />}
           <Standing billing={billing.data} />
           <Spending />
-          <div className="bench billing-bench">
+          <div className="bench">
             <BudgetForm billing={billing.data} onSaved={billing.reload} />
             <BillingAlerts billing={billing.data} />
           </div>

@@ -113,7 +113,7 @@ function ModelRow({ model, now }: { model: ModelStatus; now: number }) {
       <span className="model-status-figure numeral" data-none={model.running === 0}>
         {runningInWords(model.running)}
       </span>
-      <span className="model-status-figure model-status-instances numeral" data-none={isNone(model.instances)}>
+      <span className="model-status-figure numeral" data-none={isNone(model.instances)}>
         {instancesInWords(model.instances)}
       </span>
       {reason === null ? null : <p className="model-status-reason">{reason}</p>}
