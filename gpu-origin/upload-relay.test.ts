@@ -1,4 +1,4 @@
-/** The relay of uploads between clients over real sockets and an edge that keeps one upload as the registry does (workers/registry.test.ts). */
+/** The relay of uploads between clients over real sockets and an edge that keeps one upload as the registry does (workers/registry-blobs.test.ts). */
 import { createHash, randomBytes } from "node:crypto";
 import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";

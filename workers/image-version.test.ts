@@ -1,11 +1,8 @@
 /** Images that `docker push` brings, with Cog's labels: versions without a build. */
-import { createHash } from "node:crypto";
 import { beforeAll, describe, expect, it } from "vitest";
 import { aModel, type Json, jsonOf, type Person, status } from "./testing/catalog.ts";
 import { anAccount, call, FakeOrigin, theOperator } from "./testing/edge.ts";
-
-const OCI_IMAGE = "application/vnd.oci.image.manifest.v1+json";
-const OCI_INDEX = "application/vnd.oci.image.index.v1+json";
+import { digestOf, OCI_IMAGE, OCI_INDEX } from "./testing/registry.ts";
 
 let origin: FakeOrigin;
 let alice: Person;
@@ -17,7 +14,6 @@ beforeAll(async () => {
 });
 
 const encode = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
-const digestOf = (bytes: Uint8Array): string => `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
 const descriptor = (bytes: Uint8Array, mediaType: string) => ({
   mediaType,
   digest: digestOf(bytes),
