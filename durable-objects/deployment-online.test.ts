@@ -30,6 +30,8 @@ class Books {
   /** the call was taken, and its answer is lost */
   losesAnswers = false;
   refusal: SpendRefusal | null = null;
+  /** until it answers */
+  whenCharged: () => Promise<void> = async () => undefined;
   constructor(around: Surroundings) {
     Object.assign(around.account, {
       charge: async (charges: OnlineCharge[]) => {
@@ -39,6 +41,7 @@ class Books {
           if (charge.hold.micros > 0 && this.refusal === null) this.held.set(charge.hold.id, charge.hold.micros);
           else this.held.delete(charge.hold.id);
         }
+        await this.whenCharged();
         if (this.losesAnswers) throw new Error("lost");
         return charges.some(({ hold }) => (hold?.micros ?? 0) > 0) ? this.refusal : null;
       },
@@ -154,6 +157,33 @@ describe("the paid life of an instance", () => {
       await deployment.alarm();
       await vi.waitFor(() => expect(tools.around.placements).toHaveLength(2));
       expect(await deployment.scaling()).toMatchObject({ reason: "minimum", held_back: null });
+    }));
+
+  it("holds nothing for an instance whose host was lost while its first hour was asked for", () =>
+    withDeployment(async (deployment, tools) => {
+      const books = new Books(tools.around);
+      const { promise: taken, resolve: take } = Promise.withResolvers<void>();
+      books.whenCharged = () => taken;
+      await deployment.configure(spec());
+      await vi.waitFor(() => expect(books.held.get("instance:instance1")).toBe(5_490_000));
+      await deployment.instancesGone("origin1", ["instance1"]);
+      take();
+      await vi.waitFor(() => expect(books.held.has("instance:instance1")).toBe(false));
+      expect(books.time()).toBe(0);
+    }));
+
+  it("holds nothing more for any instance once the caps refused one of them", () =>
+    withDeployment(async (deployment, tools) => {
+      const books = new Books(tools.around);
+      const ofTwo = spec({ max_instances: 2 });
+      await deployment.configure(ofTwo);
+      await vi.waitFor(() => expect(books.held.size).toBe(1));
+      await deployment.instancesChanged("origin1", [aStatus()]);
+      const detail = "The account's budget of $6 for this day does not allow it.";
+      books.refusal = { kind: "over_budget", code: "billing.budget_exceeded", detail, resets_at: null };
+      await deployment.configure({ ...ofTwo, release: 2, min_instances: 2 });
+      await vi.waitFor(() => expect(tools.around.drainedIds()).toContain("instance1"));
+      await vi.waitFor(() => expect(books.held.size).toBe(0));
     }));
 
   it("says to what waits that the budget is used up", () =>

@@ -121,11 +121,8 @@ export class DeploymentOnline {
         this.#is.sql.exec("UPDATE online SET was_ready = 1 WHERE instance_id = ?", row.instance_id);
       }
       if (instance !== undefined && !isOver(instance)) continue;
-      if (row.is_free === 1) {
-        this.#is.sql.exec("DELETE FROM online WHERE instance_id = ?", row.instance_id);
-        continue;
-      }
-      this.#end(row.instance_id, Math.max(row.billed_until, instance?.changed_at ?? now));
+      const paidUntil = row.is_free === 1 ? row.billed_until : (instance?.changed_at ?? now);
+      this.#end(row.instance_id, Math.max(row.billed_until, paidUntil));
       isDue = true;
     }
     if (this.#isSpellOver()) {
@@ -191,7 +188,7 @@ export class DeploymentOnline {
       for (const [accountId, pieces] of byAccount) {
         const refusal = await accountStub(this.#is.env, accountId).charge(pieces.map(({ charge }) => charge));
         await this.#is.write((at) => {
-          for (const { row, piece } of pieces) this.#told(row, piece);
+          for (const one of pieces) this.#told(one);
           if (refusal !== null) this.#refused(refusal.detail, at);
         });
       }
@@ -202,10 +199,15 @@ export class DeploymentOnline {
     });
   }
 
-  #told(row: OnlineRow, piece: OnlinePiece | null): void {
+  /** What ended while its next hour was asked for stays until that is given back. */
+  #told({ row, piece, charge }: Due): void {
     const { sql } = this.#is;
-    const until = piece?.to ?? row.billed_until;
-    sql.exec("UPDATE online SET billed_until = ?, is_held = 1 WHERE instance_id = ?", until, row.instance_id);
+    const isHeld = charge.hold.micros > 0;
+    sql.exec(
+      "UPDATE online SET billed_until = ?, is_held = ? WHERE instance_id = ?",
+      ...[piece?.to ?? row.billed_until, isHeld ? 1 : 0, row.instance_id],
+    );
+    if (isHeld) return;
     sql.exec("DELETE FROM online WHERE instance_id = ? AND ended_at <= billed_until", row.instance_id);
   }
 
@@ -297,23 +299,29 @@ function onlineTerms({ online, model, version_id }: RunSpec): OnlineTerms | null
   return online === undefined ? null : { ...online, model, version: version_id };
 }
 
-/** What is to be told of a life now: a piece that is over, or the first hold. */
-function dueOf(
-  row: OnlineRow,
-  now: number,
-): { row: OnlineRow; terms: OnlineTerms; piece: OnlinePiece | null; charge: OnlineCharge }[] {
-  if (row.is_free === 1) return [];
+/** One thing to tell of a life. */
+interface Due {
+  row: OnlineRow;
+  terms: OnlineTerms;
+  piece: OnlinePiece | null;
+  charge: OnlineCharge & { hold: { micros: number } };
+}
+
+/** What is to be told of a life now: a piece that is over, the first hold, or that nothing more is held. */
+function dueOf(row: OnlineRow, now: number): Due[] {
   const terms = JSON.parse(row.terms) as OnlineTerms;
   // A host that is lost before it is ready is the platform's failure: nothing is told of a life that may still be free.
   const isCertain = row.was_ready === 1 || row.ended_at !== null;
-  const piece = isCertain ? nextPiece(row, now) : null;
+  const isFree = row.is_free === 1;
+  const piece = isCertain && !isFree ? nextPiece(row, now) : null;
   const isSpent = row.ended_at !== null && row.ended_at <= row.billed_until;
-  if (piece === null && row.is_held === 1 && !isSpent) return [];
+  const isHeld = row.is_held === 1;
+  if (piece === null && !isSpent && isHeld !== isFree) return [];
   const { account_id: _account, deployment, model, version, rates } = terms;
-  const isLast = isSpent || (row.ended_at !== null && row.ended_at === piece?.to);
+  const isLast = isFree || isSpent || (row.ended_at !== null && row.ended_at === piece?.to);
   const lines = piece === null ? [] : timeLines(piece.to - piece.from, rates);
   const hold = { id: `instance:${row.instance_id}`, micros: isLast ? 0 : sumMicros(timeLines(HOUR_MS, rates)) };
-  const charge: OnlineCharge = {
+  const charge: Due["charge"] = {
     subject: piece?.subject ?? hold.id,
     // The last moment of the piece: an hour that ends with a day belongs to that day.
     at: (piece?.to ?? row.billed_until + 1) - 1,
