@@ -195,6 +195,29 @@ describe("slots of several lanes", () => {
     expect(await lanes.enqueue(2)).toMatchObject({ kind: "refused", code: "deployment.disabled" });
   });
 
+  it("guarantees that a refusal whose answer was lost comes with the next one", async () => {
+    const lanes = new Lanes();
+    await lanes.call(0, (object) => object.configure(lanes.spec));
+    await lanes.enqueue(1);
+    await lanes.ringUntil(1, () => lanes.around.placements.length === 1);
+    for (let n = 1; n <= 3; n++) {
+      const status = aStatus({ instance_id: `bad${n}`, state: "failed", reason: "RuntimeError: no" });
+      await lanes.call(0, (object) => object.instancesChanged("origin1", [status]));
+    }
+    lanes.fault = "unanswered";
+    await lanes.ring(1);
+    await lanes.ring(1);
+    expect(lanes.around.refused).toEqual([]);
+    lanes.fault = "none";
+    await lanes.ringUntil(1, () => lanes.around.refused.length === 1);
+    await lanes.ring(1);
+    passTime(30_000);
+    await lanes.instance(3, "ready");
+    await lanes.enqueue(1);
+    await lanes.ringUntil(1, () => lanes.held().some(({ instance_id }) => instance_id === "instance3"));
+    expect(lanes.around.refused).toHaveLength(1);
+  });
+
   it("guarantees that a lane which rested meanwhile does not refuse what the deployment takes again", async () => {
     const lanes = new Lanes();
     await lanes.call(0, (object) => object.configure(lanes.spec));

@@ -68,24 +68,32 @@ export class DeploymentLanes {
       this.#lend(lane, held.instance_id, held.slots, held.leased);
       this.#queue.touchInstance(held.instance_id, held.leased > 0 ? now : Math.min(now, held.last_used_at));
     }
+    // What still waits since then was refused by an answer that was lost: it is told again.
+    const refused = this.#refusedSince(lane);
     this.#sql.exec("DELETE FROM lane_demand WHERE lane = ?", lane);
     for (const { boot_key, spec, queued, waiting_since } of demand) {
       // It may know a release that nobody told lane 0 of yet.
       if (this.#queue.specOf(boot_key) === null) this.#queue.saveSpec(instanceSpec(spec), now, false);
       this.#sql.exec(
-        "INSERT INTO lane_demand (lane, boot_key, queued, waiting_since, is_refused) VALUES (?, ?, ?, ?, 0)",
-        ...[lane, boot_key, queued, waiting_since],
+        "INSERT INTO lane_demand (lane, boot_key, queued, waiting_since, is_refused) VALUES (?, ?, ?, ?, ?)",
+        ...[lane, boot_key, queued, waiting_since, refused.get(boot_key) === waiting_since ? 1 : 0],
       );
     }
     return true;
   }
 
-  /** Boot keys of what waits in the lane that were refused since its last report. Before {@link take}. */
+  /** Boot keys of what waits in the lane that were refused since it began to wait. After {@link take}. */
   refused(lane: number): string[] {
-    return this.#sql
-      .exec<{ boot_key: string }>("SELECT boot_key FROM lane_demand WHERE lane = ? AND is_refused = 1", lane)
-      .toArray()
-      .map(({ boot_key }) => boot_key);
+    return [...this.#refusedSince(lane).keys()];
+  }
+
+  /** What of the lane is refused, by boot key, and since when it waits. */
+  #refusedSince(lane: number): Map<string, number> {
+    const rows = this.#sql.exec<{ boot_key: string; waiting_since: number }>(
+      "SELECT boot_key, waiting_since FROM lane_demand WHERE lane = ? AND is_refused = 1",
+      lane,
+    );
+    return new Map(rows.toArray().map(({ boot_key, waiting_since }) => [boot_key, waiting_since]));
   }
 
   #lend(lane: number, instanceId: string, slots: number, leased: number): void {

@@ -281,8 +281,8 @@ export class DeploymentObject extends DurableObject<Env> implements DeploymentAp
       const first = report.demand[0];
       if (!queue.exists() && first !== undefined) queue.saveSpec(instanceSpec(first.spec), now, false);
       if (!queue.exists()) return null;
-      const refused = this.#lanes.refused(report.lane);
       if (!this.#lanes.take(report, now)) return null;
+      const refused = this.#lanes.refused(report.lane);
       this.#lanes.leased(report.leases);
       this.#measures.came(report.came);
       for (const instanceId of report.gone) this.#scaler.letGo(instanceId, now);
