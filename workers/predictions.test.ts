@@ -1,9 +1,10 @@
 /** Predictions as their callers see them: the real edge with its objects, D1 and R2, and an origin that does what a test says. */
 import { env } from "cloudflare:workers";
-import { beforeAll, describe, expect, it, vi } from "vitest";
+import { beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import { accountStub } from "../durable-objects/stubs.ts";
 import { aDocument, aSettlement } from "../durable-objects/testing/harness.ts";
 import { PredictionPageSchema, PredictionSchema } from "../schema/api/predictions.ts";
+import { spentFor } from "./domain/spent-creates.ts";
 import {
   anAccount,
   anAnnounce,
@@ -243,11 +244,16 @@ describe("refusals start nothing", () => {
   });
 
   it("more creates than the account's limit, again by memory of the first refusal; a key is asked about all the same", async () => {
-    const { token } = await anAccount({ creates_per_minute: 2 });
+    // How long to wait is less by the time that passed.
+    vi.useFakeTimers({ toFake: ["Date"] });
+    onTestFinished(() => void vi.useRealTimers());
+    const { id, token } = await anAccount({ creates_per_minute: 2 });
     const send = (headers = {}) => create({ version, input: { text: "x" } }, headers, token);
     const first = await send({ "idempotency-key": "kept" });
     expect((await send()).status).toBe(201);
+    expect(spentFor(id)).toBeNull();
     const refusals = [await send(), await send(), await send()];
+    expect(spentFor(id)).toBe(30_000);
     for (const refusal of refusals) {
       expect(await problemOf(refusal)).toMatchObject({ status: 429, code: "rate.limited", retry_after: 30 });
       expect(refusal.headers.get("ratelimit-policy")).toBe('"creates";q=2;w=60');
