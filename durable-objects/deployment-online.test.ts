@@ -186,6 +186,22 @@ describe("the paid life of an instance", () => {
       await vi.waitFor(() => expect(books.held.size).toBe(0));
     }));
 
+  it("is replaced nowhere when its host is drained while nobody pays for it", () =>
+    withDeployment(async (deployment, tools) => {
+      const books = new Books(tools.around);
+      await aReady(deployment, tools);
+      await deployment.enqueue(anEnqueue({ spec: spec() }));
+      await vi.waitFor(() => expect(books.held.size).toBe(1));
+      books.refusal = { kind: "over_budget", code: "billing.budget_exceeded", detail: "No.", resets_at: null };
+      passTime(HOUR_MS);
+      await deployment.alarm();
+      await vi.waitFor(async () => expect(await deployment.scaling()).toMatchObject({ reason: "budget used up" }));
+      expect(await deployment.replaceInstances(["instance1"])).toEqual(["instance1"]);
+      expect(await deployment.describe()).toMatchObject({ instances: [{ state: "draining", leased: 1 }] });
+      await vi.waitFor(async () => expect(await deployment.scaling()).toMatchObject({ wanted_instances: 0 }));
+      expect(tools.around.placements).toHaveLength(1);
+    }));
+
   it("says to what waits that the budget is used up", () =>
     withDeployment(async (deployment, tools) => {
       const books = new Books(tools.around);

@@ -129,9 +129,7 @@ export class DeploymentScaler {
         current,
         older,
         slots_per_instance: spec.slots,
-        // Nobody pays for an instance: those that run something finish it.
-        min_instances: facts.unpaid === null ? spec.min_instances : 0,
-        max_instances: facts.unpaid === null ? spec.max_instances : 0,
+        ...this.#bounds(),
         idle_ttl_ms: spec.idle_ttl_ms,
         hold_until: Math.max(facts.hold_until, this.#placement.hold_until),
         run_ms: facts.run_ms,
@@ -169,6 +167,14 @@ export class DeploymentScaler {
       ...live.filter((row) => row.state !== "ready").map((row) => row.placed_at + startMax),
     ];
     if (deadlines.length > 0) alarms.setNoLaterThan("scale", Math.min(...deadlines));
+  }
+
+  /** How many instances there may be. While nobody pays for one, those that run something finish it. */
+  #bounds(): Pick<RunSpec, "min_instances" | "max_instances"> {
+    const { queue } = this.#is;
+    if (queue.facts().unpaid !== null) return { min_instances: 0, max_instances: 0 };
+    const { min_instances, max_instances } = queue.spec();
+    return { min_instances, max_instances };
   }
 
   /** What waits and runs by the way it is booted: the current one first, then older ones that are still asked for or still there. */
@@ -288,7 +294,7 @@ export class DeploymentScaler {
     const used =
       leaving.filter((row) => row.leased > 0 || now - row.last_used_at < REPLACED_USE_MS).length +
       others.filter((row) => row.leased > 0).length;
-    const { min_instances, max_instances } = queue.spec();
+    const { min_instances, max_instances } = this.#bounds();
     const needed = Math.min(max_instances, Math.max(min_instances, used));
     const placing = this.#placing.get(key) ?? 0;
     for (let missing = needed - others.length - placing; missing > 0; missing--) {
