@@ -49,19 +49,25 @@ function aPlace(change: Partial<PlaceRequest> = {}): PlaceRequest {
 class Around {
   calls: { what: string; instance_id: string }[] = [];
   gone: { origin_id: string; at: number }[] = [];
+  changed: string[] = [];
   /** asked to be replaced; those in `mayGo` go */
   asked: string[][] = [];
   mayGo = new Set<string>();
   pauses = true;
+  /** what happens while an origin or a deployment is asked so; fails where that throws */
+  during = async (_what: string, _id: string): Promise<void> => undefined;
 
   env(): Env {
     return envWith({
       origin: (request) => this.#answer(request),
       deployment: () => ({
         instancesGone: async (origin_id) => {
+          await this.during("gone", origin_id);
           this.gone.push({ origin_id, at: Date.now() });
         },
-        instancesChanged: async () => {},
+        instancesChanged: async (_origin, statuses) => {
+          this.changed.push(...statuses.map((status) => status.instance_id));
+        },
         evictIdle: async () => true,
         replaceInstances: async (instance_ids) => {
           this.asked.push(instance_ids);
@@ -76,6 +82,7 @@ class Around {
     const boot = what === "boot" ? InstanceBootSchema.parse(await request.json()) : null;
     const instance_id = boot?.instance_id ?? id ?? "";
     this.calls.push({ what, instance_id });
+    await this.during(what, instance_id);
     if (what === "pause" && !this.pauses) {
       return Response.json({ code: "instance.busy", detail: "It is not idle." }, { status: 409 });
     }
@@ -172,6 +179,50 @@ describe("dead origins", () => {
         `dead origins: found after ${found[0]} to ${found.at(-1)} ms, median ${found[found.length >> 1]} ms`,
       );
     }, 60));
+
+  it("are found though the deployment of another's instance cannot be told, which is tried again", () =>
+    withFleet(async (fleet, { around, origins, state }) => {
+      for (const n of [1, 2]) await placed(fleet, { deployment_key: `d${n}`, memory_bytes: 2_000 });
+      const [first = "", second = ""] = origins;
+      around.during = async (what, id) => {
+        if (what === "gone" && id === first) throw new Error("overloaded");
+      };
+      passTime(DETECTION_MAX_MS);
+      await fleet.alarm();
+      expect(around.gone.map(({ origin_id }) => origin_id)).toEqual([second]);
+      around.during = async () => undefined;
+      passTime(((await state.storage.getAlarm()) ?? Number.POSITIVE_INFINITY) - Date.now());
+      await fleet.alarm();
+      expect(around.gone.map(({ origin_id }) => origin_id)).toEqual([second, first]);
+    }));
+
+  it("are not lost where they come back while their deployments are told", () =>
+    withFleet(async (fleet, tools) => {
+      const { origin_id } = await placed(fleet);
+      tools.around.during = async (what) => {
+        if (what === "gone") await beat(fleet, tools, origin_id, []);
+      };
+      passTime(DETECTION_MAX_MS);
+      await fleet.alarm();
+      expect(await fleet.listOrigins(null, 9)).toMatchObject([{ state: "ready", instances: [] }]);
+    }, 1));
+});
+
+describe("a heartbeat", () => {
+  it("tells what settled also where it cannot tell what is gone", () =>
+    withFleet(async (fleet, tools) => {
+      const { around } = tools;
+      const stays = await placed(fleet, { memory_bytes: 100 });
+      const goes = await placed(fleet, { deployment_key: "version:b", memory_bytes: 100 });
+      const [kept, lost] = [stays, goes].map(({ instance_id }) => aStatus({ instance_id }));
+      if (kept === undefined || lost === undefined) throw new Error("two were placed");
+      await beat(fleet, tools, stays.origin_id, [kept, lost]);
+      around.during = async (what) => {
+        if (what === "gone") throw new Error("overloaded");
+      };
+      await expect(beat(fleet, tools, stays.origin_id, [kept])).rejects.toThrow("overloaded");
+      expect(around.changed).toEqual([stays.instance_id]);
+    }, 1));
 });
 
 describe("draining a host", () => {
@@ -278,6 +329,56 @@ describe("an idle instance", () => {
       expect(tools.around.told("resume")).toEqual([instance_id]);
       expect((await placed(again)).instance_id).not.toBe(instance_id);
     }));
+
+  it("stays paused where its deployment did not hear of it and asks again, and hears then that it is gone", () =>
+    withFleet(async (fleet, tools) => {
+      const { instance_id, origin_id } = await setUp(fleet, tools);
+      expect(await tools.restart().drain(origin_id, instance_id, "released")).toBe(false);
+      expect(tools.around.told("drain")).toEqual([]);
+      expect(await placed(fleet)).toMatchObject({ instance_id, resumed: true });
+    }));
+
+  it("ends where the fleet died between the pause and its record, when its deployment asks again", () =>
+    withFleet(async (fleet, tools) => {
+      const { instance_id, origin_id } = await placed(fleet);
+      await beat(fleet, tools, origin_id, [aStatus({ instance_id })]);
+      const died = Promise.withResolvers<void>();
+      tools.around.during = (what) => (what === "pause" ? died.promise : Promise.resolve());
+      const lost = fleet.drain(origin_id, instance_id, "idle");
+      await vi.waitFor(() => expect(tools.around.told("pause")).toEqual([instance_id]));
+      const again = tools.restart();
+      await beat(again, tools, origin_id, [aStatus({ instance_id, state: "paused" })]);
+      expect(await again.drain(origin_id, instance_id, "released")).toBe(true);
+      expect(tools.around.told("drain")).toEqual([instance_id]);
+      died.resolve();
+      await lost;
+      expect((await placed(again)).instance_id).not.toBe(instance_id);
+    }));
+
+  it("is not given to whom its host was lost while it was resumed", () =>
+    withFleet(async (fleet, tools) => {
+      const { instance_id, origin_id } = await setUp(fleet, tools);
+      await beat(fleet, tools, origin_id, [aStatus({ instance_id, state: "paused" })]);
+      tools.around.during = async (what) => {
+        if (what === "resume") await beat(fleet, tools, origin_id, []);
+      };
+      expect((await placed(fleet)).instance_id).not.toBe(instance_id);
+    }));
+
+  it("ends by the next heartbeat where the call that ends it was lost", () =>
+    withFleet(async (fleet, tools) => {
+      const { instance_id, origin_id } = await setUp(fleet, tools);
+      tools.around.during = async (what) => {
+        if (what === "drain") throw new TypeError("connection refused");
+      };
+      passTime(PAUSED_MAX_MS);
+      const paused = aStatus({ instance_id, state: "paused" });
+      await beat(fleet, tools, origin_id, [paused]);
+      await fleet.alarm();
+      expect((await beat(fleet, tools, origin_id, [paused])).unowned).toEqual([instance_id]);
+      const draining = aStatus({ instance_id, state: "draining" });
+      expect((await beat(fleet, tools, origin_id, [draining])).unowned).toEqual([]);
+    }, 1));
 
   it("is ended where it has devices, was a trainer, or the origin cannot pause it", () =>
     withFleet(async (fleet, tools) => {

@@ -246,7 +246,9 @@ export class FleetPlacement {
       // Taken before the call, so that another placement does not resume it too.
       this.#change(instance_id, () => store.setPaused(instance_id, null));
       const answer = await resumeInstance(env, to, instance_id);
-      if (answer.kind === "accepted") return { kind: "placed", instance_id, origin_id, resumed: true };
+      // Its host may have been lost meanwhile, or its room given to others.
+      const isThere = store.instance(instance_id)?.is_draining === false;
+      if (answer.kind === "accepted" && isThere) return { kind: "placed", instance_id, origin_id, resumed: true };
       await this.end(origin_id, instance_id, "evicted");
     }
     return null;

@@ -35,6 +35,8 @@ import { deploymentStub, fleetShard } from "./stubs.ts";
 const PLACED_GRACE_MS = 30_000;
 /** How often a host that is being drained is looked at. */
 const DRAIN_INTERVAL_MS = 2_000;
+/** Silent origins are looked for at most so often. */
+const LOST_INTERVAL_MS = 1_000;
 
 export class FleetObject extends DurableObject<Env> implements FleetShardApi {
   readonly #store = new FleetStore(this.ctx.storage.sql);
@@ -98,8 +100,7 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
     this.#store.saveOrigin(originId, request, prices);
     const gone = this.#reconcile(originId, request.instances, restarted);
     const settled = this.#hear(originId, request.instances);
-    await this.#tellGone(originId, gone);
-    await this.#tellChanged(originId, settled);
+    await this.#tell(originId, gone, settled);
   }
 
   // ---- heartbeats
@@ -112,12 +113,14 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
     if (heartbeat.capacity !== undefined) this.#store.setCapacity(originId, heartbeat.capacity);
     const gone = this.#reconcile(originId, heartbeat.instances, false);
     const settled = this.#hear(originId, heartbeat.instances, isBack || heartbeat.capacity !== undefined);
-    const owned = new Set(this.#store.instances(originId).map((row) => row.instance_id));
-    const unowned = heartbeat.instances.filter(
-      (status) => isRunning(status) && status.state !== "draining" && !owned.has(status.instance_id),
-    );
-    await this.#tellGone(originId, gone);
-    await this.#tellChanged(originId, settled);
+    const owned = new Map(this.#store.instances(originId).map((row) => [row.instance_id, row]));
+    const unowned = heartbeat.instances.filter((status) => {
+      if (!isRunning(status) || status.state === "draining") return false;
+      const row = owned.get(status.instance_id);
+      // What was to end and stands idle all the same was not told so: a paused one has no deployment that would ask again.
+      return row === undefined || (row.is_draining && status.slots_busy === 0);
+    });
+    await this.#tell(originId, gone, settled);
     return { known: true, unowned: unowned.map((status) => status.instance_id) };
   }
 
@@ -145,6 +148,11 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
     for (const row of this.#store.instances(originId)) this.#placement.instanceChanged(row);
     if (this.#alarms.get("lost") === null) this.#alarms.set("lost", now + ORIGIN_DEAD_AFTER_MS);
     return settled;
+  }
+
+  /** Neither waits for the other: what settled counts as told, unless telling it failed. */
+  async #tell(originId: string, gone: FleetInstanceRow[], settled: InstanceStatus[]): Promise<void> {
+    await Promise.all([this.#tellGone(originId, gone), this.#tellChanged(originId, settled)]);
   }
 
   async #tellGone(originId: string, gone: FleetInstanceRow[]): Promise<void> {
@@ -357,20 +365,31 @@ export class FleetObject extends DurableObject<Env> implements FleetShardApi {
 
   /** Origins that were silent too long are lost, and all that ran there with them. */
   async #findLost(): Promise<void> {
-    for (const origin of this.#store.origins()) {
-      if (origin.is_lost || this.#heartbeats.isAlive(origin)) continue;
-      const gone = this.#store.instances(origin.origin_id);
-      // Told before it is recorded: a crash in between tells again.
-      await this.#tellGone(origin.origin_id, gone);
-      for (const row of gone) this.#placement.removeInstance(row.instance_id);
-      this.#store.setLost(origin.origin_id, true);
-      this.#placement.originChanged({ ...origin, is_lost: true });
-      this.#heartbeats.forget(origin.origin_id);
-      console.warn(JSON.stringify({ event: "origin_lost", origin_id: origin.origin_id, instances: gone.length }));
-    }
-    const alive = this.#store.origins().filter((origin) => !origin.is_lost);
-    const next = alive.map((origin) => this.#heartbeats.deadAt(origin.origin_id));
-    if (next.length > 0) this.#alarms.set("lost", Math.min(...next));
+    const silent = this.#store.origins().filter((origin) => !origin.is_lost && !this.#heartbeats.isAlive(origin));
+    // A deployment that cannot be told keeps only its own origin waiting.
+    await Promise.all(
+      silent.map((origin) =>
+        this.#lose(origin).catch((error: unknown) => {
+          const { origin_id } = origin;
+          console.error(JSON.stringify({ event: "origin_lost_untold", origin_id, error: String(error) }));
+        }),
+      ),
+    );
+    const left = this.#store.origins().filter((origin) => !origin.is_lost);
+    const next = left.map((origin) => this.#heartbeats.deadAt(origin.origin_id));
+    if (next.length > 0) this.#alarms.set("lost", Math.max(Math.min(...next), Date.now() + LOST_INTERVAL_MS));
+  }
+
+  async #lose(origin: OriginRow): Promise<void> {
+    const gone = this.#store.instances(origin.origin_id);
+    // Told before it is recorded: a crash in between tells again.
+    await this.#tellGone(origin.origin_id, gone);
+    console.warn(JSON.stringify({ event: "origin_lost", origin_id: origin.origin_id, instances: gone.length }));
+    // It came back meanwhile, with or without what ran there, and may have got something new.
+    if (this.#heartbeats.isAlive(origin)) return;
+    this.#store.setLost(origin.origin_id, true);
+    this.#placement.originChanged({ ...origin, is_lost: true });
+    this.#heartbeats.forget(origin.origin_id);
   }
 }
 
