@@ -2,10 +2,9 @@
  * A lane of a deployment but 0: it places nothing, and leases the slots that lane 0 lets it (deployment-lanes.ts). While it has work it reports every moment, at
  * once when something waits for which it has no slot. What it holds changes by the answer to its newest report alone, and never below what it has leased.
  */
-import type { Alarms } from "./alarms.ts";
 import type { LaneReport, LaneShare } from "./deployment-contract.ts";
 import { CANCEL_AGAIN_MS, type DeploymentLeases } from "./deployment-leases.ts";
-import type { DeploymentQueue } from "./deployment-queue.ts";
+import type { Surroundings } from "./deployment-surroundings.ts";
 import { deploymentStub } from "./stubs.ts";
 
 /** While it has work it reports this often: so long a slot that became free elsewhere may take to come here. */
@@ -15,21 +14,14 @@ const REPORT_PAUSE_MS = 100;
 /** After so long without work it gives back what it holds, and rests. */
 export const LANE_REST_MS = 2_000;
 
-/** What it has of its object. */
-interface Surroundings {
-  env: Env;
-  queue: DeploymentQueue;
+interface LaneSurroundings extends Surroundings<"scale" | "cancel"> {
   leases: DeploymentLeases;
-  alarms: Pick<Alarms<"scale" | "cancel">, "get" | "setNoLaterThan" | "clear">;
-  write: <T>(change: (now: number) => T) => Promise<T>;
-  /** runs after the commit in progress */
-  followUp: (task: () => Promise<void>) => void;
   /** inside a write: what waits for this key is refused */
   refuse: (bootKey: string, detail: string, now: number) => void;
 }
 
 export class DeploymentLane {
-  readonly #is: Surroundings;
+  readonly #is: LaneSurroundings;
   readonly #gone = new Set<string>();
   #came = 0;
   #leases = 0;
@@ -37,7 +29,7 @@ export class DeploymentLane {
   #asked_at = 0;
   #asking: Promise<void> | null = null;
 
-  constructor(surroundings: Surroundings) {
+  constructor(surroundings: LaneSurroundings) {
     this.#is = surroundings;
   }
 

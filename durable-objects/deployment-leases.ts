@@ -4,11 +4,11 @@
  */
 import { predictionObjectName } from "../schema/ids.ts";
 import { UTILISATION_TARGET } from "../schema/scaling.ts";
-import type { Alarms } from "./alarms.ts";
 import type { EnqueueRequest, EnqueueResult, Lease, LeaseKey } from "./deployment-contract.ts";
 import { GrantDelivery } from "./deployment-grants.ts";
-import type { DeploymentQueue, InstanceRow } from "./deployment-queue.ts";
+import type { InstanceRow } from "./deployment-queue.ts";
 import { TELL_AGAIN_MS } from "./deployment-setups.ts";
+import type { Surroundings } from "./deployment-surroundings.ts";
 import { predictionStub } from "./stubs.ts";
 
 /** A lease this old is asked about at its prediction, and again each time it has become this much older. */
@@ -23,14 +23,7 @@ const CANCELS_PER_TURN = 200;
 const CANCELS_AT_ONCE = 20;
 export const CANCEL_AGAIN_MS = 1_000;
 
-/** What it has of its object. */
-interface Surroundings {
-  env: Env;
-  queue: DeploymentQueue;
-  alarms: Pick<Alarms<"tell" | "leases" | "cancel">, "get" | "set" | "setNoLaterThan">;
-  write: <T>(change: (now: number) => T) => Promise<T>;
-  /** runs after the commit in progress, once however often it was asked for */
-  followUp: (task: () => Promise<void>) => void;
+interface LeasesSurroundings extends Surroundings<"tell" | "leases" | "cancel"> {
   /** a slot was leased */
   leased: () => void;
   /** inside a write: leases ended, so what they held may be idle, and what waits has become less */
@@ -38,10 +31,10 @@ interface Surroundings {
 }
 
 export class DeploymentLeases {
-  readonly #is: Surroundings;
+  readonly #is: LeasesSurroundings;
   readonly grants: GrantDelivery;
 
-  constructor(surroundings: Surroundings) {
+  constructor(surroundings: LeasesSurroundings) {
     this.#is = surroundings;
     this.grants = new GrantDelivery(surroundings.env, surroundings.queue);
   }

@@ -9,8 +9,8 @@
 import { nextHour, nextPiece, type OnlinePiece } from "../schema/online-time.ts";
 import { ORIGIN_DEAD_AFTER_MS } from "../schema/origin-protocol.ts";
 import { amountMicros, type CostLine, type Rates, sumMicros } from "../schema/pricing.ts";
-import type { Alarms } from "./alarms.ts";
-import type { DeploymentQueue, InstanceRow } from "./deployment-queue.ts";
+import type { InstanceRow } from "./deployment-queue.ts";
+import type { Surroundings } from "./deployment-surroundings.ts";
 import type { OnlineCharge } from "./ledger-contract.ts";
 import type { RunSpec } from "./prediction-contract.ts";
 import { accountStub } from "./stubs.ts";
@@ -61,24 +61,18 @@ type OnlineRow = {
   terms: string;
 };
 
-interface Surroundings {
-  env: Env;
+interface OnlineSurroundings extends Surroundings<"online"> {
   sql: SqlStorage;
-  queue: DeploymentQueue;
-  alarms: Pick<Alarms<"online">, "setNoLaterThan">;
-  write: <T>(change: (now: number) => T) => Promise<T>;
-  /** runs after the commit in progress */
-  followUp: (task: () => Promise<void>) => void;
   /** inside a write: how many instances are wanted is to be decided anew */
   scale: (now: number) => void;
 }
 
 export class DeploymentOnline {
-  readonly #is: Surroundings;
+  readonly #is: OnlineSurroundings;
   #tables: "unknown" | "none" | "there" = "unknown";
   #telling: Promise<void> | null = null;
 
-  constructor(surroundings: Surroundings) {
+  constructor(surroundings: OnlineSurroundings) {
     this.#is = surroundings;
   }
 

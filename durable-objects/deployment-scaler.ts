@@ -6,10 +6,10 @@
 import { usesPerHour } from "../schema/arrivals.ts";
 import type { InstanceStatus } from "../schema/origin-protocol.ts";
 import { type BootGroup, decideRollout, type RolloutDecision } from "../schema/rollout.ts";
-import type { Alarms } from "./alarms.ts";
 import type { DeploymentMeasures } from "./deployment-measures.ts";
-import type { DeploymentQueue, InstanceRow } from "./deployment-queue.ts";
+import type { InstanceRow } from "./deployment-queue.ts";
 import type { DeploymentFacts } from "./deployment-record.ts";
+import type { Surroundings } from "./deployment-surroundings.ts";
 import type { PlaceRequest, PlaceResult } from "./fleet-contract.ts";
 import type { RunSpec } from "./prediction-contract.ts";
 import { fleetStub } from "./stubs.ts";
@@ -40,15 +40,8 @@ const DECIDE_EVERY_MS = 1_000;
 
 type Refusal = Extract<PlaceResult, { kind: "refused" }>["reason"];
 
-/** What the scaler has of its object. */
-interface Surroundings {
-  env: Env;
-  queue: DeploymentQueue;
+interface ScalerSurroundings extends Surroundings<"scale" | "online"> {
   measures: DeploymentMeasures;
-  alarms: Pick<Alarms<"scale" | "online">, "setNoLaterThan" | "get">;
-  write: (change: (now: number) => void) => Promise<void>;
-  /** runs after the commit in progress */
-  followUp: (task: () => Promise<void>) => void;
   /** no origin can boot what this key names */
   versionRefused: (bootKey: string, detail: string, now: number) => void;
   /** slots may have become usable */
@@ -56,7 +49,7 @@ interface Surroundings {
 }
 
 export class DeploymentScaler {
-  readonly #is: Surroundings;
+  readonly #is: ScalerSurroundings;
   /** placements on their way, by boot key */
   readonly #placing = new Map<string, number>();
   #placement: { failures: number; hold_until: number; refusal: Refusal | null; detail: string | null } = {
@@ -71,7 +64,7 @@ export class DeploymentScaler {
   decision: RolloutDecision | null = null;
   #decided_at = 0;
 
-  constructor(surroundings: Surroundings) {
+  constructor(surroundings: ScalerSurroundings) {
     this.#is = surroundings;
   }
 

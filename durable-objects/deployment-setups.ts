@@ -4,12 +4,11 @@
  */
 import type { InstanceStatus } from "../schema/origin-protocol.ts";
 import { movingAverage } from "../schema/scaling.ts";
-import type { Alarms } from "./alarms.ts";
 import type { EnqueueResult } from "./deployment-contract.ts";
 import type { GrantDelivery } from "./deployment-grants.ts";
 import type { DeploymentHistory } from "./deployment-history.ts";
-import type { DeploymentQueue } from "./deployment-queue.ts";
 import type { DeploymentFacts } from "./deployment-record.ts";
+import type { Surroundings } from "./deployment-surroundings.ts";
 
 /** Grants and refusals that nobody took are told again after this. */
 export const TELL_AGAIN_MS = 5_000;
@@ -22,21 +21,15 @@ const SETUP_RETRY_MS = 1_000;
 const SETUP_REFUSAL_MS = 30_000;
 const SETUP_REFUSAL_MAX_MS = 300_000;
 
-/** What it has of its object. */
-interface Surroundings {
-  queue: DeploymentQueue;
+interface SetupSurroundings extends Surroundings<"tell"> {
   history: DeploymentHistory;
-  alarms: Pick<Alarms<"tell">, "setNoLaterThan">;
   grants: GrantDelivery;
-  write: (change: (now: number) => void) => Promise<void>;
-  /** runs after the commit in progress */
-  followUp: (task: () => Promise<void>) => void;
 }
 
 export class DeploymentSetups {
-  readonly #is: Surroundings;
+  readonly #is: SetupSurroundings;
 
-  constructor(surroundings: Surroundings) {
+  constructor(surroundings: SetupSurroundings) {
     this.#is = surroundings;
   }
 
