@@ -36,6 +36,13 @@ it("stays far below a row's bound, however large what is said of a change is", a
   expect(await log.verify()).toMatchObject({ entries: 1, broken_at: null });
 });
 
+it("keeps its chain where a bound falls within a character, or half of one was given", async () => {
+  const log = auditStub(env, "halves");
+  await log.append(anEntry(1, { target: `${"x".repeat(511)}\u{1f600}` }));
+  await log.append(anEntry(2, { target: "\ud83d" }));
+  expect(await log.verify()).toMatchObject({ entries: 2, broken_at: null });
+});
+
 it("loses nothing and keeps its chain when it is evicted between any two calls", async () => {
   const log = () => auditStub(env, "evicted");
   for (let n = 0; n < 5; n++) {

@@ -140,6 +140,7 @@ function bounded(details: Record<string, unknown>): string {
   return new TextEncoder().encode(json).length <= DETAILS_BYTES_MAX ? json : JSON.stringify({ too_large: json.length });
 }
 
+/** Half a character is stored as another one, which would break the chain. */
 function text(value: string): string {
-  return value.slice(0, TEXT_CHARACTERS_MAX);
+  return value.slice(0, TEXT_CHARACTERS_MAX).toWellFormed();
 }
