@@ -75,12 +75,21 @@ export class CanaryStore {
     this.#sql.exec(`UPDATE canaries SET running = ?, due_at = ? WHERE ${IS}`, id, now, owner, name, version);
   }
 
-  /** It does not run (any more). `due_at` null: as it was. */
-  save({ owner, name, version }: CanaryVersion, state: CanaryState, due_at: number | null): void {
+  /** It does not run (any more). */
+  save({ owner, name, version }: CanaryVersion, state: CanaryState, due_at: number): void {
     this.#sql.exec(
-      `UPDATE canaries SET running = NULL, state = ?, due_at = coalesce(?, due_at) WHERE ${IS}`,
+      `UPDATE canaries SET running = NULL, state = ?, due_at = ? WHERE ${IS}`,
       ...[JSON.stringify(state), due_at, owner, name, version],
     );
+  }
+
+  /** Its owner was told of this spell; it may run again by now, or be well. */
+  setTold(of: CanaryVersion, unhealthy_since: number, told_at: number): void {
+    const state = this.state(of);
+    if (state?.unhealthy_since !== unhealthy_since) return;
+    const { owner, name, version } = of;
+    const told = JSON.stringify({ ...state, told_at } satisfies CanaryState);
+    this.#sql.exec(`UPDATE canaries SET state = ? WHERE ${IS}`, told, owner, name, version);
   }
 
   remove({ owner, name, version }: CanaryVersion): void {
@@ -100,15 +109,21 @@ export class CanaryStore {
     }
   }
 
-  /** Between two places of a walk (null: the beginning, the end), no others than these are left. */
-  keepBetween(after: CanaryVersion | null, through: CanaryVersion | null, versions: CanaryVersion[]): void {
+  /** Between two places of a walk (null: the beginning, the end), no others than these are left, but for those first seen since these were asked for. */
+  keepBetween(
+    after: CanaryVersion | null,
+    through: CanaryVersion | null,
+    versions: CanaryVersion[],
+    asked_at: number,
+  ): void {
     if (!this.#exists()) return;
     const kept = JSON.stringify(versions.map(({ owner, name, version }) => `${owner}/${name}:${version}`));
     const from = [after?.owner ?? "", after?.name ?? "", after?.version ?? ""];
     const to = [through?.owner ?? END, through?.name ?? END, through?.version ?? END];
     this.#sql.exec(
-      "DELETE FROM canaries WHERE (owner, name, version) > (?, ?, ?) AND (owner, name, version) <= (?, ?, ?) AND owner || '/' || name || ':' || version NOT IN (SELECT value FROM json_each(?))",
-      ...[...from, ...to, kept],
+      `DELETE FROM canaries WHERE (owner, name, version) > (?, ?, ?) AND (owner, name, version) <= (?, ?, ?) AND first_seen_at < ?
+        AND owner || '/' || name || ':' || version NOT IN (SELECT value FROM json_each(?))`,
+      ...[...from, ...to, asked_at, kept],
     );
   }
 

@@ -84,11 +84,12 @@ export class CanaryObject extends DurableObject<Env> implements CanaryApi {
   /** One page of the catalog; the rest follows in the next turn. Changes are told, so a walk finds only what was lost on the way. */
   async #walk(): Promise<void> {
     const cursor = this.#store.cursor();
+    const asked_at = Date.now();
     const page = await this.runs().page(cursor, PAGE_ROWS);
     const last = page.at(-1);
     const isEnd = page.length < PAGE_ROWS || last === undefined;
     for (const listed of page) await this.#see(listed, false);
-    this.#store.keepBetween(cursor, isEnd ? null : last, page);
+    this.#store.keepBetween(cursor, isEnd ? null : last, page, asked_at);
     this.#store.setCursor(isEnd ? null : last);
     this.#alarms.set("walk", Date.now() + (isEnd ? WALK_INTERVAL_MS : TURN_PAUSE_MS));
     this.#arm();
@@ -189,8 +190,12 @@ export class CanaryObject extends DurableObject<Env> implements CanaryApi {
 
   async #ended(version: CanaryVersion, id: string, result: CanaryResult): Promise<void> {
     if (this.#store.running(version) !== id) return;
-    await this.#record(version, result);
-    this.#arm();
+    try {
+      await this.#record(version, result);
+    } finally {
+      // The turn that was full waits for this.
+      this.#arm();
+    }
   }
 
   async #record(version: CanaryVersion, result: CanaryResult): Promise<void> {
@@ -216,7 +221,7 @@ export class CanaryObject extends DurableObject<Env> implements CanaryApi {
     if (!isForsaken(state, used_at, now)) return;
     const error = state.results.find(({ outcome }) => outcome === "failed")?.detail ?? result.detail;
     await this.runs().tellOwner(version, { unhealthy_since, used_at, error });
-    this.#store.save(version, { ...state, told_at: now }, null);
+    this.#store.setTold(version, unhealthy_since, now);
   }
 
   /** The next turn: when the next is due, but for what runs; a turn that is full goes on when one of its runs ended. */
