@@ -1,6 +1,7 @@
 /** The rows of the CanaryObject: one for each version of a public model, about a kilobyte. */
 import { type CanaryState, NEW_CANARY } from "../schema/canaries.ts";
 import type { CanaryVersion } from "./canary-contract.ts";
+import { LazyTables } from "./lazy-tables.ts";
 
 const TABLES = `
 CREATE TABLE IF NOT EXISTS canaries (
@@ -24,24 +25,19 @@ const END = "\u{10ffff}";
 
 export class CanaryStore {
   readonly #sql: SqlStorage;
-  #isReady = false;
+  readonly #tables: LazyTables;
 
   constructor(sql: SqlStorage) {
     this.#sql = sql;
-  }
-
-  /** Nothing is written before the first version is known. */
-  #exists(): boolean {
-    this.#isReady ||= this.#sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'walks'").toArray().length > 0;
-    return this.#isReady;
+    this.#tables = new LazyTables(sql, TABLES, "walks");
   }
 
   isEmpty(): boolean {
-    return !this.#exists();
+    return !this.#tables.exist();
   }
 
   insert({ owner, name, version }: CanaryVersion, due_at: number, now: number): void {
-    if (!this.#exists()) this.#sql.exec(TABLES);
+    this.#tables.create();
     this.#sql.exec(
       "INSERT OR IGNORE INTO canaries VALUES (?, ?, ?, ?, ?, NULL, ?)",
       ...[owner, name, version, now, due_at, JSON.stringify(NEW_CANARY)],
@@ -49,7 +45,7 @@ export class CanaryStore {
   }
 
   #one<T extends Record<string, SqlStorageValue>>(columns: string, of: CanaryVersion): T | null {
-    if (!this.#exists()) return null;
+    if (!this.#tables.exist()) return null;
     const { owner, name, version } = of;
     return this.#sql.exec<T>(`SELECT ${columns} FROM canaries WHERE ${IS}`, owner, name, version).toArray()[0] ?? null;
   }
@@ -98,7 +94,7 @@ export class CanaryStore {
 
   /** Of these models (owner/name), no others than these versions are left. */
   keepOnly(models: string[], versions: CanaryVersion[]): void {
-    if (!this.#exists()) return;
+    if (!this.#tables.exist()) return;
     for (const model of models) {
       const [owner = "", name = ""] = model.split("/");
       const kept = versions.filter((row) => row.owner === owner && row.name === name).map((row) => row.version);
@@ -116,7 +112,7 @@ export class CanaryStore {
     versions: CanaryVersion[],
     asked_at: number,
   ): void {
-    if (!this.#exists()) return;
+    if (!this.#tables.exist()) return;
     const kept = JSON.stringify(versions.map(({ owner, name, version }) => `${owner}/${name}:${version}`));
     const from = [after?.owner ?? "", after?.name ?? "", after?.version ?? ""];
     const to = [through?.owner ?? END, through?.name ?? END, through?.version ?? END];
@@ -129,7 +125,7 @@ export class CanaryStore {
 
   /** Longest due first. */
   due(now: number, limit: number): CanaryVersion[] {
-    if (!this.#exists()) return [];
+    if (!this.#tables.exist()) return [];
     return this.#sql
       .exec<{ owner: string; name: string; version: string }>(
         "SELECT owner, name, version FROM canaries WHERE running IS NULL AND due_at <= ? ORDER BY due_at LIMIT ?",
@@ -140,13 +136,13 @@ export class CanaryStore {
 
   /** Null: none waits. */
   nextDue(): number | null {
-    if (!this.#exists()) return null;
+    if (!this.#tables.exist()) return null;
     const least = "SELECT min(due_at) AS due FROM canaries WHERE running IS NULL";
     return this.#sql.exec<{ due: number | null }>(least).one().due;
   }
 
   inFlight(): (CanaryVersion & { running: string })[] {
-    if (!this.#exists()) return [];
+    if (!this.#tables.exist()) return [];
     return this.#sql
       .exec<{ owner: string; name: string; version: string; running: string }>(
         "SELECT owner, name, version, running FROM canaries WHERE running IS NOT NULL",
@@ -156,7 +152,7 @@ export class CanaryStore {
 
   /** Where the walk goes on; null: at the beginning. */
   cursor(): CanaryVersion | null {
-    if (!this.#exists()) return null;
+    if (!this.#tables.exist()) return null;
     const rows = this.#sql.exec<{ owner: string; name: string; version: string }>(
       "SELECT owner, name, version FROM walks",
     );
@@ -164,7 +160,7 @@ export class CanaryStore {
   }
 
   setCursor(cursor: CanaryVersion | null): void {
-    if (!this.#exists()) return;
+    if (!this.#tables.exist()) return;
     if (cursor === null) this.#sql.exec("DELETE FROM walks");
     else {
       const { owner, name, version } = cursor;
