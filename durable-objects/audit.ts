@@ -5,6 +5,7 @@
 import { DurableObject } from "cloudflare:workers";
 import { sha256Hex } from "../schema/ids.ts";
 import type { AuditApi, AuditEntry } from "./audit-contract.ts";
+import { LazyTables } from "./lazy-tables.ts";
 
 /** JSON of what changed; more is left out, and said so. A SQLite value may hold 2 MB on the platform. */
 const DETAILS_BYTES_MAX = 8_192;
@@ -40,11 +41,12 @@ type Row = Omit<AuditEntry, "details"> & { details: string };
 type Columns = Row & Record<string, SqlStorageValue>;
 
 export class AuditObject extends DurableObject<Env> implements AuditApi {
-  #ready = false;
+  readonly #tables = new LazyTables(this.ctx.storage.sql, TABLES, "head");
 
   async append(entry: Omit<AuditEntry, "seq" | "hash">): Promise<void> {
+    // Before the transaction: undone with it, they would still be taken for there.
+    this.#tables.create();
     this.ctx.storage.transactionSync(() => {
-      if (!this.#exists()) this.ctx.storage.sql.exec(TABLES);
       const { sql } = this.ctx.storage;
       const known = sql.exec(
         "SELECT 1 FROM entries WHERE request_id = ? AND action = ?",
@@ -80,11 +82,10 @@ export class AuditObject extends DurableObject<Env> implements AuditApi {
       );
       sql.exec("INSERT OR REPLACE INTO head VALUES (1, ?, ?)", row.seq, hash);
     });
-    this.#ready = true;
   }
 
   async list(query: { before_seq: number | null; limit: number }): Promise<{ entries: AuditEntry[]; more: boolean }> {
-    if (!this.#exists()) return { entries: [], more: false };
+    if (!this.#tables.exist()) return { entries: [], more: false };
     const limit = Math.min(query.limit, PAGE_ROWS_MAX);
     const before = query.before_seq ?? Number.MAX_SAFE_INTEGER;
     const rows = this.ctx.storage.sql
@@ -97,7 +98,7 @@ export class AuditObject extends DurableObject<Env> implements AuditApi {
   }
 
   async verify(): Promise<{ entries: number; broken_at: number | null; head: string }> {
-    if (!this.#exists()) return { entries: 0, broken_at: null, head: GENESIS };
+    if (!this.#tables.exist()) return { entries: 0, broken_at: null, head: GENESIS };
     let hash = GENESIS;
     let seq = 0;
     for (;;) {
@@ -116,11 +117,6 @@ export class AuditObject extends DurableObject<Env> implements AuditApi {
     const head = this.#head();
     const isWhole = head.seq === seq && head.hash === hash;
     return { entries: seq, broken_at: isWhole ? null : Math.min(head.seq, seq) + 1, head: hash };
-  }
-
-  #exists(): boolean {
-    this.#ready ||= this.ctx.storage.sql.exec("SELECT 1 FROM sqlite_master WHERE name = 'head'").toArray().length > 0;
-    return this.#ready;
   }
 
   #head(): { seq: number; hash: string } {
