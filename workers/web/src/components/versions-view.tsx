@@ -35,7 +35,11 @@ export function VersionsView({
   const api = useApi();
   const name = fullName(model);
   const first = useLoaded(`versions ${name}`, () => api.versions(model.owner, model.name));
-  useInterval(first.reload, REFRESH_MS);
+  useInterval(() => {
+    first.reload();
+    // Which of them is the latest is the model's.
+    onChanged();
+  }, REFRESH_MS);
   const trainings = useLoaded("trainings", () => api.trainings());
   const [older, setOlder] = useState<Page<Version>[]>([]);
   const [olderError, setOlderError] = useState<unknown>(undefined);
