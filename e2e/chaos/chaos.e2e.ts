@@ -9,7 +9,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { zipOf } from "../../gpu-origin/testing/zip.ts";
 import type { Api, Model, Prediction } from "../lib/api.ts";
 import { printCounts } from "../lib/counts.ts";
-import { WebhookReceiver } from "../lib/receiver.ts";
+import { type WebhookCall, WebhookReceiver } from "../lib/receiver.ts";
 import { freePort, System } from "../lib/system.ts";
 import { Toxiproxy } from "../lib/toxiproxy.ts";
 import { waitFor } from "../lib/wait.ts";
@@ -158,6 +158,7 @@ test(`${PREDICTIONS} predictions through kills every 5 s: none lost, none change
   const began = performance.now();
   const mades: Made[] = [];
   const lost: string[] = [];
+  const signatures = await verifiedOnArrival();
   faults.start(system, toxiproxy, proxies);
   const keys = Array.from({ length: PREDICTIONS }, (_, key) => key);
   const lived = byCallers(keys, async (key) => {
@@ -183,15 +184,13 @@ test(`${PREDICTIONS} predictions through kills every 5 s: none lost, none change
   const lives = await byCallers(mades, lifeOf);
   const books = await readBooks(lives);
   const listed = await listedNow(lives);
-  const { body: secret } = await api.request<{ key: string }>("GET", "/v1/webhooks/default/secret");
-  const webhook = new Webhook(secret.key);
   const found = {
     lost,
     "not in order, or changed after the end": checkHistory(caller.calls),
     "not the end that it must have": checkEnds(lives),
     "not in the list": checkListed(lives, listed),
     money: checkMoney(lives, books, SECOND_MICROS),
-    webhooks: checkWebhooks(lives, ({ text, headers }) => webhook.verify(text, headers as Record<string, string>)),
+    webhooks: checkWebhooks(lives, signatures),
     streams: checkStreams(lives),
   };
   const streams = mades.flatMap(({ stream }) => stream ?? []);
@@ -231,6 +230,27 @@ test(`${PREDICTIONS} predictions through kills every 5 s: none lost, none change
   expect(faults.counts["gpu-origin killed"]).toBeGreaterThan(1);
   expect(faults.counts["workerd killed"]).toBeGreaterThan(1);
 });
+
+/** Signatures are looked at when their calls come, since each is good for five minutes. What is answered throws for a call whose signature was not right. */
+async function verifiedOnArrival(): Promise<(call: WebhookCall) => void> {
+  const { body: secret } = await api.request<{ key: string }>("GET", "/v1/webhooks/default/secret");
+  const webhook = new Webhook(secret.key);
+  const { answer } = receiver;
+  const verdicts = new Map<WebhookCall, unknown>();
+  receiver.answer = (call, response) => {
+    try {
+      webhook.verify(call.text, call.headers as Record<string, string>);
+      verdicts.set(call, null);
+    } catch (error) {
+      verdicts.set(call, error);
+    }
+    return answer(call, response);
+  };
+  return (call) => {
+    const verdict = verdicts.get(call);
+    if (verdict !== null) throw verdict ?? new Error("nobody looked at its signature");
+  };
+}
 
 /** In the order of `items`, one for each caller at once: ten thousand at once would be a flood. */
 async function byCallers<T, R>(items: readonly T[], work: (item: T) => Promise<R>): Promise<R[]> {
